@@ -1,0 +1,61 @@
+"""Every error that a user can cause or meet, in one family.
+
+The command line prints the message of a `HubspliceError` without a traceback and
+leaves with its `exit_code`; anything else that escapes is a defect in hubsplice.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HubspliceError(Exception):
+    """Base of all errors that hubsplice raises on purpose."""
+
+    exit_code = 1
+
+
+class RecipeError(HubspliceError):
+    """The recipe asks for something malformed, unknown or out of range."""
+
+    exit_code = 2
+
+
+class UnsupportedError(HubspliceError):
+    """The request is well formed, and hubsplice cannot do it faithfully."""
+
+    exit_code = 3
+
+
+class CheckpointError(HubspliceError):
+    """A checkpoint is missing, damaged, or holds what cannot be trusted."""
+
+    exit_code = 4
+
+
+class FidelityError(HubspliceError):
+    """The measured fidelity misses what `--require-fidelity` asked for."""
+
+    exit_code = 5
+
+
+class OutputError(HubspliceError):
+    """The result could not be written: a full disk, or a folder in the way."""
+
+    exit_code = 6
+
+
+def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
+    """Say that `value` is not one of `known`, and name the nearest that is.
+
+    Args:
+        field: where the value stands, as the user wrote it (`splices[0].edits[2].kind`).
+        value: what was found there.
+        known: the valid values.
+    """
+    names = sorted(known)
+    nearest = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
+    return f"{field}: {value!r} is not known.{hint} Known: {shown}."

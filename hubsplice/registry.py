@@ -1,0 +1,66 @@
+"""A name-to-class registry that refuses duplicates and reads entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from hubsplice.errors import RecipeError, unknown_name
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Classes by name, filled by a decorator and by an entry-point group.
+
+    A third party adds to it by declaring, in its own package,
+
+        [project.entry-points."hubsplice.edits"]
+        my_kind = "my_package.my_module"
+
+    where importing the module runs the decorator.
+    """
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self._entries: dict[str, T] = {}
+        self._entry_points_loaded = False
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Register the decorated class under `name`.
+
+        Raises:
+            ValueError: the name is taken by another class.
+        """
+
+        def decorate(entry: T) -> T:
+            if name in self._entries and self._entries[name] is not entry:
+                raise ValueError(f"{self.group}: {name!r} is registered already")
+            self._entries[name] = entry
+            return entry
+
+        return decorate
+
+    def _load_entry_points(self) -> None:
+        if self._entry_points_loaded:
+            return
+        self._entry_points_loaded = True
+        for point in entry_points(group=self.group):
+            point.load()
+
+    def get(self, name: str, field: str) -> T:
+        """The class registered under `name`; `field` says where the name was written.
+
+        Raises:
+            RecipeError: no such name, with the nearest one.
+        """
+        self._load_entry_points()
+        if name not in self._entries:
+            raise RecipeError(unknown_name(field, name, self._entries))
+        return self._entries[name]
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """All registered names and classes, in alphabetical order."""
+        self._load_entry_points()
+        return iter(sorted(self._entries.items()))
