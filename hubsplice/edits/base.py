@@ -1,0 +1,88 @@
+"""What an edit kind is: a small pydantic model that lowers itself to ridge functions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from hubsplice.edits.strength import Amount
+from hubsplice.features.base import Feature, Probe
+from hubsplice.intervention import Term
+
+
+class TensorSource(BaseModel):
+    """A tensor of shape [d] (or [k, d] where a subspace is meant) in a safetensors file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(description="A local safetensors file.")
+    tensor: str | None = Field(
+        None, description="The tensor's name; may be left out where the file holds one tensor."
+    )
+
+
+class ProbeSource(BaseModel):
+    """A linear probe in a safetensors file: a weight of shape [d] and a scalar bias."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(description="A local safetensors file.")
+    weight: str = Field("weight", description="The name of the weight, shape [d].")
+    bias: str | None = Field(
+        "bias", description="The name of the bias, a single number; null for no bias."
+    )
+
+
+class Sources(Protocol):
+    """What an edit may look up while it lowers itself.
+
+    Every method raises `RecipeError` naming the field, the value and the valid range.
+    """
+
+    def feature(self, index: int) -> Feature:
+        """The feature with this index in the splice's SAE."""
+
+    def vector(self, source: TensorSource) -> Tensor:
+        """A steering vector, shape [d], float32."""
+
+    def subspace(self, source: TensorSource) -> Tensor:
+        """An orthonormal basis, shape [k, d], float32, of the span of a [d] or [k, d] tensor."""
+
+    def probe(self, source: ProbeSource) -> Probe:
+        """A linear probe."""
+
+    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:
+        """The multiple of `direction` that `amount` means, in calibration's units."""
+
+
+class Edit(BaseModel, ABC):
+    """Base of all edits; subclasses are registered with `EDITS.register(kind)`.
+
+    Class attributes:
+        summary: one line that says what the edit does.
+        formula: φ(p), or the whole edit, in the words of the documentation.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    summary: ClassVar[str]
+    formula: ClassVar[str]
+
+    kind: str
+    label: str | None = Field(None, description="What the feature means, for the card.")
+
+    @abstractmethod
+    def lower(self, sources: Sources) -> tuple[Term, ...]:
+        """The terms that this edit adds at its site."""
+
+    def feature_indices(self) -> tuple[int, ...]:
+        """The SAE features that the edit reads or writes, for checks and statistics."""
+        return ()
+
+    def name(self, what: str) -> str:
+        """How a report calls a term: `ablate feature 12 (regular expressions)`."""
+        return f"{self.kind} {what}" + (f" ({self.label})" if self.label else "")

@@ -1,0 +1,55 @@
+"""Strengths as a recipe writes them: a number, `0.5 x max`, or `0.3 x norm`."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+_PATTERN = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*[x×*]\s*(max|norm)\s*$")
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A strength and what it is counted in.
+
+    `unit` is `sae` (the SAE's own activations; for a plain vector, multiples of that vector),
+    `max` (the feature's largest activation in calibration) or `norm` (the site's median residual
+    norm in calibration: the written vector gets that length).
+    """
+
+    value: float
+    unit: Literal["sae", "max", "norm"] = "sae"
+
+    def __str__(self) -> str:
+        return f"{self.value:g}" if self.unit == "sae" else f"{self.value:g} x {self.unit}"
+
+
+def _parse(value: Any) -> Any:
+    if isinstance(value, Amount):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return Amount(float(value))
+    if isinstance(value, str):
+        match = _PATTERN.match(value)
+        if match and math.isfinite(float(match[1])):
+            return Amount(float(match[1]), "max" if match[2] == "max" else "norm")
+    raise ValueError(f"expected a number, or one like '0.5 x max' or '0.3 x norm', found {value!r}")
+
+
+Strength = Annotated[
+    Amount,
+    BeforeValidator(_parse),
+    PlainSerializer(lambda amount: amount.value if amount.unit == "sae" else str(amount)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number"},
+                {"type": "string", "pattern": r"^\s*[-+]?[0-9.eE+-]+\s*[x×*]\s*(max|norm)\s*$"},
+            ]
+        }
+    ),
+]

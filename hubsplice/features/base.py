@@ -1,0 +1,59 @@
+"""What every source of features gives: an encoder, an activation function and a decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hubsplice.intervention import Normalization, PiecewiseLinear
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """One SAE feature, as a ridge function of the residual stream.
+
+    Its activation at a token is `activation(⟨encoder, h̃⟩ + bias)`, exactly as SAELens computes
+    it, and the SAE adds `s(h)·activation·decoder` to its reconstruction.
+
+    Attributes:
+        name: for messages and reports, such as "feature 3585".
+        encoder: e, shape [d], float32.
+        bias: b; the decoder bias is folded in where the SAE subtracts it from its input.
+        activation: f as a function of the pre-activation p.
+        threshold: the p above which the feature counts as active (θ; 0 for ReLU).
+        decoder: d, shape [d], float32.
+        normalization: how the SAE scales its input.
+        approximation: what this feature does not reproduce exactly (TopK's competition), or None.
+    """
+
+    name: str
+    encoder: Tensor
+    bias: float
+    activation: PiecewiseLinear
+    threshold: float
+    decoder: Tensor
+    normalization: Normalization = Normalization.NONE
+    approximation: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A linear read-out ⟨weight, h⟩ + bias: weight of shape [d], float32."""
+
+    name: str
+    weight: Tensor
+    bias: float
+
+
+@dataclass(frozen=True)
+class SiteStatistics:
+    """What a strength such as `0.5 x max` or `0.3 x norm` is measured in.
+
+    Attributes:
+        median_norm: the median residual norm at the site over calibration tokens, sinks apart.
+        max_activation: the largest activation seen in calibration, by feature name.
+    """
+
+    median_norm: float
+    max_activation: dict[str, float]
