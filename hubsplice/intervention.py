@@ -16,6 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class PiecewiseLinear:
         pieces = len(self.breakpoints) + 1
         if len(self.slopes) != pieces or len(self.intercepts) != pieces:
             raise ValueError(f"{pieces - 1} breakpoints need {pieces} slopes and intercepts")
-        if any(b <= a for a, b in zip(self.breakpoints, self.breakpoints[1:], strict=False)):
+        if any(b <= a for a, b in pairwise(self.breakpoints)):
             raise ValueError(f"breakpoints must increase: {self.breakpoints}")
         if not all(map(math.isfinite, (*self.breakpoints, *self.slopes, *self.intercepts))):
             raise ValueError("breakpoints, slopes and intercepts must be finite")
@@ -108,7 +109,7 @@ class PiecewiseLinear:
         edges = (-math.inf, *self.breakpoints, math.inf)
         points: set[float] = set(self.breakpoints)
         for (low, high), slope, intercept in zip(
-            zip(edges, edges[1:], strict=False), self.slopes, self.intercepts, strict=True
+            pairwise(edges), self.slopes, self.intercepts, strict=True
         ):
             if slope:
                 preimages = ((y - intercept) / slope for y in outer.breakpoints)
@@ -167,7 +168,7 @@ def _interval_probes(points: tuple[float, ...]) -> list[float]:
     """One point inside each of the intervals that `points` cut the line into."""
     if not points:
         return [0.0]
-    middles = [(a + b) / 2 for a, b in zip(points, points[1:], strict=False)]
+    middles = [(a + b) / 2 for a, b in pairwise(points)]
     reach = 1.0 + max(abs(points[0]), abs(points[-1]))
     return [points[0] - reach, *middles, points[-1] + reach]
 
