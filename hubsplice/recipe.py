@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
-import re
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
-    PositiveInt,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import models_json_schema
+from pydantic_core import PydanticCustomError
 
 from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
+from hubsplice.recipe_errors import readable_problems
+from hubsplice.recipe_yaml import dump_yaml, load_yaml
 
 
 class Section(BaseModel):
     """A part of the recipe. Unknown fields are errors: a misspelt option must not pass."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SaeSource(Section):
@@ -58,23 +59,21 @@ class SaeSource(Section):
         return self
 
 
-def _known_edit(value: Any) -> Any:
+def _known_edit(value: Any, info: ValidationInfo) -> Any:
     """Turn a mapping with a `kind` into the edit that is registered for it."""
     if isinstance(value, Edit):
         return value
     if not isinstance(value, dict):
-        raise ValueError(f"an edit is a mapping with a kind, found {value!r}")
+        raise ValueError(f"found {value!r}, expected a mapping with a kind")
+    kinds = dict(EDITS.items())
     if "kind" not in value:
-        raise ValueError("an edit needs a kind; `hubsplice edits` lists them")
-    try:
-        edit = EDITS.get(str(value["kind"]), "kind")
-    except RecipeError as error:
-        raise ValueError(str(error)) from None
+        raise PydanticCustomError("missing_kind", "an edit needs a kind")
+    edit = kinds.get(value["kind"]) if isinstance(value["kind"], str) else None
+    if edit is None:
+        raise PydanticCustomError("unknown_kind", "no such kind of edit")
+    if info.mode == "json":
+        return edit.model_validate_json(json.dumps(value), strict=True)
     return edit.model_validate(value)
-
-
-def _edit_schema() -> dict[str, Any]:
-    return {"anyOf": [edit.model_json_schema() for _, edit in EDITS.items()]}
 
 
 AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJsonSchema({})]
@@ -101,12 +100,29 @@ class Splice(Section):
         5.0, description="A token is a sink above this multiple of the median residual norm."
     )
 
+    @model_validator(mode="after")
+    def _says_where(self) -> Splice:
+        if self.sae is not None:
+            return self
+        if self.after_layer is None:
+            raise ValueError("after_layer is missing, and there is no sae whose config would say")
+        for i, edit in enumerate(self.edits):
+            if edit.feature_indices():
+                raise ValueError(
+                    f"edits[{i}] ({edit.kind}) refers to feature {edit.feature_indices()[0]}, "
+                    "and the splice has no sae"
+                )
+        return self
+
+
+BUILTIN = "builtin"
+
 
 class TextSource(Section):
     """Where tokens come from."""
 
     dataset: str = Field(
-        "builtin",
+        BUILTIN,
         description="`builtin` (the Python documentation that comes with Python, needs no "
         "network), a local .txt or .jsonl file or a folder of them, or a Hub dataset id.",
     )
@@ -152,14 +168,50 @@ class Recipe(Section):
     title: str | None = Field(None, description="A name for the card.")
     description: str | None = Field(None, description="A paragraph for the card.")
     splices: tuple[Splice, ...] = Field(min_length=1, description="At least one inserted layer.")
-    calibration: Calibration = Calibration()
-    fidelity: Fidelity = Fidelity()
-    publish: Publish = Publish()
-    seed: NonNegativeInt = 0
+    calibration: Calibration = Field(
+        Calibration(), description="Text that the constants of the inserted layers are fitted to."
+    )
+    fidelity: Fidelity = Field(
+        Fidelity(), description="Held-out text on which the result is compared with the hook."
+    )
+    publish: Publish = Field(Publish(), description="Where `hubsplice publish` puts the result.")
+    seed: NonNegativeInt = Field(0, description="The seed of everything that is drawn.")
+
+    @model_validator(mode="after")
+    def _one_splice_per_layer(self) -> Recipe:
+        first: dict[int, int] = {}
+        for i, splice in enumerate(self.splices):
+            if splice.after_layer is None:
+                continue
+            if splice.after_layer in first:
+                raise ValueError(
+                    f"splices[{i}].after_layer: found {splice.after_layer}, which "
+                    f"splices[{first[splice.after_layer]}] names already; put all edits at one "
+                    "layer into one splice"
+                )
+            first[splice.after_layer] = i
+        return self
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a file; relative paths in it are relative to the file's folder.
+
+    Raises:
+        RecipeError: the file can't be read, or what it says is not a recipe.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: expected UTF-8 text: {error}") from None
+    return parse_recipe(text, folder=path.parent)
 
 
 def parse_recipe(text: str, *, folder: Path) -> Recipe:
     """Parse and validate a recipe.
+
+    Types are not converted: `feature: "12"` and `feature: true` are errors.
 
     Args:
         text: YAML.
@@ -168,14 +220,82 @@ def parse_recipe(text: str, *, folder: Path) -> Recipe:
     Raises:
         RecipeError: with one line per problem: the field, the value, and what was expected.
     """
-    try:
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the recipe is not valid YAML: {error}") from None
+    raw = load_yaml(text)
     if not isinstance(raw, dict):
         raise RecipeError(f"a recipe is a mapping with base_model and splices, found {raw!r}")
     try:
-        recipe = Recipe.model_validate(raw)
+        # Strict validation of JSON converts no type except where JSON has no other way to say
+        # it (a list for a tuple, text for a path); strict validation of Python objects would
+        # refuse those too.
+        recipe = Recipe.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
-        raise RecipeError(_readable(error)) from None
+        raise RecipeError(readable_problems(error, raw, Recipe, dict(EDITS.items()))) from None
     return _with_absolute_paths(recipe, folder)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out; parses to an equal recipe."""
+    return dump_yaml(recipe.model_dump(mode="json"))
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe, with all registered edit kinds."""
+    edits = [edit for _, edit in EDITS.items()]
+    models: list[type[BaseModel]] = [Recipe, *edits]
+    references, schema = models_json_schema([(model, "validation") for model in models])
+    definitions = schema["$defs"]
+    edit_references = [references[edit, "validation"] for edit in edits]
+    for reference in edit_references:
+        definition = definitions[reference["$ref"].removeprefix("#/$defs/")]
+        definition["required"] = sorted({"kind", *definition.get("required", ())})
+    definitions["Splice"]["properties"]["edits"]["items"] = {"oneOf": edit_references}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "hubsplice recipe",
+        **references[Recipe, "validation"],
+        "$defs": definitions,
+    }
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with every relative path that it names joined to `folder`."""
+    recipe = _joined(recipe, folder)
+    text = {
+        name: getattr(recipe, name).model_copy(
+            update={"dataset": _joined_if_local(getattr(recipe, name).dataset, folder)}
+        )
+        for name in ("calibration", "fidelity")
+    }
+    base_model = _joined_if_local(recipe.base_model, folder)
+    return recipe.model_copy(update={"base_model": base_model, **text})
+
+
+def _joined(model: Model, folder: Path) -> Model:
+    fields = type(model).model_fields
+    return model.model_copy(update={n: _joined_value(getattr(model, n), folder) for n in fields})
+
+
+def _joined_value(value: Any, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return (folder / value).absolute()
+    if isinstance(value, BaseModel):
+        return _joined(value, folder)
+    if isinstance(value, tuple):
+        return tuple(_joined_value(item, folder) for item in value)
+    return value
+
+
+def _joined_if_local(name: str, folder: Path) -> str:
+    """`name` as an absolute path where it names something local, and `name` itself otherwise.
+
+    What starts with a dot names something local even where it does not exist, so that the error
+    shows where it was looked for.
+    """
+    try:
+        local = name.startswith(("./", "../")) or (name != BUILTIN and (folder / name).exists())
+    except (OSError, ValueError):
+        return name
+    return str((folder / name).absolute()) if local else name
