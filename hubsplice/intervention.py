@@ -84,13 +84,12 @@ class PiecewiseLinear:
 
     def __add__(self, other: PiecewiseLinear) -> PiecewiseLinear:
         points = tuple(sorted({*self.breakpoints, *other.breakpoints}))
-        probes = _interval_probes(points)
-        mine, theirs = [self._piece_at(q) for q in probes], [other._piece_at(q) for q in probes]
-        return PiecewiseLinear(
-            points,
-            tuple(a[0] + b[0] for a, b in zip(mine, theirs, strict=True)),
-            tuple(a[1] + b[1] for a, b in zip(mine, theirs, strict=True)),
-        ).simplified()
+        slopes, intercepts = [], []
+        for left in (-math.inf, *points):
+            mine, theirs = self._piece_right_of(left), other._piece_right_of(left)
+            slopes.append(mine[0] + theirs[0])
+            intercepts.append(mine[1] + theirs[1])
+        return PiecewiseLinear(points, tuple(slopes), tuple(intercepts)).simplified()
 
     def scaled(self, factor: float) -> PiecewiseLinear:
         """`factor` times this function."""
@@ -98,7 +97,7 @@ class PiecewiseLinear:
             self,
             slopes=tuple(factor * s for s in self.slopes),
             intercepts=tuple(factor * i for i in self.intercepts),
-        )
+        ).simplified()
 
     def then(self, outer: PiecewiseLinear) -> PiecewiseLinear:
         """The composition `outer(self(p))`.
@@ -106,22 +105,28 @@ class PiecewiseLinear:
         Where this function falls through a jump of `outer`, the value at that single point is
         taken from the other side; no real stream hits it.
         """
+        points: list[float] = []
+        slopes: list[float] = []
+        intercepts: list[float] = []
         edges = (-math.inf, *self.breakpoints, math.inf)
-        points: set[float] = set(self.breakpoints)
         for (low, high), slope, intercept in zip(
             pairwise(edges), self.slopes, self.intercepts, strict=True
         ):
-            if slope:
-                preimages = ((y - intercept) / slope for y in outer.breakpoints)
-                points.update(t for t in preimages if low < t < high and math.isfinite(t))
-        ordered = tuple(sorted(points))
-        slopes, intercepts = [], []
-        for probe in _interval_probes(ordered):
-            slope, intercept = self._piece_at(probe)
-            outer_slope, outer_intercept = outer._piece_at(slope * probe + intercept)
-            slopes.append(outer_slope * slope)
-            intercepts.append(outer_slope * intercept + outer_intercept)
-        return PiecewiseLinear(ordered, tuple(slopes), tuple(intercepts)).simplified()
+            preimages = [(y - intercept) / slope for y in outer.breakpoints] if slope else []
+            inner = sorted({t for t in preimages if low < t < high})
+            for left, right in pairwise((low, *inner, high)):
+                # Which piece of outer applies is counted, not probed at a point in between:
+                # two breakpoints may be neighbouring floats.
+                if slope > 0:
+                    piece = sum(t <= left for t in preimages)
+                elif slope < 0:
+                    piece = sum(t >= right for t in preimages)
+                else:
+                    piece = sum(intercept > y for y in outer.breakpoints)
+                slopes.append(outer.slopes[piece] * slope)
+                intercepts.append(outer.slopes[piece] * intercept + outer.intercepts[piece])
+                points.append(right)
+        return PiecewiseLinear(tuple(points[:-1]), tuple(slopes), tuple(intercepts)).simplified()
 
     def simplified(self) -> PiecewiseLinear:
         """The same function without breakpoints at which nothing changes."""
@@ -141,15 +146,21 @@ class PiecewiseLinear:
         """The bends and jumps that, added to the leftmost piece, give this function."""
         found = []
         for i, t in enumerate(self.breakpoints):
-            left = self.slopes[i] * t + self.intercepts[i]
-            right = self.slopes[i + 1] * t + self.intercepts[i + 1]
-            jump = right - left
-            scale = max(abs(left), abs(right), abs(self.intercepts[i]), 1e-30)
+            summands = (
+                self.slopes[i + 1] * t,
+                self.intercepts[i + 1],
+                -self.slopes[i] * t,
+                -self.intercepts[i],
+            )
+            jump = math.fsum(summands)
+            # A difference this small is the rounding of the summands, as where a composition's
+            # breakpoint is the solution of an equation, and not a jump.
+            scale = max(map(abs, summands))
             found.append(
                 Kink(
                     t,
                     self.slopes[i + 1] - self.slopes[i],
-                    0.0 if abs(jump) < 1e-9 * scale else jump,
+                    0.0 if abs(jump) <= 1e-9 * scale else jump,
                 )
             )
         return tuple(found)
@@ -159,18 +170,10 @@ class PiecewiseLinear:
         """Whether the function is discontinuous anywhere."""
         return any(kink.jump for kink in self.kinks)
 
-    def _piece_at(self, p: float) -> tuple[float, float]:
-        piece = sum(p > t for t in self.breakpoints)
+    def _piece_right_of(self, edge: float) -> tuple[float, float]:
+        """Slope and intercept of the piece that begins at `edge`, or holds there."""
+        piece = sum(t <= edge for t in self.breakpoints)
         return self.slopes[piece], self.intercepts[piece]
-
-
-def _interval_probes(points: tuple[float, ...]) -> list[float]:
-    """One point inside each of the intervals that `points` cut the line into."""
-    if not points:
-        return [0.0]
-    middles = [(a + b) / 2 for a, b in pairwise(points)]
-    reach = 1.0 + max(abs(points[0]), abs(points[-1]))
-    return [points[0] - reach, *middles, points[-1] + reach]
 
 
 class Normalization(enum.StrEnum):

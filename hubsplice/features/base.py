@@ -21,7 +21,8 @@ class Feature:
         encoder: e, shape [d], float32.
         bias: b; the decoder bias is folded in where the SAE subtracts it from its input.
         activation: f as a function of the pre-activation p.
-        threshold: the p above which the feature counts as active (θ; 0 for ReLU).
+        threshold: the p above which the feature counts as active (θ; 0 for ReLU). A feature that
+            keeps its sign (AbsTopK) is active below -θ too.
         decoder: d, shape [d], float32.
         normalization: how the SAE scales its input.
         approximation: what this feature does not reproduce exactly (TopK's competition), or None.
@@ -35,6 +36,19 @@ class Feature:
     decoder: Tensor
     normalization: Normalization = Normalization.NONE
     approximation: str | None = None
+
+    @property
+    def active(self) -> PiecewiseLinear:
+        """1 where the feature is active, 0 elsewhere, as a function of the pre-activation p."""
+        f = self.activation
+        return PiecewiseLinear(
+            f.breakpoints,
+            (0.0,) * len(f.slopes),
+            tuple(
+                float(slope != 0.0 or intercept != 0.0)
+                for slope, intercept in zip(f.slopes, f.intercepts, strict=True)
+            ),
+        ).simplified()
 
 
 @dataclass(frozen=True, eq=False)

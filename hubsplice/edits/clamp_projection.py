@@ -1,0 +1,42 @@
+"""Clamp a projection: hold the stream's component along a direction at a value."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from hubsplice.edits.base import Sources
+from hubsplice.edits.directed import DirectedEdit
+from hubsplice.edits.registry import EDITS
+from hubsplice.edits.strength import Strength
+from hubsplice.edits.units import stream_units
+from hubsplice.intervention import PiecewiseLinear, Term
+
+
+@EDITS.register("clamp_projection")
+class ClampProjection(DirectedEdit):
+    """Set ⟨h, v⟩ to a value, v being the unit vector along the direction."""
+
+    summary: ClassVar[str] = "hold the stream's component along a unit direction at a value"
+    formula: ClassVar[str] = "h − ⟨h, v⟩·v + to·v, v = d/‖d‖"
+
+    kind: Literal["clamp_projection"] = "clamp_projection"
+    to: Strength = Field(
+        description="The component along the unit direction, as a length in the residual stream; "
+        "`x norm` and `x max` as for steer."
+    )
+
+    def lower(self, sources: Sources) -> tuple[Term, ...]:
+        direction = self.direction(sources)
+        length = float(direction.vector.norm())
+        unit = direction.vector / length
+        # A plain number is a length; the other units count multiples of the whole direction.
+        value = (
+            self.to.value
+            if self.to.unit == "sae"
+            else length * stream_units(sources, self.to, direction.vector, direction.feature)
+        )
+        return (
+            Term(self.name(direction.name), unit, 0.0, PiecewiseLinear.linear(-1.0, value), unit),
+        )

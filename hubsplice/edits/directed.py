@@ -1,0 +1,58 @@
+"""The shape of an edit along a direction that is a feature's decoder row or a plain vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from pydantic import Field, NonNegativeInt, model_validator
+from torch import Tensor
+
+from hubsplice.edits.base import Edit, Sources, TensorSource
+from hubsplice.features.base import Feature
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """What an edit writes along: a vector of shape [d], float32, and the feature it is of."""
+
+    name: str
+    vector: Tensor
+    feature: Feature | None
+
+
+class DirectedEdit(Edit):
+    """An edit whose direction comes from exactly one of `feature` and `vector`."""
+
+    feature: NonNegativeInt | None = Field(
+        None, description="Write along the decoder row of this feature of the SAE."
+    )
+    vector: TensorSource | None = Field(
+        None, description="Write along a vector from a safetensors file."
+    )
+
+    @model_validator(mode="after")
+    def _one_direction(self) -> Self:
+        given = [name for name in ("feature", "vector") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "the direction is exactly one of feature and vector; "
+                f"found {' and '.join(given) or 'neither'}"
+            )
+        return self
+
+    def direction(self, sources: Sources) -> Direction:
+        """The direction, looked up."""
+        if self.vector is not None:
+            return Direction(source_name("vector", self.vector), sources.vector(self.vector), None)
+        assert self.feature is not None
+        feature = sources.feature(self.feature)
+        return Direction(feature.name, feature.decoder, feature)
+
+    def feature_indices(self) -> tuple[int, ...]:
+        return () if self.feature is None else (self.feature,)
+
+
+def source_name(what: str, source: TensorSource) -> str:
+    """How a report calls a tensor from a file: its name and its file's, without the folder."""
+    return f"{what} {source.tensor or source.path.stem} of {source.path.name}"

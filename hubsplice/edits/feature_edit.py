@@ -1,0 +1,37 @@
+"""The shape of an edit that reads one SAE feature and writes along its own decoder row."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+from pydantic import Field, NonNegativeInt
+
+from hubsplice.edits.base import Edit, Sources
+from hubsplice.features.base import Feature
+from hubsplice.intervention import PiecewiseLinear, Term
+
+
+class FeatureEdit(Edit):
+    """An edit h + s(h)·φ(p)·d in which p and d belong to one feature."""
+
+    feature: NonNegativeInt = Field(description="The feature's index in the SAE.")
+
+    @abstractmethod
+    def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:
+        """φ, as a function of the feature's pre-activation p."""
+
+    def lower(self, sources: Sources) -> tuple[Term, ...]:
+        feature = sources.feature(self.feature)
+        return (
+            Term(
+                self.name(feature.name),
+                feature.encoder,
+                feature.bias,
+                self.function(feature, sources),
+                feature.decoder,
+                feature.normalization,
+            ),
+        )
+
+    def feature_indices(self) -> tuple[int, ...]:
+        return (self.feature,)

@@ -1,0 +1,97 @@
+"""Gates: the condition under which a gated edit acts on a token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
+from torch import Tensor
+
+from hubsplice.edits.base import ProbeSource, Sources, TensorSource
+from hubsplice.edits.directed import source_name
+from hubsplice.features.base import Feature
+from hubsplice.intervention import Normalization, PiecewiseLinear
+
+
+@dataclass(frozen=True, eq=False)
+class GateFunction:
+    """A gate, looked up: `open(⟨encoder, h̃⟩ + bias)` is 1 where the edit acts, else 0."""
+
+    name: str
+    encoder: Tensor
+    bias: float
+    open: PiecewiseLinear
+    normalization: Normalization = Normalization.NONE
+
+
+class Gate(BaseModel):
+    """Act where a read-out p of the token exceeds a threshold.
+
+    p is the feature's pre-activation, ⟨v, h⟩ for a vector, ⟨w, h⟩ + b for a probe.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    feature: NonNegativeInt | None = Field(None, description="Read this feature of the SAE.")
+    vector: TensorSource | None = Field(None, description="Read ⟨v, h⟩.")
+    probe: ProbeSource | None = Field(None, description="Read ⟨w, h⟩ + b.")
+    threshold: FiniteFloat | None = Field(
+        None,
+        description="Act where the read-out is above this. Defaults to where the feature is "
+        "active, and to 0 for a probe; a vector needs one.",
+    )
+    read: Literal["pre_activation", "raw"] = Field(
+        "pre_activation",
+        description="For a feature: its pre-activation, or raw: ⟨encoder row, h⟩ alone, without "
+        "biases or input normalisation.",
+    )
+
+    @model_validator(mode="after")
+    def _one_reading(self) -> Gate:
+        given = [n for n in ("feature", "vector", "probe") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "a gate reads exactly one of feature, vector and probe; "
+                f"found {' and '.join(given) or 'none of them'}"
+            )
+        if self.vector is not None and self.threshold is None:
+            raise ValueError("a gate on a vector needs a threshold")
+        if self.read == "raw" and self.feature is None:
+            raise ValueError("read: raw is for a gate on a feature")
+        return self
+
+    def function(self, sources: Sources) -> GateFunction:
+        """The gate as a function of the token."""
+        if self.vector is not None:
+            assert self.threshold is not None
+            return GateFunction(
+                source_name("vector", self.vector),
+                sources.vector(self.vector),
+                0.0,
+                PiecewiseLinear.step(self.threshold),
+            )
+        if self.probe is not None:
+            probe = sources.probe(self.probe)
+            return GateFunction(
+                probe.name, probe.weight, probe.bias, PiecewiseLinear.step(self.threshold or 0.0)
+            )
+        assert self.feature is not None
+        feature = sources.feature(self.feature)
+        if self.read == "raw":
+            threshold = feature.threshold if self.threshold is None else self.threshold
+            return GateFunction(
+                f"{feature.name} (raw)", feature.encoder, 0.0, PiecewiseLinear.step(threshold)
+            )
+        return feature_gate(feature, self.threshold)
+
+
+def feature_gate(feature: Feature, threshold: float | None = None) -> GateFunction:
+    """Where the pre-activation exceeds `threshold`; where the feature is active if None."""
+    return GateFunction(
+        feature.name,
+        feature.encoder,
+        feature.bias,
+        feature.active if threshold is None else PiecewiseLinear.step(threshold),
+        feature.normalization,
+    )

@@ -1,0 +1,31 @@
+"""Scale: multiply the feature's contribution."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, FiniteFloat
+from typing_extensions import override
+
+from hubsplice.edits.base import Sources
+from hubsplice.edits.feature_edit import FeatureEdit
+from hubsplice.edits.registry import EDITS
+from hubsplice.features.base import Feature
+from hubsplice.intervention import PiecewiseLinear
+
+
+@EDITS.register("scale")
+class Scale(FeatureEdit):
+    """Multiply the feature's activation by a factor."""
+
+    summary: ClassVar[str] = "multiply the feature by a factor"
+    formula: ClassVar[str] = "h + (factor − 1)·f·d"
+
+    kind: Literal["scale"] = "scale"
+    factor: FiniteFloat = Field(
+        description="0 ablates, 1 changes nothing, 4 amplifies fourfold; negative inverts."
+    )
+
+    @override
+    def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:
+        return feature.activation.scaled(self.factor - 1.0)

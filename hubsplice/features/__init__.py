@@ -1,0 +1,1 @@
+"""Sources of features: where encoders, activation functions and directions come from."""

@@ -1,0 +1,75 @@
+"""Hook names: which place of a model an SAE was trained on, and the layer it belongs to."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hubsplice.errors import UnsupportedError
+
+_TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<place>.+)")
+_TRANSFORMERS = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.output)?")
+
+_REFUSED = {
+    "hook_resid_mid": "it reads the stream between attention and MLP; an inserted layer sees it "
+    "only between whole layers",
+    "hook_attn_out": "it reads attention's output before it joins the residual stream, where no "
+    "inserted layer can see it",
+    "hook_mlp_out": "it reads the MLP's output before it joins the residual stream, where no "
+    "inserted layer can see it",
+    "attn.hook_z": "it reads the attention heads before their output projection, inside a layer",
+    "hook_normalized": "it reads the MLP's normalised input, inside a layer",
+    "mlp.hook_in": "it reads the MLP's normalised input, inside a layer",
+}
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """A place in a model.
+
+    Attributes:
+        name: as the SAE's configuration says.
+        after_layer: the layer (from 0) whose output is the residual stream that the SAE reads,
+            or None where the place is no such output.
+        refusal: why hubsplice cannot splice there, or None.
+    """
+
+    name: str
+    after_layer: int | None
+    refusal: str | None = None
+
+    def require_supported(self) -> None:
+        """Raise `UnsupportedError` with the reason where an edit cannot be spliced."""
+        if self.refusal is not None:
+            raise UnsupportedError(
+                f"sae: trained on {self.name!r}: {self.refusal}; "
+                "SAEs of the residual stream between layers (resid_post, resid_pre) work"
+            )
+
+
+def parse_hook_name(name: str) -> HookPoint:
+    """Read a hook name of TransformerLens (`blocks.13.hook_resid_post`) or transformers
+    (`model.layers.13`, a layer's output)."""
+    match = _TRANSFORMER_LENS.fullmatch(name)
+    if match:
+        layer, place = int(match["layer"]), match["place"]
+        if place == "hook_resid_post":
+            return HookPoint(name, layer)
+        if place == "hook_resid_pre" and layer > 0:
+            return HookPoint(name, layer - 1)
+        if place == "hook_resid_pre":
+            return HookPoint(
+                name, None, "it reads the embeddings, and no layer can be inserted before layer 0"
+            )
+        for suffix, reason in _REFUSED.items():
+            if place.endswith(suffix):
+                return HookPoint(name, None, reason)
+        return HookPoint(name, None, "it is not a place in the residual stream between layers")
+    match = _TRANSFORMERS.fullmatch(name)
+    if match:
+        return HookPoint(name, int(match["layer"]))
+    if "embed" in name:
+        return HookPoint(
+            name, None, "it reads the embeddings, and no layer can be inserted before layer 0"
+        )
+    return HookPoint(name, None, "it is not a place in the residual stream between layers")

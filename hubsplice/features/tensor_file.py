@@ -1,0 +1,52 @@
+"""Single tensors from safetensors files, checked before anything is computed with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hubsplice.errors import CheckpointError, RecipeError, unknown_name
+
+
+def read_tensor(path: Path, name: str | None) -> tuple[str, Tensor]:
+    """The tensor called `name`, or the only one of the file, as float32, with its name.
+
+    Raises:
+        RecipeError: no such file or tensor, or no name for a file with several.
+        CheckpointError: the file is not a readable safetensors file, or the tensor holds
+            something else than finite floating-point numbers.
+    """
+    if not path.is_file():
+        raise RecipeError(f"path: {str(path)!r} is not a file; expected a safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+            found = _choose(path, name, names)
+            tensor: Tensor = file.get_tensor(found)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a readable safetensors file ({error}); pickled weights are refused"
+        ) from None
+    if not tensor.is_floating_point():
+        raise CheckpointError(
+            f"{path}: tensor {found!r} holds {tensor.dtype}; expected floating-point numbers"
+        )
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{path}: tensor {found!r} holds NaN or infinity")
+    return found, tensor.float()
+
+
+def _choose(path: Path, name: str | None, names: list[str]) -> str:
+    if name is not None:
+        if name not in names:
+            raise RecipeError(unknown_name(f"tensor in {path}", name, names))
+        return name
+    if len(names) != 1:
+        raise RecipeError(
+            f"{path} holds {len(names)} tensors ({', '.join(sorted(names)[:20])}); "
+            "say which with `tensor`"
+        )
+    return names[0]

@@ -1,0 +1,54 @@
+"""Steering vectors and subspaces from safetensors files."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hubsplice.edits.base import TensorSource
+from hubsplice.errors import RecipeError
+from hubsplice.features.tensor_file import read_tensor
+
+
+def load_vector(source: TensorSource, hidden_size: int) -> Tensor:
+    """A vector of shape [hidden_size], float32.
+
+    Raises:
+        RecipeError: no such file or tensor, another shape, or all zeros.
+        CheckpointError: an unreadable file, or NaN or infinity in it.
+    """
+    name, vector = read_tensor(source.path, source.tensor)
+    if tuple(vector.shape) != (hidden_size,):
+        raise RecipeError(
+            f"{source.path}: tensor {name!r} has shape {list(vector.shape)}; "
+            f"expected [{hidden_size}], the model's hidden size"
+        )
+    if not vector.any():
+        raise RecipeError(f"{source.path}: tensor {name!r} is all zeros and has no direction")
+    return vector
+
+
+def load_subspace(source: TensorSource, hidden_size: int) -> Tensor:
+    """An orthonormal basis, shape [k, hidden_size], float32, of a tensor's rows.
+
+    Rows that depend linearly on the others, to float32 precision, add no basis vector.
+
+    Raises:
+        RecipeError: no such file or tensor, another shape, or all zeros.
+        CheckpointError: an unreadable file, or NaN or infinity in it.
+    """
+    name, rows = read_tensor(source.path, source.tensor)
+    if rows.ndim not in (1, 2) or rows.shape[-1] != hidden_size or not rows.numel():
+        raise RecipeError(
+            f"{source.path}: tensor {name!r} has shape {list(rows.shape)}; expected "
+            f"[{hidden_size}] or [k, {hidden_size}], {hidden_size} being the model's hidden size"
+        )
+    if not rows.any():
+        raise RecipeError(f"{source.path}: tensor {name!r} is all zeros and spans no subspace")
+    matrix = torch.atleast_2d(rows).double()
+    # The rows' lengths say nothing about their span, and must not decide its rank.
+    lengths = matrix.norm(dim=1, keepdim=True)
+    matrix = matrix[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
+    _, singular, axes = torch.linalg.svd(matrix, full_matrices=False)
+    tolerance = singular[0] * max(matrix.shape) * torch.finfo(torch.float32).eps
+    return axes[singular > tolerance].float()
