@@ -1,0 +1,45 @@
+# The CPU build of PyTorch is enough for everything here; `make TORCH=… venv` takes another.
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: venv test test-slow style schema docs demo model clean
+
+venv: .venv/.installed
+
+.venv/.installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# Two test processes on two cores: more threads than that only get in each other's way.
+test: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mkdocs build --strict --quiet
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not serving"
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
+
+style: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# The published schema is a file in git; a test says when it needs this.
+schema: venv
+	$(BIN)/python docs/generate.py
+
+docs: venv
+	$(BIN)/mkdocs build --strict
+
+demo: venv
+	$(BIN)/python examples/demo.py
+
+model: venv
+	$(BIN)/python examples/smollm2.py
+
+clean:
+	rm -rf .venv site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

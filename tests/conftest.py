@@ -1,0 +1,101 @@
+"""Fixtures that more than one test module uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Tests run on what they make or ship: a lookup on a hub is a defect, and must fail at once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+MakeCheckpoint = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2-135M-Instruct in bfloat16; one download for all test processes."""
+    from examples.smollm2 import fetch_smollm2
+
+    return fetch_smollm2()
+
+
+@pytest.fixture
+def tiny_llama(tmp_path: Path) -> MakeCheckpoint:
+    """A function that saves a tiny random checkpoint and gives its folder.
+
+    Its arguments are the family (`llama`, `mistral` or `qwen2`), `dtype`, `seed`, `name` of the
+    folder, `max_shard_size`, and any field of the model's config. The tokenizer reads any text as
+    bytes: ids 0 to 2 are <pad>, <s> and </s>, and every text begins with <s>.
+    """
+
+    def make(
+        family: str = "llama",
+        *,
+        dtype: str = "float32",
+        seed: int = 0,
+        name: str = "base",
+        max_shard_size: str = "50GB",
+        **fields: Any,
+    ) -> Path:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        sizes = {
+            "vocab_size": 320,
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "max_position_embeddings": 512,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+            "initializer_range": 0.1,
+        }
+        config = AutoConfig.for_model(family, **sizes | fields)
+        folder = tmp_path / name
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+            # Norm weights and biases start as ones and zeros, which would hide that they are lost.
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.dim() == 1:
+                        parameter.add_(0.1 * torch.randn_like(parameter))
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+        _byte_tokenizer().save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def _byte_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<pad>", "<s>", "</s>"]
+    symbols = special + sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        chat_template=(
+            "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: "
+            "{{ message['content'] }}\n{% endfor %}"
+        ),
+    )
