@@ -1,0 +1,1 @@
+"""Reading a base checkpoint, and writing the spliced one beside its manifest."""

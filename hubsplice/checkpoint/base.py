@@ -1,0 +1,232 @@
+"""The base model's checkpoint: its configuration, and where each tensor lies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from torch import Tensor
+
+from hubsplice.checkpoint.companions import CONFIG, MANIFEST, SINGLE_WEIGHTS, WEIGHTS_INDEX
+from hubsplice.checkpoint.safetensors_header import Header, TensorEntry, read_header
+from hubsplice.checkpoint.strict_json import parse_object
+from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
+
+_PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_REMOTE_CODE = ("auto_map", "custom_code")
+_QUANTIZATION = ("quantization_config", "compression_config")
+
+
+@dataclass(frozen=True, eq=False)
+class BaseConfig:
+    """What a base says of itself without its weights: enough to check a recipe.
+
+    Attributes:
+        folder: where the files are.
+        config: config.json.
+        weight_map: the file of every tensor, by tensor name, where an index says so; None for
+            weights in one file.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    weight_map: Mapping[str, str] | None
+
+    @classmethod
+    def open(cls, folder: Path) -> BaseConfig:
+        """Read the configuration and, where there is one, the index of the weights.
+
+        Raises:
+            CheckpointError: no or a malformed config.json or index, pickle weights, remote code.
+            UnsupportedError: the weights are quantised.
+        """
+        config = _read_config(folder)
+        _refuse_remote_code(folder, config)
+        _refuse_quantized(folder, config)
+        _refuse_pickles(folder)
+        index = folder / WEIGHTS_INDEX
+        return BaseConfig(folder, config, _read_index(index) if index.exists() else None)
+
+    @property
+    def previous_splice(self) -> Path | None:
+        """The manifest of the splice that the base itself came from; None for other bases."""
+        manifest = self.folder / MANIFEST
+        return manifest if manifest.exists() else None
+
+
+@dataclass(frozen=True, eq=False)
+class BaseCheckpoint(BaseConfig):
+    """A base with its weights, every header of which has been checked.
+
+    Attributes:
+        shards: the headers of the weight files, sorted by file name.
+    """
+
+    shards: tuple[Header, ...]
+
+    @classmethod
+    def open(cls, folder: Path) -> BaseCheckpoint:
+        """Read the configuration and the headers of all weights, not the weights.
+
+        Raises:
+            CheckpointError: what `BaseConfig.open` raises, no weights, a missing, truncated or
+                corrupt shard, or an index that disagrees with the shards.
+            UnsupportedError: the weights are quantised.
+        """
+        described = BaseConfig.open(folder)
+        names = _shard_names(folder, described.weight_map)
+        shards = tuple(read_header(folder / name) for name in names)
+        if described.weight_map is not None:
+            _compare_with_index(folder, shards, described.weight_map)
+        return BaseCheckpoint(described.folder, described.config, described.weight_map, shards)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, TensorEntry]:
+        """Every tensor by name, in the order of files and of the data in them."""
+        return {tensor.name: tensor for shard in self.shards for tensor in shard.tensors}
+
+    @cached_property
+    def _files(self) -> Mapping[str, Path]:
+        return {tensor.name: shard.path for shard in self.shards for tensor in shard.tensors}
+
+    def load(self, name: str) -> Tensor:
+        """One tensor, on the CPU, in the shape and dtype that it is stored in.
+
+        Raises:
+            CheckpointError: there is no such tensor, with the nearest name; or its file has
+                changed since it was opened.
+        """
+        if name not in self.tensors:
+            raise CheckpointError(unknown_name(f"{self.folder}: tensor", name, self.tensors))
+        from safetensors import SafetensorError, safe_open
+
+        path = self._files[name]
+        try:
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: tensor {name!r} cannot be read: {error}") from None
+        return tensor
+
+
+def _read_config(folder: Path) -> Mapping[str, Any]:
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: there is no such folder")
+    try:
+        # Read as transformers reads it, so that what is checked is what servers will see.
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no config.json; is this a model's folder?") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}")
+    return config
+
+
+def _refuse_remote_code(folder: Path, config: Mapping[str, Any]) -> None:
+    for key in _REMOTE_CODE:
+        if config.get(key):
+            raise CheckpointError(
+                f"{folder / CONFIG}: {key} asks for Python code from the repository "
+                f"({config[key]!r}), which is never run; use a revision of the model that "
+                "transformers supports by itself"
+            )
+
+
+def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
+    for key in _QUANTIZATION:
+        if config.get(key):
+            settings = config[key]
+            method = settings.get("quant_method") if isinstance(settings, dict) else None
+            raise UnsupportedError(
+                f"{folder / CONFIG}: the base is quantised ({key}"
+                f"{f', {method}' if method else ''}): an inserted layer would be rounded with it, "
+                "and its thresholds lost; splice the unquantised model and quantise the result"
+            )
+
+
+def _refuse_pickles(folder: Path) -> None:
+    if (folder / SINGLE_WEIGHTS).exists() or (folder / WEIGHTS_INDEX).exists():
+        return
+    pickles = sorted({path.name for pattern in _PICKLES for path in folder.glob(pattern)})
+    if pickles:
+        raise CheckpointError(
+            f"{folder}: the weights are pickles only ({', '.join(pickles[:3])}), which can run "
+            "code when they are read; only safetensors are accepted: convert them where you trust "
+            "them, with `save_pretrained` of transformers"
+        )
+
+
+def _read_index(path: Path) -> Mapping[str, str]:
+    try:
+        index = parse_object(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    weight_map = index.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: expected a weight_map from tensors to files")
+    for tensor, file in weight_map.items():
+        if not _is_shard_name(file):
+            raise CheckpointError(
+                f"{path}: weight_map: {tensor!r} is said to be in {file!r}, expected the name of "
+                "a .safetensors file in the same folder"
+            )
+    return weight_map
+
+
+def _is_shard_name(file: object) -> bool:
+    # An index must not lead out of its folder.
+    return (
+        isinstance(file, str)
+        and "\0" not in file
+        and "\\" not in file
+        and PurePosixPath(file).name == file
+        and file.endswith(".safetensors")
+    )
+
+
+def _shard_names(folder: Path, weight_map: Mapping[str, str] | None) -> list[str]:
+    single = (folder / SINGLE_WEIGHTS).exists()
+    if weight_map is None:
+        if not single:
+            raise CheckpointError(
+                f"{folder}: no weights: neither {SINGLE_WEIGHTS} nor {WEIGHTS_INDEX}"
+            )
+        return [SINGLE_WEIGHTS]
+    names = sorted(set(weight_map.values()))
+    if single and names != [SINGLE_WEIGHTS]:
+        raise CheckpointError(
+            f"{folder}: both {SINGLE_WEIGHTS} and {WEIGHTS_INDEX} are there and servers disagree "
+            "on which of them counts; remove the one that is not meant"
+        )
+    missing = [name for name in names if not (folder / name).exists()]
+    if missing:
+        raise CheckpointError(
+            f"{folder}: missing shards: {', '.join(missing[:5])}"
+            f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''} "
+            f"({len(names) - len(missing)} of {len(names)} are there)"
+        )
+    return names
+
+
+def _compare_with_index(
+    folder: Path, shards: tuple[Header, ...], weight_map: Mapping[str, str]
+) -> None:
+    index = folder / WEIGHTS_INDEX
+    held = {(tensor.name, shard.path.name) for shard in shards for tensor in shard.tensors}
+    declared = set(weight_map.items())
+    for name, file in sorted(declared - held)[:1]:
+        raise CheckpointError(f"{index}: tensor {name!r} should be in {file}, and is not there")
+    for name, file in sorted(held - declared)[:1]:
+        raise CheckpointError(
+            f"{folder / file}: it holds tensor {name!r}, which {index.name} "
+            f"{f'places in {weight_map[name]}' if name in weight_map else 'does not list'}"
+        )

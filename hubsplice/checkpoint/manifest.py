@@ -1,0 +1,286 @@
+"""`splice.json`: what a spliced checkpoint is made of, as pydantic models and their schema.
+
+The manifest travels with the model and is public: it names no folder of the machine that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.digest import FileDigest, Sha256, digest_bytes
+from hubsplice.checkpoint.strict_json import parse_object
+from hubsplice.errors import CheckpointError
+
+SCHEMA_VERSION = 1
+
+_ABSOLUTE = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|file:")
+
+
+def _no_absolute_path(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for text in _strings(value):
+        if _ABSOLUTE.match(text):
+            raise ValueError(f"{text!r} is a path of one machine; give a name instead")
+    return value
+
+
+def _strings(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _strings(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+
+
+def _relative(value: str) -> str:
+    if _ABSOLUTE.match(value) or ".." in value.split("/"):
+        raise ValueError(f"{value!r} leads out of the model's folder")
+    return value
+
+
+FreeForm = dict[str, JsonValue]
+PublicSource = Annotated[FreeForm, AfterValidator(_no_absolute_path)]
+FileName = Annotated[str, Field(min_length=1), AfterValidator(_relative)]
+
+
+class Record(BaseModel):
+    """A part of the manifest."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class BaseRecord(Record):
+    """The base model."""
+
+    name: str = Field(
+        min_length=1, description="The Hub model id, or the bare name of a local folder."
+    )
+    repo_id: str | None = Field(None, description="The Hub repository; null for a local folder.")
+    commit: str | None = Field(None, description="The full commit hash there.")
+    files: dict[FileName, FileDigest] = Field(description="Every file of the base that was read.")
+    previous: PreviousSplice | None = Field(
+        None, description="The splice that the base itself came from; null for other bases."
+    )
+
+    @model_validator(mode="after")
+    def _named_without_a_place(self) -> BaseRecord:
+        if self.repo_id is not None and self.name != self.repo_id:
+            raise ValueError(f"the name of a Hub model is its id, {self.repo_id!r}")
+        if self.repo_id is None and (
+            _ABSOLUTE.match(self.name) or "/" in self.name or self.commit is not None
+        ):
+            raise ValueError("a local base has the bare name of its folder, and no commit")
+        return self
+
+
+class PreviousSplice(Record):
+    """An earlier splice, by the manifest that was found beside the base."""
+
+    manifest_sha256: Sha256
+    base: BaseRecord
+
+
+class Architectures(Record):
+    """The class of the model before and after, such as `MistralForCausalLM`."""
+
+    before: str
+    after: str
+
+
+class FromBase(Record):
+    """A layer of the base."""
+
+    base: NonNegativeInt = Field(description="Its index there.")
+
+
+class FromSplice(Record):
+    """An inserted layer."""
+
+    splice: NonNegativeInt = Field(description="Its index in `layers`.")
+
+
+class ConfigChange(Record):
+    """One key of config.json; a side that is left out did not have the key."""
+
+    before: JsonValue = None
+    after: JsonValue = None
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_there(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key in self.model_fields_set}
+
+
+class TermRecord(Record):
+    """One edit of one feature."""
+
+    label: str
+    kind: str = Field(description="The edit's kind, as `hubsplice edits` lists it.")
+    feature: NonNegativeInt | None = Field(None, description="The feature's index in its source.")
+    formula: str
+    edit: FreeForm = Field(description="The edit as the recipe has it.")
+    source: PublicSource = Field(description="Where the feature came from.")
+    source_sha256: Sha256 | None = Field(None, description="Of the source's weights.")
+
+
+class InsertedLayer(Record):
+    """One inserted layer: where, how, and what it does."""
+
+    site: NonNegativeInt = Field(description="The base's layer whose output is edited.")
+    construction: str
+    constants: FreeForm = Field(description="What the construction was given.")
+    terms: tuple[TermRecord, ...]
+
+
+class CalibrationRecord(Record):
+    """The text whose activations the constants were fitted to."""
+
+    dataset: Annotated[str, AfterValidator(_relative)]
+    revision: str | None = None
+    token_ids_sha256: Sha256
+    tokens: NonNegativeInt
+    seed: NonNegativeInt
+    median_norm: dict[str, float] = Field(description="Of the residual stream, by site.")
+    sink_norm: dict[str, float | None] = Field(
+        description="Tokens above it are left alone, by site; null where all are edited."
+    )
+
+
+class Manifest(Record):
+    """Everything that went into a spliced checkpoint, and the hash of everything that came out."""
+
+    schema_version: Literal[1] = Field(description="The version of this format.")
+    hubsplice: str = Field(description="The version of hubsplice.")
+    base: BaseRecord
+    architectures: Architectures
+    layer_map: tuple[FromBase | FromSplice, ...] = Field(
+        description="Where each layer of the result comes from."
+    )
+    config_changes: dict[str, ConfigChange]
+    zero_tensors: tuple[str, ...] = Field(description="New tensors that hold nothing but zeros.")
+    layers: tuple[InsertedLayer, ...]
+    calibration: CalibrationRecord | None = None
+    dtype: str = Field(description="The precision that the layers were compiled for.")
+    seeds: dict[str, NonNegativeInt]
+    versions: dict[str, str]
+    files: dict[FileName, FileDigest] = Field(description="All files but the manifest itself.")
+    fidelity: FreeForm = Field(default_factory=dict, description="A summary of fidelity.json.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if MANIFEST in self.files:
+            raise ValueError(f"files: {MANIFEST} cannot hold its own hash")
+        base = [layer.base for layer in self.layer_map if isinstance(layer, FromBase)]
+        if base != list(range(len(base))):
+            raise ValueError(f"layer_map: expected each base layer once and in order, found {base}")
+        inserted = [layer.splice for layer in self.layer_map if isinstance(layer, FromSplice)]
+        if sorted(inserted) != list(range(len(self.layers))):
+            raise ValueError(
+                f"layer_map: expected each of the {len(self.layers)} inserted layers once, "
+                f"found {inserted}"
+            )
+        return self
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The JSON schema of `splice.json`."""
+    return Manifest.model_json_schema()
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> FileDigest:
+    """Write `splice.json`; the same manifest gives the same bytes.
+
+    Returns:
+        The digest of what was written.
+
+    Raises:
+        ValueError: a free-form value is NaN or infinite; hubsplice itself must not let that in.
+        OSError: the file exists already, or cannot be written.
+    """
+    content = manifest.model_dump(mode="python")
+    _refuse_non_finite(content)
+    # Dumped by json, since pydantic has no option that sorts keys.
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
+    data = (text + "\n").encode()
+    with (folder / MANIFEST).open("xb") as file:
+        file.write(data)
+    return digest_bytes(data)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read a `splice.json`.
+
+    Raises:
+        CheckpointError: missing, malformed, or of a later version; one line per problem.
+    """
+    return _parsed(path)[0]
+
+
+def read_previous_splice(path: Path) -> PreviousSplice:
+    """What the manifest at `path`, found beside a base, has to say in the next manifest.
+
+    Raises:
+        CheckpointError: as `read_manifest`.
+    """
+    manifest, digest = _parsed(path)
+    return PreviousSplice(manifest_sha256=digest.sha256, base=manifest.base)
+
+
+def _parsed(path: Path) -> tuple[Manifest, FileDigest]:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: the manifest is missing") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    content = parse_object(data, source=str(path))
+    version = content.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{path}: schema_version {version} comes from a later hubsplice; this one reads up to "
+            f"{SCHEMA_VERSION}"
+        )
+    try:
+        return Manifest.model_validate_json(data), digest_bytes(data)
+    except ValidationError as error:
+        raise CheckpointError(_readable(path, error)) from None
+
+
+def _readable(path: Path, error: ValidationError) -> str:
+    problems = (
+        f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )
+    return f"{path}: not a valid manifest:\n" + "\n".join(f"  {line}" for line in problems)
+
+
+def _refuse_non_finite(value: object, where: str = "manifest") -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: expected a finite number, found {value}")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _refuse_non_finite(item, f"{where}.{key}")
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            _refuse_non_finite(item, f"{where}[{index}]")

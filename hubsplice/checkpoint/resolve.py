@@ -1,0 +1,127 @@
+"""From the name of a base model to a local folder and, on the Hub, a commit."""
+
+from __future__ import annotations
+
+import glob
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.companions import (
+    COMPANION_PATTERNS,
+    CONFIG,
+    MANIFEST,
+    NEVER_CARRIED,
+    SINGLE_WEIGHTS,
+    WEIGHTS_INDEX,
+)
+from hubsplice.errors import CheckpointError, HubspliceError, RecipeError
+
+
+@dataclass(frozen=True)
+class ResolvedBase:
+    """Where a base model's files are, and what they are a copy of.
+
+    Attributes:
+        folder: the local folder.
+        repo_id: the Hub repository; None for a local base.
+        commit: the full commit hash there; None for a local base.
+    """
+
+    folder: Path
+    repo_id: str | None
+    commit: str | None
+
+
+def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> ResolvedBase:
+    """Find a base model, downloading what is not there yet.
+
+    From the Hub come the configuration, tokenizer, chat template, licence files and the index of
+    the weights, never code or pickles.
+
+    Args:
+        base_model: a local folder, or a Hub model id; an existing folder wins.
+        revision: a commit, branch or tag of the Hub repository; None for its default branch.
+        weights: whether the safetensors shards are needed as well.
+
+    Raises:
+        RecipeError: no such folder, repository or revision.
+        CheckpointError: the repository is gated, or cannot be reached.
+    """
+    folder = Path(base_model).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise RecipeError(
+                f"revision: {revision!r} was given, and base_model {base_model!r} is a local "
+                "folder, which has none; remove the revision, or give a Hub model id"
+            )
+        return ResolvedBase(folder, None, None)
+    if base_model.startswith(("/", "./", "../", "~")) or folder.exists():
+        raise RecipeError(f"base_model: {base_model!r}: there is no such folder")
+    return _from_hub(base_model, revision, weights=weights)
+
+
+def _from_hub(repo_id: str, revision: str | None, *, weights: bool) -> ResolvedBase:
+    description = [CONFIG, WEIGHTS_INDEX, MANIFEST, *COMPANION_PATTERNS]
+    never = [pattern for pattern in NEVER_CARRIED if pattern != "*.safetensors.index.json"]
+    folder = _snapshot(repo_id, revision, allow=description, ignore=never)
+    # The cache names a snapshot's folder after its commit.
+    commit = folder.name
+    if weights:
+        # Which shards there are is read from the index first: a repository may hold the same
+        # weights a second time under another name.
+        weight_map = BaseConfig.open(folder).weight_map
+        shards = {SINGLE_WEIGHTS} if weight_map is None else set(weight_map.values())
+        _snapshot(repo_id, commit, allow=sorted(map(glob.escape, shards)), ignore=[])
+    return ResolvedBase(folder, repo_id, commit)
+
+
+def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: list[str]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(
+            snapshot_download(
+                repo_id, revision=revision, allow_patterns=allow, ignore_patterns=ignore
+            )
+        )
+    except Exception as error:
+        known = _explained(error, repo_id, revision)
+        if known is None:
+            raise
+        raise known from None
+
+
+def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:
+    """What a failed download means to a user; None for what only a developer can explain."""
+    from huggingface_hub import errors
+
+    model = f"base_model: {repo_id!r}"
+    at = "" if revision is None else f" at revision {revision!r}"
+    if isinstance(error, errors.HFValidationError):
+        return RecipeError(
+            f"{model} is neither an existing folder nor a Hub model id (`owner/name`)"
+        )
+    if isinstance(error, errors.GatedRepoError):
+        return CheckpointError(
+            f"{model} is gated: accept its terms at https://huggingface.co/{repo_id} and log in "
+            "with `hf auth login`"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return RecipeError(
+            f"{model} is neither an existing folder nor a model on the Hub that you can see; "
+            "check the spelling, and for a private model log in with `hf auth login`"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
+    # The Hub's client changes its HTTP library between versions; all of them are named so.
+    from_transport = type(error).__module__.startswith("httpx")
+    if isinstance(error, OSError) or from_transport:
+        return CheckpointError(
+            f"{model}{at} could not be fetched and is not in the local cache: {_first_line(error)}"
+        )
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,44 @@
+"""JSON objects of checkpoints, parsed so that two readers cannot understand them differently."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from hubsplice.errors import CheckpointError
+
+
+def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
+    """Parse a JSON object; duplicate keys, NaN and infinities are refused.
+
+    Args:
+        data: UTF-8 text.
+        source: what it was read from, for messages.
+
+    Raises:
+        CheckpointError: not UTF-8, not JSON, not an object, or ambiguous.
+    """
+    try:
+        value = json.loads(
+            data.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+        )
+    except RecursionError:
+        raise CheckpointError(f"{source}: its JSON is nested too deeply") from None
+    except ValueError as error:
+        raise CheckpointError(f"{source}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{source}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
+    return found
+
+
+def _refuse_constant(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a JSON number")
