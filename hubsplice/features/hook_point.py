@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from hubsplice.errors import UnsupportedError
+from hubsplice.features.refusals import ATTENTION_HEADS, EMBEDDINGS
 
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<place>.+)")
 _TRANSFORMERS = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.output)?")
@@ -17,7 +18,7 @@ _REFUSED = {
     "inserted layer can see it",
     "hook_mlp_out": "it reads the MLP's output before it joins the residual stream, where no "
     "inserted layer can see it",
-    "attn.hook_z": "it reads the attention heads before their output projection, inside a layer",
+    "attn.hook_z": ATTENTION_HEADS,
     "hook_normalized": "it reads the MLP's normalised input, inside a layer",
     "mlp.hook_in": "it reads the MLP's normalised input, inside a layer",
 }
@@ -58,9 +59,7 @@ def parse_hook_name(name: str) -> HookPoint:
         if place == "hook_resid_pre" and layer > 0:
             return HookPoint(name, layer - 1)
         if place == "hook_resid_pre":
-            return HookPoint(
-                name, None, "it reads the embeddings, and no layer can be inserted before layer 0"
-            )
+            return HookPoint(name, None, EMBEDDINGS)
         for suffix, reason in _REFUSED.items():
             if place.endswith(suffix):
                 return HookPoint(name, None, reason)
@@ -69,7 +68,5 @@ def parse_hook_name(name: str) -> HookPoint:
     if match:
         return HookPoint(name, int(match["layer"]))
     if "embed" in name:
-        return HookPoint(
-            name, None, "it reads the embeddings, and no layer can be inserted before layer 0"
-        )
+        return HookPoint(name, None, EMBEDDINGS)
     return HookPoint(name, None, "it is not a place in the residual stream between layers")

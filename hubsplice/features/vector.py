@@ -45,7 +45,7 @@ def load_subspace(source: TensorSource, hidden_size: int) -> Tensor:
         )
     if not rows.any():
         raise RecipeError(f"{source.path}: tensor {name!r} is all zeros and spans no subspace")
-    matrix = torch.atleast_2d(rows).double()
+    matrix = rows.reshape(-1, hidden_size).double()
     # The rows' lengths say nothing about their span, and must not decide its rank.
     lengths = matrix.norm(dim=1, keepdim=True)
     matrix = matrix[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]

@@ -1,0 +1,11 @@
+"""Reasons for refusing an SAE that both its name and its configuration can reveal."""
+
+from __future__ import annotations
+
+TRANSCODER = (
+    "a transcoder predicts an MLP's output from its input, and has no features of the residual "
+    "stream to edit"
+)
+TEMPORAL = "a temporal SAE's features depend on earlier tokens through attention"
+ATTENTION_HEADS = "it reads the attention heads before their output projection, inside a layer"
+EMBEDDINGS = "it reads the embeddings, and no layer can be inserted before layer 0"

@@ -1,0 +1,178 @@
+"""SAEs, loaded through SAELens."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.features.hub_files import fetch
+from hubsplice.features.sae_config import (
+    CONFIG_FILENAME,
+    SaeConfig,
+    folder_origin,
+    parse_sae_config,
+    read_sae_config,
+    release_origin,
+    repository_origin,
+)
+from hubsplice.features.sae_registry import registry_entry
+from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.recipe import SaeSource
+
+WEIGHTS_FILENAME = "sae_weights.safetensors"
+_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedSae:
+    """An SAE in memory.
+
+    Attributes:
+        config: its configuration, as it applies to these weights.
+        module: SAELens's own object, in float32.
+        sha256: of all weights by name, as SAELens uses them in float32.
+        revision: the commit, for an SAE from a Hub repository.
+        warnings: what a user should know about it.
+    """
+
+    config: SaeConfig
+    module: Any
+    sha256: str
+    revision: str | None = None
+    warnings: tuple[str, ...] = ()
+
+    def require_feature(self, index: int) -> None:
+        """Raise `RecipeError` with the valid range unless the SAE has this feature."""
+        if not 0 <= index < self.config.d_sae:
+            raise RecipeError(
+                f"feature: {index} is out of range; {self.config.origin} has features 0 to "
+                f"{self.config.d_sae - 1}"
+            )
+
+
+def load_sae(source: SaeSource, *, device: str = "cpu") -> LoadedSae:
+    """Load an SAE, and check that it can be spliced and that its weights are sound.
+
+    Raises:
+        RecipeError: no such folder, repository, revision, release or id.
+        UnsupportedError: an SAE that cannot be spliced, with the reason.
+        CheckpointError: files that are missing, damaged or pickled; NaN or infinity in a weight.
+    """
+    # Reading the configuration first refuses hopeless cases before any weight is fetched.
+    require_supported(read_sae_config(source))
+    if source.path is not None:
+        return _load_folder(source.path, folder_origin(source.path), None, device)
+    if source.repo_id is not None:
+        return _load_repository(source, device)
+    return _load_release(source, device)
+
+
+def wrap_sae(
+    module: Any, origin: str, *, revision: str | None = None, notes: tuple[str, ...] = ()
+) -> LoadedSae:
+    """Check a SAELens object and describe it.
+
+    Raises:
+        UnsupportedError: an SAE that cannot be spliced, with the reason.
+        CheckpointError: NaN or infinity in a weight.
+    """
+    config = parse_sae_config(module.cfg.to_dict(), origin)
+    require_supported(config)
+    weights: dict[str, Tensor] = module.state_dict()
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{origin}: weight {name!r} holds NaN or infinity")
+    return LoadedSae(config, module, _digest(weights), revision, (*config_warnings(config), *notes))
+
+
+def _load_folder(path: Path, origin: str, revision: str | None, device: str) -> LoadedSae:
+    if not (path / WEIGHTS_FILENAME).is_file():
+        pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
+        if pickles:
+            raise CheckpointError(
+                f"{origin}: {pickles[0]} is a pickle file, which may run code when it is read; "
+                f"expected {WEIGHTS_FILENAME}"
+            )
+        raise CheckpointError(f"{origin}: holds no {WEIGHTS_FILENAME}")
+    from sae_lens import SAE
+
+    return _loaded(
+        lambda: SAE.load_from_disk(path, device=device, dtype="float32"), origin, revision
+    )
+
+
+def _load_repository(source: SaeSource, device: str) -> LoadedSae:
+    assert source.repo_id is not None
+    prefix = f"{source.subfolder}/" if source.subfolder else ""
+    config = fetch(source.repo_id, prefix + CONFIG_FILENAME, source.revision)
+    # The weights come from the very commit that the configuration came from.
+    weights = fetch(source.repo_id, prefix + WEIGHTS_FILENAME, config.commit)
+    return _load_folder(weights.path.parent, repository_origin(source), config.commit, device)
+
+
+def _load_release(source: SaeSource, device: str) -> LoadedSae:
+    assert source.release is not None
+    assert source.id is not None
+    release, sae_id = source.release, source.id
+    origin = release_origin(release, sae_id)
+    entry = registry_entry(release, sae_id)
+    notes: tuple[str, ...] = ()
+    if entry.pickled:
+        if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in ("", "0"):
+            raise CheckpointError(
+                f"{origin}: published as a pickle file, and TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD "
+                "switches off the restricted unpickler; unset it"
+            )
+        pickled = (
+            f"{origin}: published as a pickle file; SAELens reads it with torch's restricted "
+            "unpickler, which builds tensors only."
+        )
+        notes = (pickled,)
+    from sae_lens import SAE
+
+    return _loaded(
+        lambda: SAE.from_pretrained(release, sae_id, device=device, dtype="float32"),
+        origin,
+        None,
+        notes,
+    )
+
+
+def _loaded(
+    load: Callable[[], Any], origin: str, revision: str | None, notes: tuple[str, ...] = ()
+) -> LoadedSae:
+    try:
+        with warnings.catch_warnings():
+            # What SAELens warns of is found again in the configuration, and returned as data.
+            warnings.simplefilter("ignore")
+            module = load()
+    except (
+        AssertionError,
+        KeyError,
+        OSError,
+        RuntimeError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise CheckpointError(f"{origin}: SAELens cannot load it: {error}") from error
+    return wrap_sae(module, origin, revision=revision, notes=notes)
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        values = tensor.detach().cpu().float()
+        digest.update(f"{name} {list(values.shape)}\n".encode())
+        digest.update(values.reshape(-1).numpy().data)
+    return digest.hexdigest()

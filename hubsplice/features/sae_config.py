@@ -1,0 +1,165 @@
+"""What an SAE's configuration says, read without loading its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.features.hook_point import HookPoint, parse_hook_name
+from hubsplice.features.hub_files import fetch
+from hubsplice.features.sae_registry import registry_entry
+from hubsplice.recipe import SaeSource
+
+CONFIG_FILENAME = "cfg.json"
+
+_OLD_NAMES = {
+    "hook_point": "hook_name",
+    "hook_point_layer": "hook_layer",
+    "activation_fn_str": "activation_fn",
+}
+
+
+@dataclass(frozen=True)
+class SaeConfig:
+    """An SAE's configuration, as far as splicing depends on it.
+
+    Attributes:
+        origin: where the SAE comes from, for messages.
+        architecture: SAELens's name (`standard`, `jumprelu`, …).
+        d_in: the width of the stream that it reads.
+        d_sae: how many features it has.
+        hook: where in the model it was trained, or None where its configuration doesn't say.
+        model_name: the model that it was trained on, or None.
+        normalize_activations: SAELens's name for the scaling of its input.
+        apply_b_dec_to_input: whether the decoder bias is subtracted from the input.
+        reshape_activations: `hook_z` where the input is reshaped from attention heads.
+        k: how many features TopK keeps, or None.
+        centred_weights: whether the model's weights were centred for the SAE's training.
+    """
+
+    origin: str
+    architecture: str
+    d_in: int
+    d_sae: int
+    hook: HookPoint | None = None
+    model_name: str | None = None
+    normalize_activations: str = "none"
+    apply_b_dec_to_input: bool = True
+    reshape_activations: str = "none"
+    k: int | None = None
+    centred_weights: bool = False
+
+
+def read_sae_config(source: SaeSource) -> SaeConfig:
+    """Read an SAE's configuration from a folder, the Hub or SAELens's registry.
+
+    Raises:
+        RecipeError: no such folder, repository, revision, release or id.
+        UnsupportedError: a release whose SAEs cannot be spliced.
+        CheckpointError: a configuration that is missing, damaged or cannot be fetched.
+    """
+    if source.path is not None:
+        return _parse_file(source.path / CONFIG_FILENAME, folder_origin(source.path))
+    if source.repo_id is not None:
+        name = f"{source.subfolder}/{CONFIG_FILENAME}" if source.subfolder else CONFIG_FILENAME
+        return _parse_file(
+            fetch(source.repo_id, name, source.revision).path, repository_origin(source)
+        )
+    assert source.release is not None
+    assert source.id is not None
+    registry_entry(source.release, source.id).require_supported()
+    return _registry_config(source.release, source.id)
+
+
+def folder_origin(path: Path) -> str:
+    """How messages call a local SAE."""
+    return f"SAE {path}"
+
+
+def repository_origin(source: SaeSource) -> str:
+    """How messages call an SAE in a Hub repository."""
+    return f"SAE {'/'.join(filter(None, (source.repo_id, source.subfolder)))}"
+
+
+def release_origin(release: str, sae_id: str) -> str:
+    """How messages call an SAE of the registry."""
+    return f"SAE {release} {sae_id}"
+
+
+def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
+    """Read SAELens's configuration, in its present form or that before version 6.
+
+    Raises:
+        CheckpointError: a field that is missing or of the wrong type.
+    """
+    config = {_OLD_NAMES.get(name, name): value for name, value in raw.items()}
+    metadata = {**config, **(config.get("metadata") or {})}
+    topk_size = (config.get("activation_fn_kwargs") or {}).get("k")
+    old_topk = config.get("activation_fn") == "topk" and topk_size is not None
+    architecture = "topk" if old_topk else config.get("architecture", "standard")
+    normalize = config.get("normalize_activations") or "none"
+    return SaeConfig(
+        origin=origin,
+        architecture=str(architecture),
+        d_in=_positive(config, "d_in", origin),
+        d_sae=_positive(config, "d_sae", origin),
+        hook=_hook(metadata),
+        model_name=metadata.get("model_name"),
+        normalize_activations="expected_average_only_in" if normalize is True else str(normalize),
+        apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", True)),
+        reshape_activations=str(config.get("reshape_activations") or "none"),
+        k=topk_size if old_topk else config.get("k"),
+        centred_weights=bool(
+            (metadata.get("model_from_pretrained_kwargs") or {}).get("center_writing_weights")
+        ),
+    )
+
+
+def _parse_file(path: Path, origin: str) -> SaeConfig:
+    if not path.parent.is_dir():
+        raise RecipeError(f"sae.path: {str(path.parent)!r} is not a folder")
+    if not path.is_file():
+        raise RecipeError(
+            f"sae.path: {str(path.parent)!r} holds no {path.name}; expected a folder that "
+            "SAELens saved"
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path} holds no mapping")
+    return parse_sae_config(raw, origin)
+
+
+def _registry_config(release: str, sae_id: str) -> SaeConfig:
+    # Importing SAELens takes seconds, and only its loaders know how each release is laid out.
+    from sae_lens.loading.pretrained_sae_loaders import load_sae_config_from_huggingface
+
+    origin = release_origin(release, sae_id)
+    try:
+        raw = load_sae_config_from_huggingface(release, sae_id)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{origin}: its configuration cannot be fetched: {error}") from error
+    return parse_sae_config(raw, origin)
+
+
+def _positive(config: Mapping[str, Any], name: str, origin: str) -> int:
+    value = config.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(
+            f"{origin}: {name} in its configuration is {value!r}; expected a positive integer"
+        )
+    return value
+
+
+def _hook(metadata: Mapping[str, Any]) -> HookPoint | None:
+    for key in ("hook_name", "hf_hook_name"):
+        name = metadata.get(key)
+        if name:
+            return parse_hook_name(str(name).replace("{layer}", str(metadata.get("hook_layer"))))
+    return None

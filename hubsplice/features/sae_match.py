@@ -1,0 +1,66 @@
+"""Whether an SAE belongs to a base model and a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hubsplice.errors import RecipeError
+from hubsplice.features.sae_config import SaeConfig
+
+_OTHER_NAMES = {"gpt2-small": "gpt2"}
+
+
+def require_width(config: SaeConfig, hidden_size: int) -> None:
+    """Raise `RecipeError` unless the SAE reads streams of the base's width."""
+    if config.d_in != hidden_size:
+        trained = f" (trained on {config.model_name})" if config.model_name else ""
+        raise RecipeError(
+            f"{config.origin}{trained}: d_in is {config.d_in}; expected {hidden_size}, the base "
+            "model's hidden size"
+        )
+
+
+def site_layer(config: SaeConfig, after_layer: int | None) -> int:
+    """The layer after which to splice: the recipe's, or else the SAE's own.
+
+    Raises:
+        RecipeError: neither says.
+    """
+    if after_layer is not None:
+        return after_layer
+    if config.hook is None or config.hook.after_layer is None:
+        raise RecipeError(
+            f"after_layer: missing, and {config.origin} does not say which layer it was trained on"
+        )
+    return config.hook.after_layer
+
+
+def match_warnings(
+    config: SaeConfig, base_names: Iterable[str], after_layer: int | None
+) -> tuple[str, ...]:
+    """Doubts about the pairing of an SAE with a base model, to be shown and recorded.
+
+    Args:
+        config: the SAE's configuration.
+        base_names: all names that the base goes by, such as its Hub id and its folder's name.
+        after_layer: the recipe's layer, or None.
+    """
+    found = []
+    names = list(base_names)
+    if config.model_name is not None and _plain(config.model_name) not in map(_plain, names):
+        found.append(
+            f"{config.origin}: trained on {config.model_name!r}, while the base model is "
+            f"{' or '.join(map(repr, names))}; its features may mean nothing there"
+        )
+    trained = None if config.hook is None else config.hook.after_layer
+    if after_layer is not None and trained is not None and after_layer != trained:
+        found.append(
+            f"after_layer: {after_layer}, while {config.origin} was trained on the stream after "
+            f"layer {trained}"
+        )
+    return tuple(found)
+
+
+def _plain(name: str) -> str:
+    short = name.rstrip("/").rsplit("/", 1)[-1].lower().replace("_", "-")
+    return _OTHER_NAMES.get(short, short)

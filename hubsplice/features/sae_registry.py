@@ -1,0 +1,107 @@
+"""SAELens's registry of pretrained SAEs, read without importing SAELens."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from hubsplice.errors import RecipeError, UnsupportedError, unknown_name
+from hubsplice.features.hook_point import parse_hook_name
+from hubsplice.features.refusals import ATTENTION_HEADS, TEMPORAL, TRANSCODER
+
+_REFUSED_LOADERS = {
+    "gemma_2_transcoder": TRANSCODER,
+    "mwhanna_transcoder": TRANSCODER,
+    "mntss_clt_layer_transcoder": TRANSCODER,
+    "temporal": TEMPORAL,
+    "connor_rob_hook_z": ATTENTION_HEADS,
+}
+
+# SAELens reads these releases with torch.load; its restricted unpickler builds tensors only.
+_PICKLED_LOADERS = {
+    "connor_rob_hook_z",
+    "deepseek_r1",
+    "dictionary_learning_1",
+    "goodfire",
+    "qwen_scope",
+}
+
+
+@dataclass(frozen=True)
+class RegistryEntry:
+    """One SAE of the registry.
+
+    Attributes:
+        release: the release's name.
+        id: the SAE's id within the release.
+        repo_id: the Hub repository that holds it.
+        path: where it lies in that repository.
+        model: the model that it was trained on.
+        loader: SAELens's name for the format of its files.
+    """
+
+    release: str
+    id: str
+    repo_id: str
+    path: str
+    model: str
+    loader: str
+
+    @property
+    def pickled(self) -> bool:
+        """Whether the weights are published as a pickle file."""
+        return self.loader in _PICKLED_LOADERS and not self.path.endswith(".safetensors")
+
+    def require_supported(self) -> None:
+        """Raise `UnsupportedError` with the reason where the names alone rule the SAE out."""
+        reason = _REFUSED_LOADERS.get(self.loader)
+        if reason is not None:
+            raise UnsupportedError(f"sae: {self.release} {self.id} cannot be spliced: {reason}")
+        hook = re.match(r"blocks\.\d+\.(?:attn\.)?hook_(?:resid|attn|mlp)_[a-z]+|.*hook_z", self.id)
+        if hook:
+            parse_hook_name(hook[0]).require_supported()
+
+
+def registry_entry(release: str, sae_id: str) -> RegistryEntry:
+    """Look up one SAE.
+
+    Raises:
+        RecipeError: an unknown release or id, with the nearest valid one.
+    """
+    directory = _directory()
+    if release not in directory:
+        raise RecipeError(unknown_name("sae.release", release, directory))
+    entry = directory[release]
+    paths = {str(sae["id"]): str(sae["path"]) for sae in entry["saes"]}
+    if sae_id not in paths:
+        raise RecipeError(unknown_name(f"sae.id in release {release}", sae_id, paths))
+    return RegistryEntry(
+        release,
+        sae_id,
+        str(entry["repo_id"]),
+        paths[sae_id],
+        str(entry["model"]),
+        str(entry.get("conversion_func") or "sae_lens"),
+    )
+
+
+@cache
+def _directory() -> Mapping[str, Mapping[str, list[Mapping[str, object]]]]:
+    # find_spec locates the package without running it, which would take seconds.
+    spec = importlib.util.find_spec("sae_lens")
+    if spec is None or not spec.submodule_search_locations:
+        raise UnsupportedError("sae.release: SAELens is not installed; `pip install sae-lens`")
+    path = Path(spec.submodule_search_locations[0]) / "pretrained_saes.yaml"
+    with path.open(encoding="utf-8") as file:
+        # The C loader takes a fifth of the time, and PyYAML can be built without it.
+        loaded: Mapping[str, Mapping[str, list[Mapping[str, object]]]] = yaml.load(
+            file,
+            Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),  # noqa: S506
+        )
+    return loaded
