@@ -3,6 +3,8 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 BIN := .venv/bin
 
+export NO_MKDOCS_2_WARNING := 1
+
 .PHONY: venv test test-slow style schema docs demo model clean
 
 venv: .venv/.installed

@@ -1,0 +1,205 @@
+"""The pages that are made from the code, so that they can't drift from it.
+
+MkDocs runs `on_files` at every build. Run as a script, this writes the JSON schema of recipes,
+which is the one generated file in git, since editors fetch it from there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hubsplice.recipe import recipe_schema
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+
+SCHEMA = Path(__file__).parent / "recipe.schema.json"
+
+_STRICT = (
+    "A recipe is YAML, read strictly: an unknown field, a duplicate key, a number in quotes"
+    " or an alias is an error. As in YAML 1.2, `true` and `false` are the only booleans."
+    " Relative paths are relative to the recipe's folder. What is not required has a"
+    " default that works offline."
+)
+_FOR_EDITORS = (
+    "There is a [JSON schema](recipe.schema.json) for editors, and `hubsplice init` writes"
+    " a commented starter. Edits have [a page of their own](edits.md)."
+)
+_SYMBOLS = (
+    "h is the residual stream after the splice's layer, f the feature's activation as"
+    " SAELens computes it, d its decoder row, p what a gate reads; 1[…] is 1 where the"
+    " condition holds, and 0 elsewhere."
+)
+_STRENGTHS = (
+    "A strength is a number in the SAE's own activations (for a vector, in multiples of"
+    " that vector), or `0.5 x max` (of the feature's largest activation in calibration),"
+    " or `0.3 x norm` (the written vector gets that part of the median residual norm)."
+)
+_STREAMS = (
+    "Results go to stdout, progress, warnings and errors to stderr. With `--json`, stdout"
+    " is one JSON document."
+)
+
+
+def schema_text() -> str:
+    """What `recipe.schema.json` must hold."""
+    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def recipe_page() -> str:
+    """Every section of a recipe and its fields."""
+    definitions = recipe_schema()["$defs"]
+    sections = ("Recipe", "Splice", "SaeSource", "Calibration", "Fidelity", "Publish")
+    return "\n".join(
+        [
+            "# Recipes",
+            "",
+            _STRICT,
+            "",
+            _FOR_EDITORS,
+            *(line for name in sections for line in _section(definitions, name)),
+        ]
+    )
+
+
+def edits_page() -> str:
+    """Every registered kind of edit, its formula and its fields."""
+    from hubsplice.edits.registry import EDITS
+
+    definitions = recipe_schema()["$defs"]
+    kinds = dict(EDITS.items())
+    return "\n".join(
+        [
+            "# Edits",
+            "",
+            _SYMBOLS,
+            "",
+            *_table(
+                ("kind", "what it does", "the stream becomes"),
+                [(f"[`{k}`](#{k})", e.summary, f"`{e.formula}`") for k, e in kinds.items()],
+            ),
+            "",
+            _STRENGTHS,
+            *(
+                line
+                for kind, edit in kinds.items()
+                for line in _section(definitions, edit.__name__, f"`{kind}` {{ #{kind} }}")
+            ),
+            *(
+                line
+                for name in ("Gate", "TensorSource", "ProbeSource")
+                for line in _section(definitions, name)
+            ),
+        ]
+    )
+
+
+def cli_page() -> str:
+    """The help texts of the command line, and its exit codes."""
+    from typer.testing import CliRunner
+
+    from hubsplice.cli import EXIT_CODES, app
+
+    def help_text(*arguments: str) -> list[str]:
+        result = CliRunner().invoke(
+            app, [*arguments, "--help"], prog_name="hubsplice", terminal_width=90
+        )
+        return ["```text", result.stdout.rstrip(), "```"]
+
+    commands = [
+        command.name or command.callback.__name__
+        for command in app.registered_commands
+        if command.callback is not None
+    ]
+    return "\n".join(
+        [
+            "# Command line",
+            "",
+            _STREAMS,
+            "",
+            *(line for name in commands for line in ("", f"## {name}", "", *help_text(name))),
+            "",
+            "## Exit codes",
+            "",
+            *_table(("code", "meaning"), [(str(c), text) for c, text in EXIT_CODES.items()]),
+        ]
+    )
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to what MkDocs found."""
+    from mkdocs.structure.files import File
+
+    pages = {"recipe.md": recipe_page, "edits.md": edits_page, "cli.md": cli_page}
+    for name, page in pages.items():
+        files.append(File.generated(config, name, content=page()))
+    return files
+
+
+def _section(
+    definitions: Mapping[str, Any], name: str, heading: str | None = None
+) -> Iterable[str]:
+    definition = definitions[name]
+    required = definition.get("required", ())
+    rows = [
+        (
+            f"`{field}`",
+            _type(schema),
+            "required" if field in required else _default(schema),
+            schema.get("description") or _described(definitions, schema),
+        )
+        for field, schema in definition["properties"].items()
+    ]
+    yield from ("", f"## {heading or name}", "", definition.get("description", ""), "")
+    yield from _table(("field", "type", "default", "meaning"), rows)
+
+
+def _described(definitions: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """What a field's own section says it is, where the field has nothing to add."""
+    section = definitions.get(schema.get("$ref", "").rsplit("/", 1)[-1], {})
+    return str(section.get("description", ""))
+
+
+def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterable[str]:
+    names = list(columns)
+    yield _row(names)
+    yield _row("---" for _ in names)
+    for row in rows:
+        yield _row(row)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return " or ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema:
+        return str(schema["$ref"].rsplit("/", 1)[-1])
+    members = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if members:
+        types = [_type(member) for member in members if member.get("type") != "null"]
+        return " or ".join(dict.fromkeys(types)) if len(types) <= 3 else "an edit"
+    if schema.get("type") == "array":
+        return f"list of {_type(schema['items'])}"
+    return {"integer": "whole number", "string": "text", "boolean": "true or false"}.get(
+        schema.get("type", ""), schema.get("type", "any")
+    )
+
+
+def _default(schema: Mapping[str, Any]) -> str:
+    default = schema.get("default")
+    if default is None or isinstance(default, dict | list):
+        return ""
+    return f"`{json.dumps(default) if isinstance(default, bool) else default}`"
+
+
+if __name__ == "__main__":
+    SCHEMA.write_text(schema_text(), encoding="utf-8")

@@ -1,0 +1,235 @@
+"""The command line: parse, call, print. Whatever is slow to import is imported in its command."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hubsplice import __version__
+from hubsplice.errors import HubspliceError, OutputError
+from hubsplice.terminal import print_error, print_json, print_table, print_warning, show_progress
+
+EXIT_CODES = {
+    0: "done",
+    1: "hubsplice could not do it, for a reason that has no code of its own",
+    2: "the recipe or the command line is wrong",
+    3: "hubsplice can't do this faithfully, and refuses",
+    4: "a checkpoint is missing, damaged, or holds what can't be trusted",
+    5: "the measured fidelity misses what was required",
+    6: "the result could not be written",
+    130: "interrupted",
+}
+
+# The \b keeps click from re-filling the lines of a paragraph.
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"{c:>5}  {text}" for c, text in EXIT_CODES.items())
+
+app = typer.Typer(
+    name="hubsplice",
+    help="Compile feature edits of language models into stock Hugging Face checkpoints.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)
+]
+SplicedFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="A folder that `hubsplice build` wrote.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+RequireFidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--require-fidelity",
+        metavar="RATIO",
+        min=0.0,
+        help="Fail when the ratio of splice error to noise floor is above this.",
+        show_default=False,
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hubsplice {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hubsplice(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Compile feature edits of language models into stock Hugging Face checkpoints."""
+
+
+@app.command()
+def init(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write it.")] = Path(
+        "recipe.yaml"
+    ),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+) -> None:
+    """Write a commented starter recipe."""
+    from hubsplice.templates import load_template
+
+    text = load_template("recipe.yaml.j2").render(name=path.name)
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise OutputError(f"{path}: exists already; --force overwrites it") from None
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    typer.echo(f"wrote {path}; edit it, then run `hubsplice check {path}`", err=True)
+
+
+@app.command()
+def check(recipe: RecipePath, as_json: AsJson = False) -> None:
+    """Say whether a recipe would build, from configurations alone, without loading weights."""
+    from hubsplice.check import check as check_recipe
+    from hubsplice.recipe import load_recipe
+
+    report = check_recipe(load_recipe(recipe))
+    for warning in report.warnings:
+        print_warning(warning)
+    if as_json:
+        print_json(asdict(report))
+        return
+    print_table(
+        ("after layer", "SAE", "features", "edits"),
+        [
+            (
+                str(splice.after_layer),
+                f"{splice.sae.architecture}, {splice.sae.d_sae}" if splice.sae else "none",
+                str(splice.features),
+                ", ".join(f"{n} {kind}" for kind, n in splice.edits.items()) or "none",
+            )
+            for splice in report.splices
+        ],
+        title=f"{report.base_model}: {report.model_type}, {report.num_layers} layers, "
+        f"hidden size {report.hidden_size}",
+    )
+
+
+@app.command()
+def build(
+    recipe: RecipePath,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The new checkpoint's folder.")
+    ],
+    require_fidelity: RequireFidelity = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure the fidelity of the result.")
+    ] = True,
+    hard_link: Annotated[
+        bool,
+        typer.Option(
+            "--hard-link",
+            help="Hard-link unchanged weight files: no copy, but a later write into one changes "
+            "both.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a recipe into a checkpoint."""
+    from hubsplice.build import build as build_recipe
+    from hubsplice.recipe import load_recipe
+
+    with show_progress() as progress:
+        result = build_recipe(
+            load_recipe(recipe),
+            output=output,
+            require_fidelity=require_fidelity,
+            measure=measure,
+            hard_link=hard_link,
+            progress=progress,
+        )
+    if as_json:
+        print_json({"folder": str(result.folder), "report": result.report})
+    else:
+        typer.echo(str(result.folder))
+
+
+@app.command()
+def measure(
+    folder: SplicedFolder, require_fidelity: RequireFidelity = None, as_json: AsJson = False
+) -> None:
+    """Measure a built checkpoint against the hook again."""
+    from hubsplice.build import measure as measure_folder
+
+    with show_progress() as progress:
+        report = measure_folder(folder, require_fidelity=require_fidelity, progress=progress)
+    if as_json:
+        print_json(report)
+    else:
+        typer.echo(str(report))
+
+
+@app.command()
+def card(folder: SplicedFolder) -> None:
+    """Write the model card of a built checkpoint."""
+    from hubsplice.card import write_card
+
+    typer.echo(str(write_card(folder)))
+
+
+@app.command()
+def edits(as_json: AsJson = False) -> None:
+    """List the kinds of edits with their formulas."""
+    from hubsplice.edits.registry import EDITS
+
+    kinds = dict(EDITS.items())
+    if as_json:
+        print_json(
+            [
+                {"kind": kind, "summary": edit.summary, "formula": edit.formula}
+                for kind, edit in kinds.items()
+            ]
+        )
+        return
+    print_table(
+        ("kind", "what it does", "formula"),
+        [(kind, edit.summary, edit.formula) for kind, edit in kinds.items()],
+    )
+
+
+@app.command()
+def publish(
+    folder: SplicedFolder,
+    to: Annotated[
+        Path, typer.Option("--to", metavar="DIR", help="The local folder to publish to.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Publish a built checkpoint to a local folder."""
+    from hubsplice.hub import publish_to_folder
+
+    published = publish_to_folder(folder, to)
+    if as_json:
+        print_json({"folder": str(published)})
+    else:
+        typer.echo(str(published))
+
+
+def main() -> None:
+    """Run the command line; a user's mistake gets one message and an exit code."""
+    try:
+        app()
+    except HubspliceError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)

@@ -1,0 +1,69 @@
+"""What the command line prints: tables and JSON on stdout, progress and warnings on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+# A long step reports its name, how much is done, and how much there is.
+Progress = Callable[[str, int, int], None]
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON document on stdout."""
+    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+
+
+def print_error(message: str) -> None:
+    """Print why a command failed on stderr."""
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+
+
+def print_warning(message: str) -> None:
+    """Print on stderr what the user should know about a command that succeeds."""
+    print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
+    """Print a table on stdout; cells are plain text, never markup."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console().print(table)
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Bars on stderr, one per step; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    steps: dict[str, TaskID] = {}
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def report(step: str, done: int, total: int) -> None:
+        if step not in steps:
+            steps[step] = bars.add_task(step)
+        bars.update(steps[step], completed=done, total=total)
+
+    with bars:
+        yield report
