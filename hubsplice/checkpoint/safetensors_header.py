@@ -204,6 +204,8 @@ def _checked_metadata(path: Path, metadata: object) -> Mapping[str, str] | None:
         return None
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError(f"{path}: corrupt: __metadata__ must map strings to strings")
+    if not all(_is_unicode(text) for item in metadata.items() for text in item):
+        raise CheckpointError(f"{path}: corrupt: __metadata__ is not valid Unicode")
     return metadata
 
 

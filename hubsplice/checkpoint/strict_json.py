@@ -20,7 +20,10 @@ def parse_object(data: bytes, *, source: str) -> dict[str, Any]:
     """
     try:
         value = json.loads(
-            data.decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+            data.decode(),
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_refuse_constant,
+            parse_int=_integer,
         )
     except RecursionError:
         raise CheckpointError(f"{source}: its JSON is nested too deeply") from None
@@ -42,3 +45,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> Any:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _integer(text: str) -> int:
+    # Other parsers read a negative zero as a fraction.
+    if text == "-0":
+        raise ValueError("-0 is not an integer")
+    return int(text)
