@@ -1,0 +1,98 @@
+"""Copies inside the kernel, across filesystems, and on one that shares blocks."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hubsplice.checkpoint.copying import clone_file, copy_range
+
+SIZE = 3 * 4096 + 77
+
+
+def copied(source: Path, destination: Path, offset: int, at: int, count: int) -> int:
+    pieces: list[int] = []
+    with source.open("rb") as original, destination.open("w+b") as copy:
+        copy_range(
+            original.fileno(),
+            copy.fileno(),
+            offset=offset,
+            destination_offset=at,
+            count=count,
+            on_copied=pieces.append,
+        )
+    return sum(pieces)
+
+
+def check_ranges(source: Path, destination: Path) -> None:
+    content = random.Random(0).randbytes(SIZE)
+    source.write_bytes(content)
+    for offset, at in ((0, 0), (1, 1), (1, 8), (4095, 4095), (4096, 0), (77, 4096 + 77), (SIZE, 3)):
+        count = SIZE - offset
+        assert copied(source, destination, offset, at, count) == count
+        assert destination.read_bytes()[at:] == content[offset:]
+
+
+def test_on_one_filesystem(tmp_path: Path) -> None:
+    check_ranges(tmp_path / "a", tmp_path / "b")
+
+
+def test_across_filesystems(tmp_path: Path) -> None:
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is not a second filesystem here")
+    source = memory / f"hubsplice-test-{os.getpid()}"
+    try:
+        check_ranges(source, tmp_path / "b")
+        with source.open("rb") as a, (tmp_path / "b").open("w+b") as b:
+            assert clone_file(a.fileno(), b.fileno()) is False
+    finally:
+        source.unlink()
+
+
+def test_a_source_that_ends_early(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    with pytest.raises(EOFError, match="ends at byte 3, expected 5"):
+        copied(tmp_path / "a", tmp_path / "b", 0, 0, 5)
+
+
+@pytest.fixture
+def reflink_folder(tmp_path: Path) -> Iterator[Path]:
+    """A small XFS, mounted for the test."""
+    make = shutil.which("mkfs.xfs")
+    if make is None or os.geteuid() != 0:
+        pytest.skip("sharing blocks needs root and mkfs.xfs to make a filesystem that can")
+    image, folder = tmp_path / "xfs.img", tmp_path / "xfs"
+    with image.open("wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run([make, "-q", "-m", "reflink=1", image], check=True)
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"an XFS image cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
+def test_blocks_are_shared(reflink_folder: Path) -> None:
+    size = 64 << 20
+    source = reflink_folder / "a"
+    source.write_bytes(random.Random(0).randbytes(1 << 20) * 64)
+    os.sync()
+    before = shutil.disk_usage(reflink_folder).used
+    assert copied(source, reflink_folder / "b", 1000, 1000, size - 1000) == size - 1000
+    assert copied(source, reflink_folder / "c", 1000, 4096 + 1000, size - 1000) == size - 1000
+    with source.open("rb") as a, (reflink_folder / "d").open("w+b") as d:
+        assert clone_file(a.fileno(), d.fileno())
+    os.sync()
+    assert shutil.disk_usage(reflink_folder).used - before < size // 8
+    assert (reflink_folder / "b").read_bytes()[1000:] == source.read_bytes()[1000:]
+    assert (reflink_folder / "d").read_bytes() == source.read_bytes()

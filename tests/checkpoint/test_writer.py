@@ -1,0 +1,337 @@
+"""Rewriting real tiny models, reloaded by transformers and compared byte for byte."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import LlamaForCausalLM
+
+from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
+from hubsplice.errors import CheckpointError, OutputError, UnsupportedError
+
+MakeBase = Callable[..., Path]
+INSERTED = 2
+
+
+def shifted(name: str) -> str:
+    """The name after a layer is inserted at `INSERTED`."""
+    return re.sub(r"(?<=layers\.)\d+", lambda m: str(int(m[0]) + (int(m[0]) >= INSERTED)), name)
+
+
+def unchanged(name: str) -> str:
+    return name
+
+
+def inserted_layer(dtype: torch.dtype = torch.bfloat16) -> dict[str, Tensor | Zeros]:
+    prefix = f"model.layers.{INSERTED}"
+    generator = torch.Generator().manual_seed(1)
+    return {
+        f"{prefix}.input_layernorm.weight": torch.ones(32, dtype=dtype),
+        f"{prefix}.post_attention_layernorm.weight": torch.ones(32, dtype=dtype),
+        f"{prefix}.mlp.down_proj.weight": torch.randn(32, 48, generator=generator).to(dtype),
+        f"{prefix}.mlp.up_proj.weight": torch.randn(32, 48, generator=generator).to(dtype).T,
+        f"{prefix}.mlp.gate_proj.weight": Zeros((48, 32), dtype),
+        f"{prefix}.self_attn.q_proj.weight": Zeros((32, 32), dtype),
+        f"{prefix}.self_attn.k_proj.weight": Zeros((16, 32), dtype),
+        f"{prefix}.self_attn.v_proj.weight": Zeros((16, 32), dtype),
+        f"{prefix}.self_attn.o_proj.weight": Zeros((32, 32), dtype),
+    }
+
+
+def splice(base: BaseCheckpoint, destination: Path) -> WrittenCheckpoint:
+    return write_checkpoint(
+        base,
+        destination,
+        rename=shifted,
+        new_tensors=inserted_layer(),
+        config={**base.config, "num_hidden_layers": 4},
+    )
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+def test_transformers_loads_every_tensor(
+    make_base: MakeBase, tmp_path: Path, sharded: bool, tied: bool
+) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=sharded, tied=tied))
+    out = tmp_path / "out"
+    splice(base, out)
+    model, info = LlamaForCausalLM.from_pretrained(
+        out, dtype=torch.bfloat16, output_loading_info=True
+    )
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    state = model.state_dict()
+    expected = {shifted(name): base.load(name) for name in base.tensors}
+    for name, tensor in inserted_layer().items():
+        expected[name] = (
+            tensor if isinstance(tensor, Tensor) else torch.zeros(tensor.shape, dtype=tensor.dtype)
+        )
+    if tied:
+        assert "lm_head.weight" not in expected
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        expected["lm_head.weight"] = expected["model.embed_tokens.weight"]
+    assert set(state) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(state[name], tensor), name
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_data_sections_are_the_bases(make_base: MakeBase, tmp_path: Path, sharded: bool) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=sharded))
+    out = tmp_path / "out"
+    written = splice(base, out)
+    assert set(written.data_sections) == {shard.path.name for shard in base.shards}
+    for shard in base.shards:
+        section = written.data_sections[shard.path.name]
+        original = shard.path.read_bytes()[shard.data_start :]
+        copy = (out / section.written_as).read_bytes()
+        start = 8 + int.from_bytes(copy[:8], "little")
+        assert copy[start:] == original
+        assert start % 4096 == shard.data_start % 4096
+        assert section.sha256 == hashlib.sha256(original).hexdigest()
+        assert section.size == len(original)
+        with safe_open(out / section.written_as, framework="pt") as file:
+            assert file.metadata() == {"format": "pt"}
+
+
+def test_names_index_and_companions(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    out = tmp_path / "out"
+    written = splice(base, out)
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert found == set(written.files)
+    carried = {
+        "LICENSE.txt",
+        "USE_POLICY.md",
+        "additional_chat_templates/tools.jinja",
+        "chat_template.jinja",
+        "generation_config.json",
+        "tokenizer.json",
+    }
+    assert found == carried | {
+        "config.json",
+        "model-00001-of-00002.safetensors",
+        "model-00002-of-00002.safetensors",
+        "model.safetensors.index.json",
+    }
+    for name in carried:
+        assert (out / name).read_bytes() == (base.folder / name).read_bytes()
+        assert written.files[name] == written.base_files[name]
+    assert set(written.base_files) == carried | {"config.json", "model.safetensors"}
+    for folder, digests in ((out, written.files), (base.folder, written.base_files)):
+        for name, digest in digests.items():
+            content = (folder / name).read_bytes()
+            assert (digest.sha256, digest.size) == (
+                hashlib.sha256(content).hexdigest(),
+                len(content),
+            )
+    index = json.loads((out / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(
+        t.size for t in BaseCheckpoint.open(out).tensors.values()
+    )
+    assert json.loads((out / "config.json").read_text())["num_hidden_layers"] == 4
+
+
+def test_same_input_same_bytes(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=True))
+    first = splice(base, tmp_path / "first")
+    reordered = dict(reversed(inserted_layer().items()))
+    second = write_checkpoint(
+        BaseCheckpoint.open(base.folder),
+        tmp_path / "second",
+        rename=shifted,
+        new_tensors=reordered,
+        config=dict(reversed({**base.config, "num_hidden_layers": 4}.items())),
+    )
+    assert first == second
+
+
+def test_a_splice_of_a_splice(make_base: MakeBase, tmp_path: Path) -> None:
+    splice(BaseCheckpoint.open(make_base(sharded=True)), tmp_path / "once")
+    (tmp_path / "once" / "splice.json").write_text("{}")
+    base = BaseCheckpoint.open(tmp_path / "once")
+    written = write_checkpoint(
+        base, tmp_path / "twice", rename=unchanged, new_tensors={}, config=base.config
+    )
+    assert "splice.json" in written.base_files
+    assert "splice.json" not in written.files
+    for shard in base.shards:
+        section = written.data_sections[shard.path.name]
+        assert section.written_as == shard.path.name
+        copy = tmp_path / "twice" / section.written_as
+        assert copy.read_bytes() == shard.path.read_bytes()
+        assert copy.stat().st_ino != shard.path.stat().st_ino
+
+
+def test_hard_links_on_request_and_only_for_unchanged_shards(
+    make_base: MakeBase, tmp_path: Path
+) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=True))
+    # A model cache holds symbolic links to its blobs.
+    linked = base.shards[0].path
+    blob = tmp_path / "blob"
+    linked.rename(blob)
+    linked.symlink_to(blob)
+    written = write_checkpoint(
+        base,
+        tmp_path / "out",
+        rename=shifted,
+        new_tensors=inserted_layer(),
+        config=base.config,
+        hard_link=True,
+    )
+    same_file = {}
+    for shard in base.shards:
+        copy = tmp_path / "out" / written.data_sections[shard.path.name].written_as
+        same_file[shard.path.name] = copy.samefile(shard.path)
+        assert not copy.is_symlink()
+        renamed = any(shifted(t.name) != t.name for t in shard.tensors)
+        assert same_file[shard.path.name] is not renamed
+    assert set(same_file.values()) == {True, False}
+
+
+def test_zeros_take_no_room(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    shape = (4096, 4096)
+    new: Mapping[str, Tensor | Zeros] = {
+        "a": torch.ones(3, dtype=torch.float32),
+        "z": Zeros(shape, torch.bfloat16),
+        "scalar": torch.tensor(2.0, dtype=torch.bfloat16),
+        "empty": torch.zeros(0, 4),
+    }
+    write_checkpoint(base, tmp_path / "out", rename=unchanged, new_tensors=new, config=base.config)
+    shard = tmp_path / "out" / "model-00002-of-00002.safetensors"
+    assert shard.stat().st_size > 2 * 4096 * 4096
+    assert shard.stat().st_blocks * 512 < 1 << 20
+    with safe_open(shard, framework="pt") as file:
+        zeros = file.get_tensor("z")
+        assert zeros.shape == shape
+        assert zeros.dtype == torch.bfloat16
+        assert not zeros.any()
+        assert torch.equal(file.get_tensor("a"), torch.ones(3))
+        assert file.get_tensor("scalar").item() == 2.0
+        assert file.get_tensor("empty").shape == (0, 4)
+
+
+def test_collisions(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    for rename, new, message in (
+        (unchanged, inserted_layer(), "would become 'model.layers.2.* which is a new tensor"),
+        (lambda _: "same", {}, "would become 'same', which is the base's '.*' already"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            write_checkpoint(
+                base, tmp_path / "out", rename=rename, new_tensors=new, config=base.config
+            )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_new_tensors_must_be_finite(make_base: MakeBase, tmp_path: Path, value: float) -> None:
+    base = BaseCheckpoint.open(make_base())
+    with pytest.raises(CheckpointError, match="new tensor 'x' holds NaN or Inf"):
+        write_checkpoint(
+            base,
+            tmp_path / "out",
+            rename=unchanged,
+            new_tensors={"x": torch.tensor([1.0, value])},
+            config=base.config,
+        )
+
+
+def test_new_tensors_must_be_floating_point(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    with pytest.raises(UnsupportedError, match=r"'x' is of torch\.int64"):
+        write_checkpoint(
+            base,
+            tmp_path / "out",
+            rename=unchanged,
+            new_tensors={"x": torch.tensor([1])},
+            config=base.config,
+        )
+
+
+def test_nothing_is_overwritten(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    splice(base, tmp_path / "out")
+    with pytest.raises(FileExistsError):
+        splice(base, tmp_path / "out")
+
+
+def test_a_base_that_shrinks_meanwhile(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    path = base.shards[0].path
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: the file changed while"):
+        splice(base, tmp_path / "out")
+
+
+def test_progress_reaches_its_end(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=True))
+    reports: list[tuple[int, int]] = []
+    write_checkpoint(
+        base,
+        tmp_path / "out",
+        rename=shifted,
+        new_tensors=inserted_layer(),
+        config=base.config,
+        on_progress=lambda done, total: reports.append((done, total)),
+    )
+    assert [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert len({total for _, total in reports}) == 1
+    assert reports[-1][0] == reports[-1][1]
+
+
+def test_more_than_the_disk_holds_is_refused_at_once(make_base: MakeBase, tmp_path: Path) -> None:
+    # An expanded tensor claims a petabyte and holds one number.
+    huge = torch.zeros(1, dtype=torch.float32).expand(1 << 48)
+    base = BaseCheckpoint.open(make_base())
+    with pytest.raises(OutputError, match=r"not enough space: 1\.13e\+03 TB are needed, .* free"):
+        write_checkpoint(
+            base, tmp_path / "out", rename=unchanged, new_tensors={"x": huge}, config=base.config
+        )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+MEMORY = """
+import json, resource, sys
+from pathlib import Path
+import torch
+from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.writer import write_checkpoint
+
+base, out, size = BaseCheckpoint.open(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
+new = {"z": Zeros((size // 2,), torch.bfloat16), "a": torch.ones(8)}
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_checkpoint(base, out, rename=lambda n: n + "x", new_tensors=new, config=base.config)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_memory_does_not_grow_with_the_weights(tmp_path: Path) -> None:
+    size = 256 << 20
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    tensors = {"w": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}
+    header = json.dumps(tensors).encode()
+    with (base / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    arguments = [sys.executable, "-c", MEMORY, str(base), str(tmp_path / "out"), str(size)]
+    grown = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
+    assert int(grown) * 1024 < size // 4
