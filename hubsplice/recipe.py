@@ -123,6 +123,7 @@ class TextSource(Section):
 
     dataset: str = Field(
         BUILTIN,
+        min_length=1,
         description="`builtin` (the Python documentation that comes with Python, needs no "
         "network), a local .txt or .jsonl file or a folder of them, or a Hub dataset id.",
     )
@@ -158,7 +159,7 @@ class Publish(Section):
 class Recipe(Section):
     """An edited model: a base, where to splice, and what to check."""
 
-    base_model: str = Field(description="A Hub model id, or a local folder.")
+    base_model: str = Field(min_length=1, description="A Hub model id, or a local folder.")
     revision: str | None = Field(
         None, description="The base's commit, branch or tag; resolved to a commit and recorded."
     )

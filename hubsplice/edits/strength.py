@@ -43,7 +43,9 @@ def _parse(value: Any) -> Any:
 Strength = Annotated[
     Amount,
     BeforeValidator(_parse),
-    PlainSerializer(lambda amount: amount.value if amount.unit == "sae" else str(amount)),
+    PlainSerializer(
+        lambda amount: amount.value if amount.unit == "sae" else f"{amount.value!r} x {amount.unit}"
+    ),
     WithJsonSchema(
         {
             "anyOf": [

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from hubsplice.check import SaeSummary, SpliceSummary, check
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.recipe import parse_recipe
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with `base`, a model's configuration, and `sae`, a matching SAE's, no weights."""
+    write_base(tmp_path)
+    write_sae(tmp_path)
+    return tmp_path
+
+
+def write_base(folder: Path, **fields: Any) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4}
+    (folder / "base").mkdir(exist_ok=True)
+    (folder / "base/config.json").write_text(json.dumps(config | fields), encoding="utf-8")
+
+
+def write_sae(folder: Path, hook: str | None = "blocks.2.hook_resid_post", **fields: Any) -> None:
+    config: dict[str, Any] = {
+        "architecture": "jumprelu",
+        "d_in": 64,
+        "d_sae": 256,
+        "normalize_activations": "none",
+        "apply_b_dec_to_input": True,
+        "reshape_activations": "none",
+        "dtype": "float32",
+        "metadata": {"model_name": "me/base", "hook_name": hook},
+    }
+    (folder / "sae").mkdir(exist_ok=True)
+    (folder / "sae/cfg.json").write_text(json.dumps(config | fields), encoding="utf-8")
+
+
+def run(folder: Path, splices: str) -> Any:
+    return check(parse_recipe(f"base_model: ./base\nsplices:\n{splices}", folder=folder))
+
+
+def test_a_good_recipe_is_summed_up(folder: Path) -> None:
+    save_file({"v": torch.ones(64)}, folder / "v.safetensors")
+    report = run(
+        folder,
+        """
+  - sae: {path: sae}
+    edits:
+      - {kind: ablate, feature: 0}
+      - {kind: ablate, feature: 255}
+      - {kind: gated_steer, feature: 7, strength: 0.3 x norm, gate: {feature: 255}}
+  - {after_layer: 3, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 1}]}
+""",
+    )
+    assert report.model_type == "llama"
+    assert (report.num_layers, report.hidden_size) == (4, 64)
+    assert report.commit is None
+    assert report.warnings == ()
+    sae = SaeSummary(f"SAE {folder / 'sae'}", "jumprelu", 64, 256)
+    assert report.splices == (
+        SpliceSummary(2, sae, {"ablate": 2, "gated_steer": 1}, 3),
+        SpliceSummary(3, None, {"steer": 1}, 0),
+    )
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+def test_the_supported_families_pass(folder: Path, family: str) -> None:
+    write_base(folder, model_type=family)
+    assert run(folder, "  - {after_layer: 0}").model_type == family
+
+
+def test_another_family_is_unsupported(folder: Path) -> None:
+    write_base(folder, model_type="lama")
+    with pytest.raises(UnsupportedError, match=r"model_type: 'lama' .* Did you mean 'llama'"):
+        run(folder, "  - {after_layer: 0}")
+
+
+def test_a_missing_base_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"base_model: .*/base'"):
+        run(tmp_path, "  - {after_layer: 0}")
+
+
+def test_a_base_without_a_size_is_damaged(folder: Path) -> None:
+    write_base(folder, hidden_size="64")
+    with pytest.raises(CheckpointError, match="hidden_size: found '64'"):
+        run(folder, "  - {after_layer: 0}")
+
+
+@pytest.mark.parametrize(
+    ("splices", "messages"),
+    [
+        (
+            "  - {after_layer: 4}",
+            ["splices[0]: after_layer: found 4, expected 0 to 3; the base model has 4 layers"],
+        ),
+        (
+            "  - {sae: {path: sae}, edits: [{kind: ablate, feature: 256}]}",
+            ["splices[0].edits[0]: feature: 256 is out of range; SAE", "has features 0 to 255"],
+        ),
+        (
+            "  - {sae: {path: sae}}\n  - {after_layer: 2}",
+            ["splices[1]: another splice is after layer 2 already"],
+        ),
+        (
+            "  - {after_layer: 1, edits: "
+            "[{kind: steer, strength: 1, vector: {path: missing.safetensors}}]}",
+            ["splices[0].edits[0]: path: ", "missing.safetensors' is not a file"],
+        ),
+        ("  - {after_layer: 1, sae: {path: nowhere}}", ["splices[0]: sae.path: ", "nowhere"]),
+    ],
+)
+def test_what_would_stop_the_build_is_named(
+    folder: Path, splices: str, messages: list[str]
+) -> None:
+    with pytest.raises(RecipeError) as caught:
+        run(folder, splices)
+    assert all(message in str(caught.value) for message in messages)
+
+
+def test_all_problems_are_told_at_once(folder: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        run(
+            folder,
+            """
+  - {after_layer: 9}
+  - {sae: {path: sae}, edits: [{kind: ablate, feature: 300}, {kind: ablate, feature: 400}]}
+""",
+        )
+    assert [line.split(": ")[0] for line in str(caught.value).splitlines()] == [
+        "splices[0]",
+        "splices[1].edits[0]",
+        "splices[1].edits[1]",
+    ]
+
+
+def test_a_sae_of_another_width_is_an_error(folder: Path) -> None:
+    write_sae(folder, d_in=128)
+    with pytest.raises(RecipeError, match="d_in is 128; expected 64"):
+        run(folder, "  - {sae: {path: sae}}")
+
+
+def test_a_transcoder_is_unsupported(folder: Path) -> None:
+    write_sae(folder, architecture="transcoder")
+    with pytest.raises(UnsupportedError, match=r"splices\[0\]: SAE .* 'transcoder'"):
+        run(folder, "  - {sae: {path: sae}}")
+
+
+def test_a_layer_that_nobody_names_is_an_error(folder: Path) -> None:
+    write_sae(folder, hook=None)
+    with pytest.raises(RecipeError, match=r"splices\[0\]: after_layer: missing"):
+        run(folder, "  - {sae: {path: sae}}")
+    assert run(folder, "  - {after_layer: 1, sae: {path: sae}}").splices[0].after_layer == 1
+
+
+def test_doubts_are_warnings(folder: Path) -> None:
+    write_sae(folder, metadata={"model_name": "you/other", "hook_name": "blocks.2.hook_resid_post"})
+    warnings = run(folder, "  - {after_layer: 1, sae: {path: sae}}").warnings
+    assert len(warnings) == 2
+    assert all(warning.startswith("splices[0]: ") for warning in warnings)
+    assert "trained on 'you/other'" in warnings[0]
+    assert "after_layer: 1" in warnings[1]
+
+
+def test_strengths_that_the_sae_cannot_have_are_found(folder: Path) -> None:
+    write_sae(folder, normalize_activations="layer_norm")
+    with pytest.raises(UnsupportedError, match=r"splices\[0\]\.edits\[0\]: .*x norm"):
+        run(
+            folder,
+            "  - {sae: {path: sae}, edits: [{kind: clamp, feature: 1, to: 0.3 x norm}]}",
+        )

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from hubsplice import __version__
+from hubsplice.cli import EXIT_CODES, app, main
+from hubsplice.edits.registry import EDITS
+from hubsplice.errors import HubspliceError
+
+COMMANDS = ("init", "check", "build", "measure", "card", "edits", "publish")
+# pydantic is not among them: newer versions of typer import it themselves.
+HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
+MAIN = [sys.executable, "-c", "from hubsplice.cli import main; main()"]
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run the command line in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["hubsplice", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert isinstance(stop.value.code, int)
+        return Outcome(stop.value.code, *capsys.readouterr())
+
+    return invoke
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_imports_nothing_heavy(command: str | None) -> None:
+    arguments = ["--help"] if command is None else [command, "--help"]
+    result = subprocess.run(
+        [*MAIN[:1], "-X", "importtime", *MAIN[1:], *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {name.split(".")[0] for name in re.findall(r"\|\s*([\w.]+)$", result.stderr, re.M)}
+    assert "typer" in imported
+    assert not imported & HEAVY
+    assert "Usage" in result.stdout
+
+
+def test_help_lists_the_commands_and_every_exit_code(run: Run) -> None:
+    outcome = run("--help")
+    assert outcome.code == 0
+    assert all(re.search(rf"^\s+{command}\b", outcome.out, re.M) for command in COMMANDS)
+    assert {
+        command.callback.__name__ for command in app.registered_commands if command.callback
+    } == set(COMMANDS)
+    for code, meaning in EXIT_CODES.items():
+        assert re.search(rf"^\s+{code}\s+{re.escape(meaning)}$", outcome.out, re.M)
+
+
+def test_every_error_has_a_documented_exit_code() -> None:
+    errors: list[type[HubspliceError]] = [HubspliceError, *HubspliceError.__subclasses__()]
+    assert {error.exit_code for error in errors} | {0, 130} == set(EXIT_CODES)
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == Outcome(0, f"hubsplice {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["check"], ["build", "recipe.yaml"], ["edits", "--jsno"]]
+)
+def test_a_wrong_command_line_is_exit_code_2(run: Run, arguments: list[str]) -> None:
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert "Error" in outcome.err
+
+
+def test_init_writes_a_recipe_that_check_reads(run: Run, tmp_path: Path) -> None:
+    outcome = run("init")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "hubsplice check recipe.yaml" in outcome.err
+    assert "splices:" in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+
+
+def test_init_overwrites_only_when_told(run: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("precious", encoding="utf-8")
+    outcome = run("init", "mine.yaml")
+    assert outcome.code == 6
+    assert outcome.err == "error: mine.yaml: exists already; --force overwrites it\n"
+    assert mine.read_text(encoding="utf-8") == "precious"
+    assert run("init", "mine.yaml", "--force").code == 0
+    assert "splices:" in mine.read_text(encoding="utf-8")
+
+
+def test_init_into_a_missing_folder_is_an_output_error(run: Run) -> None:
+    outcome = run("init", "missing/recipe.yaml")
+    assert outcome.code == 6
+    assert outcome.err.startswith("error: missing/recipe.yaml: cannot be written")
+
+
+def test_a_wrong_recipe_is_one_message_on_stderr(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        "base_model: x\nsplices:\n  - {after_layer: 1, colour: '[red]'}\n", encoding="utf-8"
+    )
+    for command in (["check"], ["check", "--json"], ["build", "--output", "out"]):
+        outcome = run(*command, "recipe.yaml")
+        assert outcome.code == 2
+        assert outcome.out == ""
+        assert outcome.err == (
+            "error: splices[0].colour: no such field. "
+            "Known: after_layer, edits, sae, sink_multiple, sinks.\n"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_edits_lists_every_kind_with_its_formula(run: Run) -> None:
+    table = run("edits")
+    listed = json.loads(run("edits", "--json").out)
+    assert table.code == 0
+    assert {edit["kind"]: edit["formula"] for edit in listed} == {
+        kind: edit.formula for kind, edit in EDITS.items()
+    }
+    for edit in listed:
+        assert edit["kind"] in table.out
+        assert edit["formula"] in table.out
+
+
+def test_an_interrupt_is_exit_code_130(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    os.mkfifo(recipe)
+    process = subprocess.Popen(
+        [*MAIN, "check", str(recipe)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    # Opening the pipe returns when the command has opened it too, and it then waits for text.
+    with recipe.open("w", encoding="utf-8"):
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
