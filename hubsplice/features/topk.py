@@ -63,7 +63,7 @@ def _best_gate(score: Tensor, won: Tensor) -> CalibratedGate:
     if positives == 0:
         return CalibratedGate(max(float(score.max()), 0.0), None, tokens)
     ordered, order = score.double().sort(descending=True)
-    hits = won[order].cumsum(0)
+    hits = won[order].cumsum(0).double()
     opened = torch.arange(1, tokens + 1)
     f1 = 2.0 * hits / (opened + positives)
     # Tokens of equal score lie on the same side of any threshold.

@@ -1,0 +1,163 @@
+"""Steering vectors, subspaces and probes from safetensors files, and amounts in units."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hubsplice.edits.base import ProbeSource, TensorSource
+from hubsplice.edits.strength import Amount
+from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.features.base import Feature, SiteStatistics
+from hubsplice.features.probe import load_probe
+from hubsplice.features.sources import SpliceSources
+from hubsplice.features.vector import load_subspace, load_vector
+from hubsplice.intervention import PiecewiseLinear
+
+D = 6
+
+
+def saved(folder: Path, **tensors: Tensor) -> Path:
+    path = folder / "tensors.safetensors"
+    save_file(tensors, path)
+    return path
+
+
+def test_a_vector_by_name_or_alone(tmp_path: Path) -> None:
+    v, w = torch.randn(D), torch.randn(D)
+    both = saved(tmp_path, v=v, w=w)
+    assert torch.equal(load_vector(TensorSource(path=both, tensor="w"), D), w)
+    with pytest.raises(RecipeError, match=r"holds 2 tensors \(v, w\)"):
+        load_vector(TensorSource(path=both), D)
+    with pytest.raises(RecipeError, match="Did you mean 'steer'"):
+        load_vector(TensorSource(path=saved(tmp_path, steer=v, b=w), tensor="ster"), D)
+    assert torch.equal(load_vector(TensorSource(path=saved(tmp_path, v=v)), D), v)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_vectors_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    v = torch.randn(D).to(dtype)
+    loaded = load_vector(TensorSource(path=saved(tmp_path, v=v)), D)
+    assert loaded.dtype is torch.float32
+    assert torch.equal(loaded, v.float())
+
+
+@pytest.mark.parametrize(
+    ("tensor", "error", "message"),
+    [
+        (torch.ones(D + 1), RecipeError, r"has shape \[7\]; expected \[6\]"),
+        (torch.ones(1, D), RecipeError, r"has shape \[1, 6\]; expected \[6\]"),
+        (torch.tensor(1.0), RecipeError, r"has shape \[\]"),
+        (torch.zeros(D), RecipeError, "all zeros"),
+        (torch.full((D,), math.nan), CheckpointError, "'v' holds NaN or infinity"),
+        (torch.full((D,), math.inf), CheckpointError, "'v' holds NaN or infinity"),
+        (torch.ones(D, dtype=torch.int64), CheckpointError, r"torch\.int64"),
+    ],
+)
+def test_unusable_vectors(
+    tensor: Tensor, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    source = TensorSource(path=saved(tmp_path, v=tensor))
+    with pytest.raises(error, match=message):
+        load_vector(source, D)
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="is not a file"):
+        load_vector(TensorSource(path=tmp_path / "nowhere.safetensors"), D)
+    with pytest.raises(RecipeError, match="is not a file"):
+        load_vector(TensorSource(path=tmp_path), D)
+    pickled = tmp_path / "v.pt"
+    torch.save(torch.ones(D), pickled)
+    with pytest.raises(CheckpointError, match="pickled weights are refused"):
+        load_vector(TensorSource(path=pickled), D)
+    path = saved(tmp_path, v=torch.ones(D))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match="not a readable safetensors file"):
+        load_vector(TensorSource(path=path), D)
+
+
+@given(st.integers(0, 2**16), st.integers(1, 5), st.integers(1, 3), st.integers(-4, 4))
+def test_subspaces_are_orthonormal_bases_of_the_span(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, rank: int, repeats: int, size: int
+) -> None:
+    """Repeated rows, and rows of very different lengths, leave the span as it is."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.linalg.qr(torch.randn(D, D, generator=generator))[0][:rank]
+    mixed = torch.cat([rows * 10.0 ** (size * i) for i in range(repeats)])
+    path = saved(tmp_path_factory.mktemp("subspace"), v=mixed)
+    basis = load_subspace(TensorSource(path=path), D)
+    assert basis.shape == (rank, D)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(rank), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(basis.T @ basis, rows.T @ rows, rtol=1e-5, atol=1e-5)
+
+
+def test_a_single_vector_is_a_subspace(tmp_path: Path) -> None:
+    v = torch.randn(D)
+    basis = load_subspace(TensorSource(path=saved(tmp_path, v=v)), D)
+    torch.testing.assert_close(basis.T @ basis, torch.outer(v, v) / (v @ v))
+    for bad in (torch.zeros(2, D), torch.ones(2, D + 1), torch.ones(1, 2, D), torch.ones(0, D)):
+        with pytest.raises(RecipeError, match=r"all zeros|has shape"):
+            load_subspace(TensorSource(path=saved(tmp_path, v=bad)), D)
+
+
+def test_probes(tmp_path: Path) -> None:
+    w, b = torch.randn(D), torch.tensor([0.5])
+    path = saved(tmp_path, weight=w, bias=b, wide=torch.randn(1, D), two=torch.ones(2))
+    probe = load_probe(ProbeSource(path=path), D)
+    assert torch.equal(probe.weight, w)
+    assert probe.bias == 0.5
+    assert load_probe(ProbeSource(path=path, bias=None), D).bias == 0.0
+    assert load_probe(ProbeSource(path=path, weight="wide"), D).weight.shape == (D,)
+    with pytest.raises(RecipeError, match="expected a single number"):
+        load_probe(ProbeSource(path=path, bias="two"), D)
+    with pytest.raises(RecipeError, match=r"expected \[6\]"):
+        load_probe(ProbeSource(path=path, weight="two"), D)
+    with pytest.raises(RecipeError, match="Did you mean 'bias'"):
+        load_probe(ProbeSource(path=path, bias="bia"), D)
+    zero = saved(tmp_path, weight=torch.zeros(D), bias=b)
+    with pytest.raises(RecipeError, match="reads nothing"):
+        load_probe(ProbeSource(path=zero), D)
+
+
+class TestAmounts:
+    sources = SpliceSources(None, D, SiteStatistics(40.0, {"feature 1": 8.0, "feature 2": 0.0}))
+    direction = torch.tensor([0.0, 3.0, 0.0, 4.0, 0.0, 0.0])
+
+    def feature(self, index: int) -> Feature:
+        return Feature(
+            f"feature {index}", self.direction, 0.0, PiecewiseLinear.relu(), 0.0, self.direction
+        )
+
+    def test_units(self) -> None:
+        one = self.feature(1)
+
+        def amount(value: Amount) -> float:
+            return self.sources.amount(value, direction=self.direction, feature=one)
+
+        assert amount(Amount(-3.0)) == -3.0
+        assert amount(Amount(0.5, "max")) == 4.0
+        multiple = amount(Amount(0.5, "norm"))
+        assert (multiple * self.direction).norm() == pytest.approx(20.0)
+
+    @pytest.mark.parametrize(("index", "message"), [(2, "never active"), (3, "never active")])
+    def test_a_feature_that_was_never_active_has_no_maximum(self, index: int, message: str) -> None:
+        with pytest.raises(RecipeError, match=f"feature {index}, which was {message}"):
+            self.sources.amount(
+                Amount(1.0, "max"), direction=self.direction, feature=self.feature(index)
+            )
+
+    def test_a_vector_has_no_maximum(self) -> None:
+        with pytest.raises(RecipeError, match=r"'1 x max' needs a feature"):
+            self.sources.amount(Amount(1.0, "max"), direction=self.direction, feature=None)
+
+    def test_a_splice_without_an_sae_has_no_features(self) -> None:
+        with pytest.raises(RecipeError, match="feature: 12 needs an SAE"):
+            self.sources.feature(12)
