@@ -8,6 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no defect: property tests are not timed.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 # Tests run on what they make or ship: a lookup on a hub is a defect, and must fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
