@@ -11,7 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from hubsplice.checkpoint.companions import CONFIG, MANIFEST, SINGLE_WEIGHTS, WEIGHTS_INDEX
+from hubsplice.checkpoint.companions import (
+    CONFIG,
+    MANIFEST,
+    SINGLE_WEIGHTS,
+    TOKENIZER_CONFIG,
+    WEIGHTS_INDEX,
+)
 from hubsplice.checkpoint.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
@@ -44,8 +50,15 @@ class BaseConfig:
             CheckpointError: no or a malformed config.json or index, pickle weights, remote code.
             UnsupportedError: the weights are quantised.
         """
-        config = _read_config(folder)
-        _refuse_remote_code(folder, config)
+        if not folder.is_dir():
+            raise CheckpointError(f"{folder}: there is no such folder")
+        if not (folder / CONFIG).exists():
+            raise CheckpointError(f"{folder}: no config.json; is this a model's folder?")
+        config = _read_config(folder / CONFIG)
+        _refuse_remote_code(folder / CONFIG, config)
+        tokenizer = folder / TOKENIZER_CONFIG
+        if tokenizer.exists():
+            _refuse_remote_code(tokenizer, _read_config(tokenizer))
         _refuse_quantized(folder, config)
         _refuse_pickles(folder)
         index = folder / WEIGHTS_INDEX
@@ -113,15 +126,10 @@ class BaseCheckpoint(BaseConfig):
         return tensor
 
 
-def _read_config(folder: Path) -> Mapping[str, Any]:
-    path = folder / CONFIG
-    if not folder.is_dir():
-        raise CheckpointError(f"{folder}: there is no such folder")
+def _read_config(path: Path) -> Mapping[str, Any]:
     try:
         # Read as transformers reads it, so that what is checked is what servers will see.
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no config.json; is this a model's folder?") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -131,13 +139,13 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _refuse_remote_code(folder: Path, config: Mapping[str, Any]) -> None:
+def _refuse_remote_code(path: Path, content: Mapping[str, Any]) -> None:
     for key in _REMOTE_CODE:
-        if config.get(key):
+        if content.get(key):
             raise CheckpointError(
-                f"{folder / CONFIG}: {key} asks for Python code from the repository "
-                f"({config[key]!r}), which is never run; use a revision of the model that "
-                "transformers supports by itself"
+                f"{path}: {key} asks for Python code from the repository ({content[key]!r}), "
+                "which is never run; use a model, or a revision, that transformers supports by "
+                "itself"
             )
 
 

@@ -77,7 +77,8 @@ def write_checkpoint(
 
     Args:
         base: the base.
-        destination: a folder, made if it is missing; no file in it is overwritten.
+        destination: a folder, made if it is missing, such as `staged_directory` yields; no file
+            in it is overwritten, and what an error leaves in it is the caller's to remove.
         rename: from the base's tensor names to the written ones.
         new_tensors: written to a shard of their own; each is asked for twice and not kept.
         config: written as config.json.

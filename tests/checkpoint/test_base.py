@@ -107,6 +107,11 @@ DAMAGE: dict[str, tuple[Damage, type[HubspliceError], str]] = {
         CheckpointError,
         "auto_map asks for Python code from the repository ({'AutoModel': 'modeling_x.X'})",
     ),
+    "auto_map of the tokenizer": (
+        lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "x"}}'),
+        CheckpointError,
+        "tokenizer_config.json: auto_map asks for Python code",
+    ),
     "quantised": (
         lambda f: edit_config(f, quantization_config={"quant_method": "awq"}),
         UnsupportedError,
