@@ -168,6 +168,17 @@ def test_site_is_the_sum_of_its_terms(kind: Normalization) -> None:
     torch.testing.assert_close(site.edit(h).double(), h.double() + expected, rtol=1e-5, atol=1e-5)
 
 
+def test_the_hook_is_strict_at_a_threshold() -> None:
+    """A pre-activation of exactly θ is not active, in the hook as in SAELens."""
+    axis = torch.tensor([1.0, 0.0])
+    gate = Term("t", axis, 0.0, PiecewiseLinear.jump_relu(0.5), axis)
+    wide = Term("u", axis, 0.0, PiecewiseLinear((-1.0, 0.5, 2.0), (0.0,) * 4, (0, 1, 2, 3)), axis)
+    h = torch.tensor([[0.5, 0.0], [0.50001, 0.0], [-1.0, 0.0], [2.0, 0.0]])
+    values = Site(0, (gate, wide)).activations(h)
+    assert values[:, 0].tolist() == pytest.approx([0.0, 0.50001, 0.0, 2.0])
+    assert values[:, 1].tolist() == [1.0, 2.0, 0.0, 2.0]
+
+
 def test_sinks_are_left_alone() -> None:
     torch.manual_seed(0)
     h = torch.randn(6, 8)
