@@ -11,8 +11,8 @@ venv: .venv/.installed
 
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[dev]'
+	$(BIN)/pip install -qq $(TORCH)
+	$(BIN)/pip install -qq --editable '.[dev]'
 	touch $@
 
 # Two test processes on two cores: more threads than that only get in each other's way.

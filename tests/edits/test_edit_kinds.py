@@ -136,7 +136,9 @@ FEATURE_EDITS: list[tuple[dict[str, Any], Callable[[float], float]]] = [
 
 
 @pytest.mark.parametrize("activation", list(KINDS))
-@pytest.mark.parametrize(("fields", "phi"), FEATURE_EDITS, ids=lambda x: str(x)[:50])
+@pytest.mark.parametrize(
+    ("fields", "phi"), FEATURE_EDITS, ids=lambda x: str(x)[:50] if isinstance(x, dict) else "phi"
+)
 def test_edits_of_one_feature(
     fields: dict[str, Any], phi: Callable[[float], float], activation: str
 ) -> None:
@@ -228,7 +230,11 @@ DIRECTED_EDITS: list[tuple[dict[str, Any], Callable[[Tensor], Tensor]]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "formula"), DIRECTED_EDITS, ids=lambda x: str(x)[:60])
+@pytest.mark.parametrize(
+    ("fields", "formula"),
+    DIRECTED_EDITS,
+    ids=lambda x: str(x)[:60] if isinstance(x, dict) else "formula",
+)
 def test_edits_along_a_direction(
     fields: dict[str, Any], formula: Callable[[Tensor], Tensor]
 ) -> None:
