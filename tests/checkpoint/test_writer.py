@@ -88,11 +88,19 @@ def test_transformers_loads_every_tensor(
         assert torch.equal(state[name], tensor), name
 
 
+def longer(name: str) -> str:
+    """A name that makes the header outgrow the one that it replaces."""
+    return shifted(name).replace("model.", "model.language_model.")
+
+
+@pytest.mark.parametrize("rename", [shifted, longer])
 @pytest.mark.parametrize("sharded", [False, True])
-def test_data_sections_are_the_bases(make_base: MakeBase, tmp_path: Path, sharded: bool) -> None:
+def test_data_sections_are_the_bases(
+    make_base: MakeBase, tmp_path: Path, sharded: bool, rename: Callable[[str], str]
+) -> None:
     base = BaseCheckpoint.open(make_base(sharded=sharded))
     out = tmp_path / "out"
-    written = splice(base, out)
+    written = write_checkpoint(base, out, rename=rename, new_tensors={}, config=base.config)
     assert set(written.data_sections) == {shard.path.name for shard in base.shards}
     for shard in base.shards:
         section = written.data_sections[shard.path.name]
@@ -277,6 +285,27 @@ def test_a_base_that_shrinks_meanwhile(make_base: MakeBase, tmp_path: Path) -> N
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: the file changed while"):
         splice(base, tmp_path / "out")
+
+
+def test_a_base_that_changes_meanwhile(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    path = base.shards[0].path
+    content = path.read_bytes()
+
+    def change_after_copying(done: int, total: int) -> None:
+        copied = (total - len(content)) // 2
+        if done == copied:
+            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    with pytest.raises(OutputError, match="the data read back differs from"):
+        write_checkpoint(
+            base,
+            tmp_path / "out",
+            rename=shifted,
+            new_tensors={},
+            config=base.config,
+            on_progress=change_after_copying,
+        )
 
 
 def test_progress_reaches_its_end(make_base: MakeBase, tmp_path: Path) -> None:
