@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -259,13 +259,20 @@ class Site:
         """The edited stream, computed in float32 and returned in h's dtype, shape [..., d]."""
         return (h.float() + self.delta(h)).to(h.dtype)
 
+    def projections(self, h: Tensor) -> Tensor:
+        """The pre-activation p_k of every term, in the order of `terms`, shape [..., terms]."""
+        return self._columns(h, _TermGroup.projections)
+
     def activations(self, h: Tensor) -> Tensor:
-        """φ_k(p_k) of every term, in the order of `terms`, shape [..., len(terms)]."""
+        """φ_k(p_k) of every term, in the order of `terms`, shape [..., terms]."""
+        return self._columns(h, _TermGroup.values)
+
+    def _columns(self, h: Tensor, of: Callable[[_TermGroup, Tensor], Tensor]) -> Tensor:
         h = h.float()
         columns = h.new_zeros((*h.shape[:-1], len(self.terms)))
         for kind, group in self._groups:
             index = [i for i, t in enumerate(self.terms) if t.normalization is kind]
-            columns[..., index] = group.values(kind.apply(h)[0])
+            columns[..., index] = of(group, kind.apply(h)[0])
         return columns
 
 
@@ -298,9 +305,12 @@ class _TermGroup:
             intercepts=torch.tensor([padded(t.function.intercepts, width + 1, 0.0) for t in terms]),
         )
 
+    def projections(self, h: Tensor) -> Tensor:
+        return h @ self.encoder.to(h.device) + self.bias.to(h.device)
+
     def values(self, h: Tensor) -> Tensor:
         place = h.device
-        p = h @ self.encoder.to(place) + self.bias.to(place)
+        p = self.projections(h)
         piece = torch.zeros_like(p, dtype=torch.long)
         for column in self.breakpoints.to(place).unbind(dim=1):
             piece += p > column

@@ -1,0 +1,89 @@
+"""The tensors of one inserted decoder layer, by role rather than by a family's names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True, eq=False)
+class SplicedLayer:
+    """A pre-norm decoder layer whose attention adds a constant and whose MLP is the edit.
+
+    The layer computes, with x = rms_norm(h + attention_bias) and unit norm weights,
+
+        h + attention_bias + down·(silu(gate·x + gate_bias) ⊙ (up·x + up_bias)) + down_bias.
+
+    Attributes:
+        attention_bias: the constant that attention's output bias adds, shape [d].
+        gate_weight, up_weight: shape [neurons, d].
+        gate_bias, up_bias: shape [neurons].
+        down_weight: shape [d, neurons].
+        down_bias: shape [d].
+        constants: what was chosen, for the manifest.
+    """
+
+    attention_bias: Tensor
+    gate_weight: Tensor
+    gate_bias: Tensor
+    up_weight: Tensor
+    up_bias: Tensor
+    down_weight: Tensor
+    down_bias: Tensor
+    constants: dict[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    def empty(hidden_size: int, dtype: torch.dtype) -> SplicedLayer:
+        """A layer that changes nothing, bit for bit."""
+        nothing = torch.zeros(hidden_size, dtype=dtype)
+        return SplicedLayer(
+            nothing,
+            torch.zeros(0, hidden_size, dtype=dtype),
+            torch.zeros(0, dtype=dtype),
+            torch.zeros(0, hidden_size, dtype=dtype),
+            torch.zeros(0, dtype=dtype),
+            torch.zeros(hidden_size, 0, dtype=dtype),
+            nothing,
+        )
+
+    @property
+    def neurons(self) -> int:
+        """How many of the MLP's neurons the layer uses."""
+        return self.gate_weight.shape[0]
+
+    def to(self, dtype: torch.dtype) -> SplicedLayer:
+        """The layer with every tensor rounded to `dtype`."""
+        tensors = {name: getattr(self, name).to(dtype) for name in self.tensor_names()}
+        return replace(self, **tensors)
+
+    @staticmethod
+    def tensor_names() -> tuple[str, ...]:
+        """The names of the tensors among the attributes."""
+        return tuple(f.name for f in fields(SplicedLayer) if f.name != "constants")
+
+    def with_attention_bias(self, bias: Tensor) -> SplicedLayer:
+        """The layer with another attention bias, shape [d]."""
+        return replace(self, attention_bias=bias)
+
+    def normalise(self, h: Tensor, eps: float) -> Tensor:
+        """What the MLP reads, from the stream h [..., d] at the site, in the layer's dtype."""
+        shifted = (h.to(self.attention_bias.dtype) + self.attention_bias).float()
+        variance = shifted.pow(2).mean(-1, keepdim=True)
+        return (shifted * torch.rsqrt(variance + eps)).to(self.attention_bias.dtype)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """The gate pre-activations for x [..., d], shape [..., neurons]."""
+        return functional.linear(x, self.gate_weight, self.gate_bias)
+
+    def __call__(self, h: Tensor, eps: float) -> Tensor:
+        """The layer's output for h [..., d], rounding where a served model rounds."""
+        h = h.to(self.attention_bias.dtype)
+        x = self.normalise(h, eps)
+        hidden = functional.silu(self.gates(x)) * functional.linear(x, self.up_weight, self.up_bias)
+        return (h + self.attention_bias) + functional.linear(
+            hidden, self.down_weight, self.down_bias
+        )
