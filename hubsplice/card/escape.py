@@ -1,0 +1,102 @@
+"""Text from recipes and files made inert: it can add no structure to a card's Markdown.
+
+Everything that a card shows is escaped unless it is `Markdown`, which only this package makes.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from hubsplice.fidelity.format import MISSING
+from hubsplice.fidelity.summary import Table
+
+
+class Markdown(str):
+    """Markdown that is meant as such; every other text is escaped."""
+
+    __slots__ = ()
+
+
+# Invisible: a byte order mark, a soft hyphen, zero-width spaces, and whatever turns the direction
+# of the text around it. Joiners stay, since scripts and emoji are written with them.
+_INVISIBLE = re.compile(
+    r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    r"\U000e0000-\U000e007f]"
+)
+# A renderer may look for addresses and formulas in finished text, where escapes are gone.
+_FOUND_IN_TEXT = re.compile(
+    r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=\S)|(?<=\\)(?=[()\[\]])|(?<=\$)(?=\$)", re.IGNORECASE
+)
+_WORD_JOINER = "\u2060"
+_ESCAPES = str.maketrans(
+    {
+        # Not as two backslashes, which begin a formula on the Hub.
+        "\\": "&#92;",
+        "&": "&amp;",
+        "<": "&lt;",
+        ">": "&gt;",
+        **{mark: f"\\{mark}" for mark in "`*_[]#|~"},
+    }
+)
+_LIST_NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")
+_TABLE_PADDING = 48
+
+
+def clean(text: str) -> str:
+    """The text in one line, without control characters and what can't be seen."""
+    one_line = " ".join(text.split())
+    visible = _INVISIBLE.sub("", one_line)
+    return "".join(c for c in visible if unicodedata.category(c) not in ("Cc", "Cs")).strip()
+
+
+def inline(text: str) -> Markdown:
+    """The text as words in a paragraph, a heading or a table's cell, and nothing but words.
+
+    Of an address or a formula only the letters remain: what would start it is broken by an
+    invisible character.
+    """
+    escaped = _FOUND_IN_TEXT.sub(_WORD_JOINER, clean(text)).translate(_ESCAPES)
+    if escaped.startswith(("-", "+", "=", ":")):
+        escaped = f"\\{escaped}"
+    return Markdown(_LIST_NUMBER.sub(r"\1\\\2", escaped))
+
+
+def code(text: str) -> Markdown:
+    """The text as a code span, or as words where it holds what could end one."""
+    text = clean(text)
+    if not text or set("`|\\") & set(text):
+        return inline(text)
+    return Markdown(f"`{text}`")
+
+
+def table(content: Table) -> Markdown:
+    """The table in Markdown, aligned so that its source can be read too.
+
+    Args:
+        content: cells that are `Markdown` stay as they are; empty ones become a dash.
+    """
+    rows = [[as_markdown(cell) or MISSING for cell in row] for row in content.rows]
+    heads = [as_markdown(name) for name in content.columns]
+    widths = [
+        min(max(3, *(len(line[index]) for line in (heads, *rows))), _TABLE_PADDING)
+        for index in range(len(heads))
+    ]
+
+    def line(cells: list[Markdown]) -> str:
+        padded = (
+            cell.ljust(width) if index < content.text_columns else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = [
+        Markdown("-" * width if index < content.text_columns else "-" * (width - 1) + ":")
+        for index, width in enumerate(widths)
+    ]
+    return Markdown("\n".join(map(line, (heads, rule, *rows))))
+
+
+def as_markdown(value: object) -> Markdown:
+    """What a template shows of a value: itself where it is `Markdown`, escaped otherwise."""
+    return value if isinstance(value, Markdown) else inline(str(value))

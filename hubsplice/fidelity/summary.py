@@ -1,0 +1,182 @@
+"""A report as tables of text: what the terminal and the card both show, under the same names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hubsplice.fidelity.format import MISSING, count, interval, percent, significant
+from hubsplice.fidelity.report import (
+    Distribution,
+    FidelityReport,
+    PrecisionFidelity,
+    SiteFidelity,
+)
+
+EDIT_EFFECT = "edit effect"
+NOISE_FLOOR = "noise floor"
+SPLICE_ERROR = "splice error"
+PLAIN_HOOK = "plain hook"
+RATIO = "ratio"
+CLIPPED_RATIO = "clipped ratio"
+TOP1_AGREEMENT = "top-1 agreement"
+GREEDY_MATCH = "greedy match"
+RESIDUAL_ERROR = "residual error"
+GATE_F1 = "gate F1"
+SINK = "sink"
+
+DEFINITIONS = {
+    EDIT_EFFECT: "KL(hook in float32 ‖ base in float32): what the edit does.",
+    NOISE_FLOOR: "KL(hook in float32 ‖ hook at a precision): what that precision costs by itself.",
+    SPLICE_ERROR: "KL(hook in float32 ‖ spliced model at a precision).",
+    RATIO: "splice error / noise floor; 1 means that the splice costs nothing of its own.",
+    CLIPPED_RATIO: "the ratio with each token's divergence clipped at 0.05 nat, so that no single "
+    "token decides it.",
+    PLAIN_HOOK: "KL(hook ‖ a hook that edits sinks too), in float32.",
+    TOP1_AGREEMENT: "tokens at which the likeliest next token is that of the hook in float32.",
+    GREEDY_MATCH: "new tokens of a greedy continuation before the first that differs.",
+    RESIDUAL_ERROR: "‖splice's change − hook's change‖ / ‖hook's change‖ at the edited layer, over "
+    "tokens that are edited.",
+    GATE_F1: "agreement on where a feature counts as active, with the hook in float32.",
+    SINK: "a token whose residual norm is many times the others', such as the first one; where "
+    "the recipe says so, sinks are left alone.",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain text.
+
+    Attributes:
+        columns: the headings.
+        rows: cells, as many in each row as there are columns.
+        text_columns: how many columns from the left hold text; the others hold numbers.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 1
+
+
+def divergences(report: FidelityReport) -> Table:
+    """Every KL divergence, as mean, median, 99th percentile and maximum, in nats per token."""
+    rows = [(EDIT_EFFECT, *_spread(report.edit_effect))]
+    for precision in report.precisions:
+        if precision.noise_floor is not None:
+            rows.append((f"{NOISE_FLOOR}, {precision.dtype}", *_spread(precision.noise_floor)))
+        rows.append((f"{SPLICE_ERROR}, {precision.dtype}", *_spread(precision.splice_error)))
+    if report.plain_hook is not None:
+        rows.append((PLAIN_HOOK, *_spread(report.plain_hook.divergence)))
+    return Table(
+        ("nats per token", "mean", "without top 0.1%", "median", "p99", "max"), tuple(rows)
+    )
+
+
+def agreement(report: FidelityReport) -> Table:
+    """Per precision: the ratios with their intervals, and top-1 agreement."""
+    return Table(
+        (
+            "precision",
+            f"{RATIO} (95%)",
+            f"{CLIPPED_RATIO} (95%)",
+            f"{EDIT_EFFECT} / {SPLICE_ERROR}",
+            f"{TOP1_AGREEMENT}: splice",
+            f"{TOP1_AGREEMENT}: hook",
+        ),
+        tuple(_agreement(precision) for precision in report.precisions),
+    )
+
+
+def greedy_match(report: FidelityReport) -> str | None:
+    """One sentence on greedy continuations; None where none were made."""
+    greedy = report.greedy
+    if greedy is None:
+        return None
+    return (
+        f"in {greedy.dtype}, the splice continues {count(greedy.identical)} of "
+        f"{count(greedy.prompts)} prompts exactly as the hook does; on average "
+        f"{significant(greedy.mean_matching_tokens)} of {count(greedy.new_tokens)} new tokens "
+        f"match before the first difference (hook in {greedy.dtype} against hook in float32: "
+        f"{significant(greedy.hook_to_reference)})"
+    )
+
+
+def sites(report: FidelityReport) -> Table:
+    """Per edited layer and precision: residual errors, and what happens at sinks."""
+    return Table(
+        (
+            "after layer",
+            "precision",
+            "edited tokens",
+            f"{RESIDUAL_ERROR}, overall",
+            "mean",
+            "median",
+            "p99",
+            "max",
+            "sinks left alone",
+            "largest change at a sink",
+        ),
+        tuple(
+            _site(site, precision) for precision in report.precisions for site in precision.sites
+        ),
+        text_columns=2,
+    )
+
+
+def features(report: FidelityReport) -> Table:
+    """Per edit, layer and precision: residual error and gate agreement."""
+    return Table(
+        ("edit", "after layer", "precision", "edited tokens", RESIDUAL_ERROR, GATE_F1),
+        tuple(
+            (
+                feature.label,
+                str(site.layer),
+                precision.dtype,
+                count(feature.edited_tokens),
+                significant(feature.residual_error),
+                significant(feature.gate_f1),
+            )
+            for precision in report.precisions
+            for site in precision.sites
+            for feature in site.features
+        ),
+        text_columns=3,
+    )
+
+
+def _spread(values: Distribution | None) -> tuple[str, str, str, str, str]:
+    if values is None:
+        return (MISSING,) * 5
+    return (
+        significant(values.mean),
+        significant(values.mean_without_top),
+        significant(values.median),
+        significant(values.p99),
+        significant(values.max),
+    )
+
+
+def _agreement(precision: PrecisionFidelity) -> tuple[str, ...]:
+    return (
+        precision.dtype,
+        interval(precision.ratio),
+        interval(precision.clipped_ratio),
+        significant(precision.effect_over_error),
+        percent(precision.splice_top1_agreement),
+        percent(precision.hook_top1_agreement),
+    )
+
+
+def _site(site: SiteFidelity, precision: PrecisionFidelity) -> tuple[str, ...]:
+    mean, _, median, p99, largest = _spread(site.residual_error)
+    return (
+        str(site.layer),
+        precision.dtype,
+        count(site.edited_tokens),
+        significant(site.overall_residual_error),
+        mean,
+        median,
+        p99,
+        largest,
+        count(site.sink_tokens),
+        significant(site.largest_sink_change),
+    )
