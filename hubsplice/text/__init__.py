@@ -1,0 +1,1 @@
+"""Tokens for calibration and for held-out measurement, from the recipe's text sections."""

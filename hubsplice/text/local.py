@@ -1,0 +1,81 @@
+"""Text from local files: .txt, .md and .jsonl, or a folder of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from hubsplice.errors import RecipeError
+from hubsplice.text.documents import Corpus, Document, passages
+from hubsplice.text.rows import text_of
+
+_PROSE = (".md", ".txt")
+_ROWS = ".jsonl"
+_SUFFIXES = (*_PROSE, _ROWS)
+
+
+def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
+    """A file's or folder's documents, files sorted by their path within the folder.
+
+    A row of a .jsonl file is a document, and so is each passage of a .txt or .md file (cut at
+    blank lines), since one file of either kind is often all there is.
+
+    Args:
+        path: the file or folder.
+        column: the field of a row that holds the text.
+        section: the recipe's section, for messages.
+
+    Raises:
+        RecipeError: no such file, or none of a known kind. Reading the documents raises it where
+            a file is not UTF-8, a row is not a JSON object, or the column is missing.
+    """
+    files = _files(path, f"{section}.dataset")
+    return Corpus(path.resolve().name, None, _documents(files, column, f"{section}.column"))
+
+
+def _files(path: Path, field: str) -> list[Path]:
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()]
+        if not found:
+            raise RecipeError(f"{field}: {path} holds no {' or '.join(_SUFFIXES)} file")
+        return sorted(found, key=lambda p: p.relative_to(path).parts)
+    if not path.exists():
+        raise RecipeError(f"{field}: there is no file or folder {path}")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise RecipeError(
+            f"{field}: {path} ends in {path.suffix!r}, expected {' or '.join(_SUFFIXES)}"
+        )
+    return [path]
+
+
+def _documents(files: list[Path], column: str, field: str) -> Iterator[Document]:
+    for file in files:
+        prose = file.suffix.lower() in _PROSE
+        try:
+            yield from filter(
+                None, map(Document.of, _prose(file) if prose else _rows(file, column, field))
+            )
+        except OSError as error:
+            raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{file}: expected UTF-8 text: {error}") from None
+
+
+def _prose(file: Path) -> Iterator[str]:
+    return passages(file.read_text(encoding="utf-8-sig"))
+
+
+def _rows(file: Path, column: str, field: str) -> Iterator[str]:
+    with file.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            where = f"{file}, line {number}"
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise RecipeError(f"{where}: not valid JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise RecipeError(f"{where}: expected a JSON object, found {type(row).__name__}")
+            yield text_of(row, column, field=field, where=where)
