@@ -19,6 +19,9 @@ from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Site
 
+CONFIG_FIELD = "base_model: config.json"
+"""What messages call the base's configuration."""
+
 _LAYER = re.compile(r"(?P<prefix>model\.layers\.)(?P<index>\d+)(?=\.)")
 
 
@@ -70,7 +73,7 @@ class Architecture(ABC):
             UnsupportedError: one line per reason, each with the field and its value.
             CheckpointError: a size is missing or no positive whole number.
         """
-        problems = [f"config.json: {problem}" for problem in self.problems()]
+        problems = [f"{CONFIG_FIELD}: {problem}" for problem in self.problems()]
         if problems:
             raise UnsupportedError("\n".join(problems))
 
@@ -179,6 +182,6 @@ class Architecture(ABC):
         value = self.config.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(
-                f"config.json: {name}: found {value!r}, expected a positive whole number"
+                f"{CONFIG_FIELD}: {name}: found {value!r}, expected a positive whole number"
             )
         return value

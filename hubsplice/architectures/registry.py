@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hubsplice.architectures.base import Architecture
+from hubsplice.architectures.base import CONFIG_FIELD, Architecture
 from hubsplice.architectures.unsupported import REASONS
 from hubsplice.errors import UnsupportedError, unknown_name
 from hubsplice.registry import Registry
@@ -21,7 +21,7 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
     """
     families = dict(ARCHITECTURES.items())
     model_type = config.get("model_type")
-    field = "config.json: model_type"
+    field = f"{CONFIG_FIELD}: model_type"
     if not isinstance(model_type, str):
         raise UnsupportedError(unknown_name(field, model_type, families))
     if model_type in families:
