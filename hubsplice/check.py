@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.resolve import resolve_base
 from hubsplice.edits.base import Edit, ProbeSource, TensorSource
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import (
-    CheckpointError,
     HubspliceError,
     RecipeError,
-    UnsupportedError,
-    unknown_name,
 )
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.probe import load_probe
@@ -100,8 +97,9 @@ def check(recipe: Recipe) -> CheckReport:
     """
     resolved = resolve_base(recipe.base_model, recipe.revision, weights=False)
     base = BaseConfig.open(resolved.folder)
-    model_type = _supported_model_type(base)
-    hidden_size, num_layers = _size(base, "hidden_size"), _size(base, "num_hidden_layers")
+    architecture = architecture_of(base.config)
+    architecture.validate()
+    hidden_size, num_layers = architecture.hidden_size, architecture.num_layers
 
     problems: list[HubspliceError] = []
     summaries: list[SpliceSummary] = []
@@ -129,31 +127,12 @@ def check(recipe: Recipe) -> CheckReport:
     return CheckReport(
         base_model=recipe.base_model,
         commit=resolved.commit,
-        model_type=model_type,
+        model_type=str(base.config["model_type"]),
         num_layers=num_layers,
         hidden_size=hidden_size,
         splices=tuple(summaries),
         warnings=tuple(warnings),
     )
-
-
-def _supported_model_type(base: BaseConfig) -> str:
-    from hubsplice.architectures.registry import ARCHITECTURES
-
-    model_type = base.config.get("model_type")
-    known = [name for name, _ in ARCHITECTURES.items()]
-    if model_type not in known:
-        raise UnsupportedError(unknown_name("base_model: model_type", model_type, known))
-    return str(model_type)
-
-
-def _size(base: BaseConfig, name: str) -> int:
-    value: Any = base.config.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise CheckpointError(
-            f"{base.folder}: config.json: {name}: found {value!r}, expected a positive number"
-        )
-    return value
 
 
 def _read_sae(splice: Splice, hidden_size: int) -> SaeConfig | None:

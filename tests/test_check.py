@@ -22,7 +22,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def write_base(folder: Path, **fields: Any) -> None:
-    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 4}
+    config: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
     (folder / "base").mkdir(exist_ok=True)
     (folder / "base/config.json").write_text(json.dumps(config | fields), encoding="utf-8")
 
@@ -72,8 +79,15 @@ def test_a_good_recipe_is_summed_up(folder: Path) -> None:
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
 def test_the_supported_families_pass(folder: Path, family: str) -> None:
-    write_base(folder, model_type=family)
+    architectures = [f"{family.capitalize()}ForCausalLM"]
+    write_base(folder, model_type=family, architectures=architectures, sliding_window=None)
     assert run(folder, "  - {after_layer: 0}").model_type == family
+
+
+def test_a_model_that_would_lose_something_is_unsupported(folder: Path) -> None:
+    write_base(folder, hidden_act="gelu")
+    with pytest.raises(UnsupportedError, match=r"base_model: .*: hidden_act: found 'gelu'"):
+        run(folder, "  - {after_layer: 0}")
 
 
 def test_another_family_is_unsupported(folder: Path) -> None:
