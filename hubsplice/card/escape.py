@@ -40,22 +40,27 @@ _ESCAPES = str.maketrans(
     }
 )
 _LIST_NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")
-_TABLE_PADDING = 48
+_TABLE_PADDING = 72
 
 
 def clean(text: str) -> str:
     """The text in one line, without control characters and what can't be seen."""
-    one_line = " ".join(text.split())
-    visible = _INVISIBLE.sub("", one_line)
-    return "".join(c for c in visible if unicodedata.category(c) not in ("Cc", "Cs")).strip()
+    visible = (
+        character
+        for character in _INVISIBLE.sub("", text)
+        if character.isspace() or unicodedata.category(character) not in ("Cc", "Cs")
+    )
+    return " ".join("".join(visible).split())
 
 
 def inline(text: str) -> Markdown:
-    """The text as words in a paragraph, a heading or a table's cell, and nothing but words.
+    """The text as words in a paragraph, a heading or a table's cell; a dash where it is blank.
 
     Of an address or a formula only the letters remain: what would start it is broken by an
     invisible character.
     """
+    if not clean(text):
+        return Markdown(MISSING)
     escaped = _FOUND_IN_TEXT.sub(_WORD_JOINER, clean(text)).translate(_ESCAPES)
     if escaped.startswith(("-", "+", "=", ":")):
         escaped = f"\\{escaped}"
@@ -74,12 +79,13 @@ def table(content: Table) -> Markdown:
     """The table in Markdown, aligned so that its source can be read too.
 
     Args:
-        content: cells that are `Markdown` stay as they are; empty ones become a dash.
+        content: cells that are `Markdown` stay as they are.
     """
-    rows = [[as_markdown(cell) or MISSING for cell in row] for row in content.rows]
     heads = [as_markdown(name) for name in content.columns]
+    rows = [[as_markdown(cell) for cell in row] for row in content.rows]
+    lines = [heads, *rows]
     widths = [
-        min(max(3, *(len(line[index]) for line in (heads, *rows))), _TABLE_PADDING)
+        min(max(3, *(len(cells[index]) for cells in lines)), _TABLE_PADDING)
         for index in range(len(heads))
     ]
 

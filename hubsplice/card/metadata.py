@@ -35,6 +35,4 @@ def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
 
 def license_files(manifest: Manifest) -> tuple[str, ...]:
     """The licence files that came with the base, as names in the model's folder."""
-    return tuple(
-        name for name in sorted(manifest.files) if name.lower().startswith(_LICENSE_STEMS)
-    )
+    return tuple(name for name in sorted(manifest.files) if name.lower().startswith(_LICENSE_STEMS))

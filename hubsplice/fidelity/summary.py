@@ -50,11 +50,13 @@ class Table:
         columns: the headings.
         rows: cells, as many in each row as there are columns.
         text_columns: how many columns from the left hold text; the others hold numbers.
+        title: what the table is about, where its columns don't say.
     """
 
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     text_columns: int = 1
+    title: str = ""
 
 
 def divergences(report: FidelityReport) -> Table:
@@ -101,24 +103,42 @@ def greedy_match(report: FidelityReport) -> str | None:
 
 
 def sites(report: FidelityReport) -> Table:
-    """Per edited layer and precision: residual errors, and what happens at sinks."""
+    """Per edited layer and precision: residual errors."""
     return Table(
         (
             "after layer",
             "precision",
             "edited tokens",
-            f"{RESIDUAL_ERROR}, overall",
+            "overall",
             "mean",
             "median",
             "p99",
             "max",
-            "sinks left alone",
-            "largest change at a sink",
         ),
         tuple(
             _site(site, precision) for precision in report.precisions for site in precision.sites
         ),
         text_columns=2,
+        title=f"Each inserted layer: {RESIDUAL_ERROR}",
+    )
+
+
+def sinks(report: FidelityReport) -> Table:
+    """Per edited layer and precision: what happens at tokens that are to be left alone."""
+    return Table(
+        ("after layer", "precision", "sinks left alone", "largest change, relative to the norm"),
+        tuple(
+            (
+                str(site.layer),
+                precision.dtype,
+                count(site.sink_tokens),
+                significant(site.largest_sink_change),
+            )
+            for precision in report.precisions
+            for site in precision.sites
+        ),
+        text_columns=2,
+        title="Each inserted layer: change at sinks",
     )
 
 
@@ -140,6 +160,7 @@ def features(report: FidelityReport) -> Table:
             for feature in site.features
         ),
         text_columns=3,
+        title=f"Each edit: {RESIDUAL_ERROR}, and {GATE_F1}",
     )
 
 
@@ -177,6 +198,4 @@ def _site(site: SiteFidelity, precision: PrecisionFidelity) -> tuple[str, ...]:
         median,
         p99,
         largest,
-        count(site.sink_tokens),
-        significant(site.largest_sink_change),
     )

@@ -28,20 +28,27 @@ def render_report(report: FidelityReport) -> RenderableType:
     greedy = summary.greedy_match(report)
     if greedy is not None:
         parts.append(Text(f"{summary.GREEDY_MATCH}: {greedy}"))
-    sites = summary.sites(report)
-    if sites.rows:
-        parts.append(_table(sites))
+    for table in (summary.sites(report), summary.sinks(report)):
+        if table.rows:
+            parts += [Text(), _table(table)]
     parts += [Text(f"not exact: {line}", style="yellow") for line in report.approximations]
     return Group(*parts)
 
 
 def _table(table: summary.Table) -> RichTable:
-    drawn = RichTable(box=box.SIMPLE_HEAD)
-    for index, name in enumerate(table.columns):
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=table.title or None,
+        title_justify="left",
+    )
+    for index, (name, *cells) in enumerate(zip(table.columns, *table.rows, strict=True)):
         drawn.add_column(
             name,
             justify="left" if index < table.text_columns else "right",
-            overflow="fold",
+            # On a narrow terminal lines are broken between words, and numbers never.
+            min_width=max(len(word) for cell in (name, *cells) for word in cell.split()),
         )
     for row in table.rows:
         drawn.add_row(*map(Text, row))

@@ -1,0 +1,366 @@
+"""What a card says, taken from the manifest and the report as plain data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TypeVar
+
+from pydantic import JsonValue
+
+from hubsplice.card.escape import Markdown, clean, code
+from hubsplice.card.metadata import license_files
+from hubsplice.checkpoint.manifest import (
+    BaseRecord,
+    CalibrationRecord,
+    ConfigChange,
+    FromSplice,
+    Manifest,
+    TermRecord,
+)
+from hubsplice.fidelity import summary
+from hubsplice.fidelity.format import MISSING, count, significant
+from hubsplice.fidelity.report import FidelityReport
+from hubsplice.fidelity.summary import Table
+from hubsplice.recipe import BUILTIN
+
+Value = TypeVar("Value")
+
+RECIPE = "reproduce/recipe.yaml"
+
+# Longer tables are folded away.
+_LONG_TABLE = 24
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_LLAMA = "LlamaForCausalLM"
+_BIASES = {
+    "attention_bias": "the attention's linear layers",
+    "mlp_bias": "the MLP's linear layers",
+}
+
+
+@dataclass(frozen=True)
+class FidelityContext:
+    """The report's part of a card."""
+
+    verdict: str
+    failed: bool
+    required_ratio: str
+    text: Markdown
+    text_ids: Markdown
+    tokens: str
+    scored: str
+    sequences: str
+    sequence_length: str
+    seed: int
+    device: str
+    agreement: Table
+    divergences: Table
+    sites: Table
+    sinks: Table
+    features: Table
+    greedy: str | None
+    approximations: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CardContext:
+    """Everything that the template shows; see templates/card.md.j2."""
+
+    title: str
+    description: str | None
+    model_id: str
+    base: Markdown
+    base_commit: Markdown | None
+    previous_base: Markdown | None
+    architecture: str
+    former_architecture: str | None
+    dtype: str
+    inserted_layers: str
+    layers_before: int
+    layers_after: int
+    inserted: Table
+    edits: Table
+    edits_are_many: bool
+    biases: tuple[tuple[str, str], ...]
+    sglang_differs: bool
+    config_changes: Table
+    layer_map: Table
+    sources: Table
+    calibration: Table
+    seeds: str
+    versions: str
+    files: Table
+    license_id: str | None
+    license_files: tuple[str, ...]
+    hubsplice: str
+    reproducible: bool
+    definitions: tuple[tuple[str, str], ...]
+    fidelity: FidelityContext | None
+
+
+def card_context(
+    manifest: Manifest,
+    report: FidelityReport | None,
+    *,
+    title: str | None,
+    description: str | None,
+    license_id: str | None,
+    model_id: str,
+) -> CardContext:
+    """Gather what the template shows."""
+    before, after = manifest.architectures.before, manifest.architectures.after
+    previous = manifest.base.previous
+    inserted = len(manifest.layers)
+    edits = _edits(manifest)
+    biases = _biases(manifest)
+    return CardContext(
+        title=clean(title or "") or f"{manifest.base.name.split('/')[-1]}, spliced",
+        description=clean(description or "") or None,
+        model_id=model_id,
+        base=_model(manifest.base),
+        base_commit=_commit(manifest.base),
+        previous_base=_model(previous.base) if previous is not None else None,
+        architecture=after,
+        former_architecture=before if before != after else None,
+        dtype=manifest.dtype,
+        inserted_layers=f"{inserted} inserted decoder layer{'' if inserted == 1 else 's'}",
+        layers_before=len(manifest.layer_map) - len(manifest.layers),
+        layers_after=len(manifest.layer_map),
+        inserted=_inserted(manifest),
+        edits=edits,
+        edits_are_many=len(edits.rows) > _LONG_TABLE,
+        biases=biases,
+        sglang_differs=after == _LLAMA and "mlp_bias" in dict(biases),
+        config_changes=_config_changes(manifest.config_changes),
+        layer_map=_layer_map(manifest),
+        sources=_sources(manifest),
+        calibration=_calibration(manifest.calibration),
+        seeds=_pairs(manifest.seeds),
+        versions=_pairs({"hubsplice": manifest.hubsplice} | manifest.versions),
+        files=_files(manifest),
+        license_id=license_id,
+        license_files=license_files(manifest),
+        hubsplice=manifest.hubsplice,
+        reproducible=RECIPE in manifest.files,
+        definitions=tuple(summary.DEFINITIONS.items()),
+        fidelity=None if report is None else _fidelity(report),
+    )
+
+
+def _fidelity(report: FidelityReport) -> FidelityContext:
+    text = report.text
+    return FidelityContext(
+        verdict=report.verdict,
+        failed=report.passed is False,
+        required_ratio=significant(report.required_ratio),
+        text=_text(text.dataset, text.revision),
+        text_ids=code(text.token_ids_sha256),
+        tokens=count(text.tokens),
+        scored=count(report.scored_tokens),
+        sequences=count(text.sequences),
+        sequence_length=count(text.sequence_length),
+        seed=text.seed,
+        device=report.device,
+        agreement=summary.agreement(report),
+        divergences=summary.divergences(report),
+        sites=summary.sites(report),
+        sinks=summary.sinks(report),
+        features=summary.features(report),
+        greedy=summary.greedy_match(report),
+        approximations=report.approximations,
+    )
+
+
+def _model(base: BaseRecord) -> Markdown:
+    if base.repo_id is None or not _REPO_ID.fullmatch(base.repo_id):
+        return code(base.name)
+    return Markdown(f"[{base.repo_id}](https://huggingface.co/{base.repo_id})")
+
+
+def _commit(base: BaseRecord) -> Markdown | None:
+    if base.commit is None:
+        return None
+    if base.repo_id is None or not (
+        _COMMIT.fullmatch(base.commit) and _REPO_ID.fullmatch(base.repo_id)
+    ):
+        return code(base.commit)
+    address = f"https://huggingface.co/{base.repo_id}/tree/{base.commit}"
+    return Markdown(f"[`{base.commit}`]({address})")
+
+
+def _biases(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    """The bias flags that must be honoured, and what each one is for."""
+    flags = {
+        flag: manifest.config_changes[flag].after is True
+        for flag in _BIASES
+        if flag in manifest.config_changes
+    }
+    # A base that had a flag on already, such as a spliced one, shows no change; a layer inserted
+    # into Llama uses both.
+    needed = manifest.architectures.after == _LLAMA
+    return tuple((flag, what) for flag, what in _BIASES.items() if flags.get(flag, needed))
+
+
+def _text(dataset: str, revision: str | None) -> Markdown:
+    name = code(dataset)
+    if dataset == BUILTIN:
+        name = Markdown(f"{name} (the documentation that comes with Python)")
+    return name if revision is None else Markdown(f"{name} at {code(revision)}")
+
+
+def _inserted(manifest: Manifest) -> Table:
+    rows = []
+    for index, origin in enumerate(manifest.layer_map):
+        if not isinstance(origin, FromSplice):
+            continue
+        layer = manifest.layers[origin.splice]
+        neurons = layer.constants.get("neurons")
+        rows.append(
+            (
+                str(index),
+                str(layer.site),
+                layer.construction,
+                count(neurons) if isinstance(neurons, int) else MISSING,
+                count(len(layer.terms)),
+            )
+        )
+    return Table(
+        ("layer", "after the base's layer", "construction", "neurons used", "terms"),
+        tuple(rows),
+        text_columns=3,
+    )
+
+
+def _edits(manifest: Manifest) -> Table:
+    return Table(
+        ("edit", "after layer", "kind", "feature", "formula", "settings"),
+        tuple(
+            (
+                term.label,
+                str(layer.site),
+                term.kind,
+                MISSING if term.feature is None else str(term.feature),
+                code(term.formula),
+                _settings(term),
+            )
+            for layer in manifest.layers
+            for term in layer.terms
+        ),
+        text_columns=6,
+    )
+
+
+def _settings(term: TermRecord) -> str:
+    shown: dict[str, JsonValue] = {
+        name: value
+        for name, value in term.edit.items()
+        if name not in ("kind", "label", "feature") and value is not None
+    }
+    return ", ".join(f"{name} = {value}" for name, value in _flat(shown))
+
+
+def _flat(value: JsonValue, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every leaf with its dotted name; of a path, its last part."""
+    if isinstance(value, dict):
+        for key, item in sorted(value.items()):
+            yield from _flat(item, f"{name}.{key}" if name else key)
+    elif value is not None:
+        is_path = isinstance(value, str) and (name == "path" or name.endswith(".path"))
+        yield name, PurePath(str(value)).name if is_path else _scalar(value)
+
+
+def _scalar(value: JsonValue) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _config_changes(changes: dict[str, ConfigChange]) -> Table:
+    def side(change: ConfigChange, name: str) -> Markdown | str:
+        if name not in change.model_fields_set:
+            return MISSING
+        return code(json.dumps(getattr(change, name), ensure_ascii=False))
+
+    return Table(
+        ("key", "base", "this model"),
+        tuple(
+            (code(key), side(change, "before"), side(change, "after"))
+            for key, change in sorted(changes.items())
+        ),
+        text_columns=3,
+    )
+
+
+def _layer_map(manifest: Manifest) -> Table:
+    """Runs of the base's layers in one row each, and a row for each inserted layer."""
+    rows: list[tuple[str, str]] = []
+    start = 0
+    for index, origin in enumerate(manifest.layer_map):
+        following = manifest.layer_map[index + 1 : index + 2]
+        if isinstance(origin, FromSplice):
+            rows.append((str(index), f"inserted layer {origin.splice}"))
+            start = index + 1
+        elif not following or isinstance(following[0], FromSplice):
+            first = origin.base - (index - start)
+            rows.append((_range(start, index), f"base layer {_range(first, origin.base)}"))
+    return Table(("this model's layer", "comes from"), tuple(rows), text_columns=2)
+
+
+def _range(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}–{last}"
+
+
+def _sources(manifest: Manifest) -> Table:
+    rows = dict.fromkeys(
+        (
+            ", ".join(f"{name} = {value}" for name, value in _flat(term.source)),
+            MISSING if term.source_sha256 is None else code(term.source_sha256),
+        )
+        for layer in manifest.layers
+        for term in layer.terms
+    )
+    return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)
+
+
+def _calibration(record: CalibrationRecord | None) -> Table:
+    rows: list[tuple[str, str]] = []
+    if record is not None:
+        rows += [
+            ("text", _text(record.dataset, record.revision)),
+            ("tokens", count(record.tokens)),
+            ("SHA-256 of the token ids", code(record.token_ids_sha256)),
+            ("seed", str(record.seed)),
+        ]
+        for site, norm in _by_site(record.median_norm):
+            rows.append((f"median residual norm after layer {site}", significant(norm)))
+        for site, limit in _by_site(record.sink_norm):
+            shown = "none is left alone" if limit is None else f"above {significant(limit)}"
+            rows.append((f"norm of a sink after layer {site}", shown))
+    return Table(("calibration", "value"), tuple(rows), text_columns=2)
+
+
+def _by_site(values: Mapping[str, Value]) -> list[tuple[str, Value]]:
+    return sorted(values.items(), key=lambda item: (len(item[0]), item[0]))
+
+
+def _pairs(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(values.items()))
+
+
+def _files(manifest: Manifest) -> Table:
+    return Table(
+        ("file", "bytes", "SHA-256"),
+        tuple(
+            (code(name), count(digest.size), code(digest.sha256))
+            for name, digest in sorted(manifest.files.items())
+            # A card that held its own checksum would not have that checksum.
+            if name != "README.md"
+        ),
+        text_columns=3,
+    )

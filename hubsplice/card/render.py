@@ -1,0 +1,62 @@
+"""A model card as text, from a manifest and a report."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from jinja2 import Template
+
+from hubsplice.card.context import card_context
+from hubsplice.card.escape import as_markdown, code, table
+from hubsplice.card.metadata import card_metadata
+from hubsplice.card.snippets import python_string, shell_word
+from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.fidelity.report import FidelityReport
+from hubsplice.templates import load_template
+
+_TEMPLATE = "card.md.j2"
+
+
+def render_card(
+    manifest: Manifest,
+    report: FidelityReport | None,
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    license_id: str | None = None,
+    model_id: str,
+) -> str:
+    """The card of a built checkpoint, with its metadata as YAML in front.
+
+    The same arguments give the same text. Whatever comes from a recipe appears as plain words.
+
+    Args:
+        manifest: of the checkpoint.
+        report: its fidelity; None where it was not measured, which the card then says.
+        title: the heading; the base's name where it is None or blank.
+        description: a paragraph; none where it is None or blank.
+        license_id: the base's licence as the Hub writes it, such as `apache-2.0`.
+        model_id: the Hub id or folder that the examples load.
+    """
+    context = card_context(
+        manifest,
+        report,
+        title=title,
+        description=description,
+        license_id=license_id,
+        model_id=model_id,
+    )
+    body = _template().render(card=context)
+    return f"---\n{card_metadata(manifest, license_id).to_yaml()}\n---\n\n{body}"
+
+
+@cache
+def _template() -> Template:
+    environment = load_template(_TEMPLATE).environment.overlay(finalize=as_markdown)
+    environment.filters |= {
+        "code": code,
+        "python_string": python_string,
+        "shell_word": shell_word,
+        "table": table,
+    }
+    return environment.get_template(_TEMPLATE)

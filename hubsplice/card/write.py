@@ -1,0 +1,78 @@
+"""The card of a folder that `hubsplice build` wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hubsplice.card.context import RECIPE
+from hubsplice.card.render import render_card
+from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.checkpoint.strict_json import parse_object
+from hubsplice.errors import CheckpointError, OutputError
+from hubsplice.fidelity.report import FidelityReport
+from hubsplice.recipe import load_recipe
+
+CARD = "README.md"
+REPORT = "fidelity.json"
+
+
+def write_card(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> Path:
+    """Write `README.md` from the folder's manifest, report and recipe, over an earlier one.
+
+    The report and the recipe, which gives the title and the description, may be missing.
+
+    Args:
+        folder: holds `splice.json`, and perhaps `fidelity.json` and `reproduce/recipe.yaml`.
+        model_id: what the examples load; the folder's name where it is None.
+        license_id: the base's licence as the Hub writes it, such as `apache-2.0`.
+
+    Returns:
+        The path of the card.
+
+    Raises:
+        CheckpointError: the manifest or the report is missing or malformed.
+        RecipeError: the recipe is malformed.
+        OutputError: the card can't be written.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    text = render_card(
+        manifest,
+        _read_report(folder / REPORT),
+        title=recipe.title if recipe else None,
+        description=recipe.description if recipe else None,
+        license_id=license_id,
+        model_id=model_id or folder.resolve().name,
+    )
+    path = folder / CARD
+    unfinished = folder / f".{CARD}.partial"
+    try:
+        unfinished.write_text(text, encoding="utf-8", newline="\n")
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    return path
+
+
+def _read_report(path: Path) -> FidelityReport | None:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    parse_object(data, source=str(path))
+    try:
+        return FidelityReport.model_validate_json(data)
+    except ValidationError as error:
+        problems = (
+            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise CheckpointError(
+            f"{path}: not a valid fidelity report:\n" + "\n".join(problems)
+        ) from None

@@ -1,0 +1,362 @@
+"""What a card says, and that what it says to type works."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import io
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard, ModelCardData
+from markdown_it import MarkdownIt
+
+from hubsplice.card import render_card, write_card
+from hubsplice.checkpoint.manifest import Manifest, write_manifest
+from hubsplice.errors import CheckpointError, OutputError, RecipeError
+from tests.card.examples import COMMIT, SHA, manifest, metadata, report, site, term
+from tests.conftest import MakeCheckpoint
+
+PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
+
+
+def rendered(**fields: Any) -> str:
+    arguments: dict[str, Any] = {"manifest": manifest(), "report": report(), "model_id": "me/model"}
+    arguments |= fields
+    return render_card(arguments.pop("manifest"), arguments.pop("report"), **arguments)
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in ModelCard(text).text.splitlines() if line]
+
+
+def row(text: str, *cells: str) -> bool:
+    """Whether some table of the card has this row."""
+    return any(
+        [cell.strip() for cell in line.strip("|").split(" | ")] == list(cells)
+        for line in text.splitlines()
+        if line.startswith("|")
+    )
+
+
+def fences(text: str, language: str) -> list[str]:
+    tokens = PARSER.parse(ModelCard(text).text)
+    return [token.content for token in tokens if token.type == "fence" and token.info == language]
+
+
+def test_metadata() -> None:
+    text = rendered(license_id="apache-2.0")
+    assert isinstance(ModelCard(text).data, ModelCardData)
+    assert metadata(text) == {
+        "base_model": "owner/Some-Model_1B",
+        "base_model_relation": "finetune",
+        "library_name": "transformers",
+        "license": "apache-2.0",
+        "pipeline_tag": "text-generation",
+        "tags": ["hubsplice", "sparse-autoencoder", "steering", "interpretability"],
+    }
+
+
+def test_metadata_of_a_local_base_of_unknown_licence() -> None:
+    text = rendered(manifest=manifest(base={"name": "my-folder", "files": {}}, files={}))
+    data = metadata(text)
+    assert not {"base_model", "base_model_relation", "license"} & set(data)
+    assert "- Base: `my-folder`, a local folder." in text
+    assert "- Licence: the base's" in text
+
+
+def test_a_licence_of_its_own_is_linked() -> None:
+    data = metadata(rendered(license_id="other"))
+    assert data["license_link"] == "LICENSE"
+    assert data["license_name"]
+
+
+def test_the_verdict_comes_first() -> None:
+    heading, verdict, after = lines(rendered(title="A title", description="A description."))[:3]
+    assert heading == "# A title"
+    assert verdict == f"> {report().verdict}"
+    assert after == "A description."
+    assert "Warning" not in rendered()
+
+
+def test_a_miss_is_said_in_bold_beneath_the_verdict() -> None:
+    text = rendered(report=report(passed=False, verdict="Ratio 1.31, at most 1.05 asked"))
+    assert lines(text)[1:4] == [
+        "> Ratio 1.31, at most 1.05 asked",
+        ">",
+        "> **Warning: the measured fidelity misses what the recipe asked for: a ratio of splice "
+        "error to noise floor of at most 1.05.**",
+    ]
+
+
+def test_what_was_not_measured_is_said() -> None:
+    text = rendered(report=None)
+    assert lines(text)[1].startswith("> **Fidelity was not measured.**")
+    assert "## Fidelity\n\nNot measured.\n" in text
+    assert "noise floor" not in text
+
+
+@pytest.mark.parametrize("title", [None, "", " \n\u200b"])
+def test_a_title_is_not_needed(title: str | None) -> None:
+    text = rendered(title=title, description=title)
+    assert lines(text)[0] == r"# Some-Model\_1B, spliced"
+    assert lines(text)[2].startswith("This is [owner/Some-Model_1B]")
+
+
+def test_what_was_inserted_where() -> None:
+    text = rendered()
+    assert row(text, "2", "1", "prenorm-bias", "1,234", "2")
+    assert row(text, "4", "2", "prenorm-bias", "–", "1")
+    assert "into 2 inserted decoder layers: 3 layers became 5" in text
+    assert "stock `LlamaForCausalLM` (the base's, `MistralForCausalLM`, re-expressed)" in text
+    assert row(text, "0–1", "base layer 0–1")
+    assert row(text, "2", "inserted layer 0")
+    assert row(text, "3", "base layer 2")
+    assert row(text, "4", "inserted layer 1")
+
+
+def test_one_inserted_layer_at_the_start() -> None:
+    layers = manifest().layers[:1]
+    layer_map = [{"base": 0}, {"splice": 0}, *({"base": i} for i in range(1, 30))]
+    text = rendered(
+        manifest=manifest(
+            layers=[layer.model_dump() for layer in layers],
+            layer_map=layer_map,
+            architectures={"before": "LlamaForCausalLM", "after": "LlamaForCausalLM"},
+        )
+    )
+    assert "into 1 inserted decoder layer: 30 layers became 31" in text
+    assert "re-expressed" not in text
+    assert row(text, "2–30", "base layer 1–29")
+
+
+def test_edits() -> None:
+    text = rendered()
+    label = "ablate feature 12 (regular expressions)"
+    assert row(text, label, "1", "ablate", "12", "`h − f·d`", "–")
+    assert row(text, "scale feature 40", "1", "scale", "40", "`h + (factor − 1)·f·d`", "factor = 4")
+    # A path of the machine that built it is no one else's business.
+    steer = ("steer vector", "2", "steer", "–", r"h + \|strength\|·d", "vector.path = vector.st")
+    assert row(text, *steer)
+    assert "/home" not in text
+
+
+def test_many_edits_are_folded_away() -> None:
+    terms = [term(label=f"ablate feature {i}", feature=i) for i in range(100)]
+    layer = {"site": 0, "construction": "x", "constants": {}, "terms": terms}
+    many = manifest(layers=[layer], layer_map=[{"base": 0}, {"splice": 0}])
+    assert "<summary>All 100 edits</summary>" in rendered(manifest=many)
+    assert "<summary>All" not in rendered()
+
+
+def test_an_empty_splice() -> None:
+    layer: dict[str, Any] = {"site": 0, "construction": "x", "constants": {}, "terms": []}
+    empty = manifest(layers=[layer], layer_map=[{"base": 0}, {"splice": 0}])
+    assert "None: the inserted layers change nothing." in rendered(manifest=empty)
+
+
+def test_fidelity() -> None:
+    text = rendered()
+    assert row(text, "float32", "–", "–", "169,000", "99.9%", "100%")
+    assert row(text, "bfloat16", "1.02 (0.95–1.10)", "1.01 (0.99–1.03)", "71.2", "98.5%", "98.5%")
+    assert row(text, "edit effect", "0.123", "0.111", "0.0617", "1.23", "123")
+    assert row(text, "noise floor, bfloat16", "0.00170", "0.00153", "8.50e-4", "0.0170", "1.70")
+    assert row(text, "splice error, float32", "7.30e-7", "6.57e-7", "3.65e-7", "7.30e-6", "7.30e-4")
+    assert "noise floor, float32" not in text
+    assert "continues 9 of 16 prompts exactly" in text
+    assert "- TopK of feature 12 is a threshold: gate F1 0.97" in text
+    assert "20,480 tokens in 80 sequences of 256, seed 3, on `cpu`" in text
+    assert row(
+        text,
+        *("1", "bfloat16", "4,321", "0.0301", "0.0220", "0.0110", "0.220", "22.0"),
+    )
+    assert row(text, "1", "bfloat16", "17", "1.20e-5")
+    assert row(text, "scale feature 40", "1", "bfloat16", "0", "–", "–")
+
+
+def test_what_was_not_measured_leaves_no_empty_table() -> None:
+    bare = report(greedy=None, plain_hook=None, approximations=[])
+    precisions = [p.model_copy(update={"sites": ()}) for p in bare.precisions]
+    text = rendered(report=bare.model_copy(update={"precisions": tuple(precisions)}))
+    assert "Greedy match:" not in text
+    assert "What is not exact" not in text
+    assert "<summary>Each" not in text
+    assert not row(text, "plain hook", *5 * ["–"])
+
+
+def test_every_block_of_html_is_closed() -> None:
+    text = rendered()
+    tokens = [token for token in PARSER.parse(ModelCard(text).text) if token.type == "html_block"]
+    contents = [token.content.strip() for token in tokens]
+    assert contents[1::2] == ["</details>"] * (len(contents) // 2)
+    assert all(opening.startswith("<details>\n<summary>") for opening in contents[::2])
+
+
+def test_servers_that_would_serve_something_else_are_named() -> None:
+    text = rendered()
+    assert "- `attention_bias`: biases of the attention's linear layers." in text
+    assert "- `mlp_bias`: biases of the MLP's linear layers." in text
+    assert "as of 0.5.23 it ignores `mlp_bias`" in text
+
+
+def test_biases_that_the_base_had_already_are_named_too() -> None:
+    spliced_base = manifest(config_changes={"num_hidden_layers": {"before": 3, "after": 5}})
+    assert "as of 0.5.23 it ignores `mlp_bias`" in rendered(manifest=spliced_base)
+
+
+def test_a_target_without_biases() -> None:
+    other = manifest(
+        architectures={"before": "Gemma2ForCausalLM", "after": "Gemma2ForCausalLM"},
+        config_changes={"num_hidden_layers": {"before": 3, "after": 5}},
+    )
+    text = rendered(manifest=other)
+    assert "switches on no bias" in text
+    assert "SGLang" not in text
+
+
+def test_provenance() -> None:
+    text = rendered()
+    link = f"https://huggingface.co/owner/Some-Model_1B/tree/{COMMIT}"
+    assert f"at [`{COMMIT}`]({link})." in text
+    assert row(text, r"id = layer\_1, release = some-release", f"`{SHA}`")
+    assert row(text, "norm of a sink after layer 1", "above 736")
+    assert row(text, "norm of a sink after layer 2", "none is left alone")
+    assert row(text, "`mlp_bias`", "`false`", "`true`")
+    assert row(text, "`attention_bias`", "–", "`true`")
+    assert row(text, "`sliding_window`", "`null`", "–")
+    assert row(text, "`model.safetensors`", "270,000,000", f"`{SHA}`")
+    assert "- Versions: hubsplice 0.1.0, python 3.11.2, torch 2.13.0." in text
+    assert fences(text, "bash")[-1] == "hubsplice build reproduce/recipe.yaml --output rebuilt\n"
+
+
+def test_a_base_that_was_spliced_before() -> None:
+    earlier = {"name": "other/origin", "repo_id": "other/origin", "commit": COMMIT, "files": {}}
+    previous = {"manifest_sha256": SHA, "base": earlier}
+    text = rendered(manifest=manifest(base={"name": "x", "files": {}, "previous": previous}))
+    assert "made from [other/origin](https://huggingface.co/other/origin)" in text
+
+
+def test_no_recipe_is_promised_where_none_is() -> None:
+    text = rendered(manifest=manifest(files={"config.json": {"sha256": SHA, "size": 3}}))
+    assert "reproduce/" not in text
+
+
+def test_a_card_does_not_list_itself() -> None:
+    files = {"README.md": {"sha256": SHA, "size": 3}, "config.json": {"sha256": SHA, "size": 3}}
+    assert "README" not in rendered(manifest=manifest(files=files))
+
+
+def test_the_same_whatever_the_order_of_keys() -> None:
+    def turned(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: turned(item) for key, item in reversed(value.items())}
+        if isinstance(value, list):
+            return [turned(item) for item in value]
+        return value
+
+    other = Manifest.model_validate(turned(manifest().model_dump(mode="json")))
+    assert rendered() == rendered(manifest=other, report=report())
+
+
+def test_commands_name_the_model_and_its_precision() -> None:
+    text = rendered(model_id="me/my model", manifest=manifest(dtype="float32"))
+    command = fences(text, "bash")[0]
+    assert shlex.split(command) == ["vllm", "serve", "me/my model", "--dtype", "float32"]
+    (call,) = (
+        node
+        for node in ast.walk(ast.parse(fences(text, "python")[1]))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "LLM"
+    )
+    given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+    assert given == {"model": "me/my model", "dtype": "float32"}
+
+
+def test_the_transformers_example_runs(tiny_llama: MakeCheckpoint) -> None:
+    folder = tiny_llama(dtype="bfloat16")
+    program = fences(rendered(model_id=str(folder)), "python")[0]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(compile(program, "card", "exec"), {})
+    assert "Once upon a time" in output.getvalue()
+
+
+RECIPE = """
+base_model: owner/model
+title: A title
+description: "Some *words*"
+splices: [{after_layer: 0}]
+"""
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    folder = tmp_path / "my-model"
+    (folder / "reproduce").mkdir(parents=True)
+    write_manifest(manifest(), folder)
+    (folder / "fidelity.json").write_text(report().model_dump_json())
+    (folder / "reproduce/recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def test_write_card(built: Path) -> None:
+    (built / "README.md").write_text("an earlier card")
+    path = write_card(built, license_id="mit")
+    assert path == built / "README.md"
+    text = path.read_text(encoding="utf-8")
+    assert text == rendered(
+        title="A title", description="Some *words*", model_id="my-model", license_id="mit"
+    )
+    names = {file.name for file in built.iterdir()}
+    assert names == {"README.md", "fidelity.json", "reproduce", "splice.json"}
+
+
+def test_write_card_without_a_report_or_a_recipe(built: Path) -> None:
+    (built / "fidelity.json").unlink()
+    (built / "reproduce/recipe.yaml").unlink()
+    text = write_card(built, model_id="me/model").read_text(encoding="utf-8")
+    assert text == rendered(report=None)
+
+
+def test_a_folder_that_is_no_spliced_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the manifest is missing"):
+        write_card(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not valid JSON"),
+        (json.dumps({"verdict": "fine"}), "not a valid fidelity report"),
+        ('{"verdict": NaN}', "NaN"),
+    ],
+)
+def test_a_malformed_report(built: Path, content: str, message: str) -> None:
+    (built / "fidelity.json").write_text(content)
+    with pytest.raises(CheckpointError, match=message):
+        write_card(built)
+    assert not (built / "README.md").exists()
+
+
+def test_a_malformed_recipe(built: Path) -> None:
+    (built / "reproduce/recipe.yaml").write_text("splices: []")
+    with pytest.raises(RecipeError):
+        write_card(built)
+
+
+def test_a_card_that_cannot_be_written(built: Path) -> None:
+    (built / "README.md").mkdir()
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_card(built)
+    assert not list(built.glob(".*"))
+
+
+def test_site_numbers_come_from_the_report() -> None:
+    changed = report()
+    precision = changed.precisions[1].model_copy(update={"sites": ()})
+    assert site()["overall_residual_error"] == 1.9e-2
+    text = rendered(report=changed.model_copy(update={"precisions": (precision,)}))
+    assert "0.0190" not in text
