@@ -111,6 +111,8 @@ def test_short_documents_are_joined(tmp_path: Path) -> None:
     text = tokenizer.decode(found.ids[0], skip_special_tokens=True)
     assert text.count("\n\n") == 2
     assert len(numbers_in(text.replace("\n\n", "."))) == 3
+    # Eight sequences of three documents each.
+    assert found.documents == 24
 
 
 def test_a_long_document_is_cut_off(tmp_path: Path) -> None:
