@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from hubsplice import __version__
+from hubsplice.checkpoint.manifest import write_manifest
+from tests.card.examples import manifest
 
 CHECKOUT = Path(__file__).parent.parent
 
@@ -71,3 +73,7 @@ def test_the_installed_commands_work_outside_the_checkout(installed: Path, tmp_p
     run_installed(installed, tmp_path, "init")
     starter = (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
     assert "hubsplice check recipe.yaml" in starter
+    (tmp_path / "model").mkdir()
+    write_manifest(manifest(), tmp_path / "model")
+    assert run_installed(installed, tmp_path, "card", "model").strip() == "model/README.md"
+    assert "not measured" in (tmp_path / "model/README.md").read_text(encoding="utf-8")

@@ -70,7 +70,7 @@ def inline(text: str) -> Markdown:
 def code(text: str) -> Markdown:
     """The text as a code span, or as words where it holds what could end one."""
     text = clean(text)
-    if not text or set("`|\\") & set(text):
+    if not text or set("`|") & set(text):
         return inline(text)
     return Markdown(f"`{text}`")
 

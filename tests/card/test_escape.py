@@ -94,7 +94,12 @@ def card(label: str) -> str:
         ],
     )
     return render_card(
-        named, measured, title=f"a{label}", description=f"b{label}", model_id="me/model"
+        named,
+        measured,
+        title=label,
+        # A blank description is none, and has no paragraph.
+        description=label if clean(label) else "-",
+        model_id="me/model",
     )
 
 
@@ -139,6 +144,11 @@ PLAIN_METADATA = metadata(PLAIN)
 @example("1. ")
 @example("- ")
 @example("\\")
+@example("")
+@example("*a* **b** _c_ ~~d~~")
+@example("[a](b) ![a](b) [a]")
+@example("<!-- a")
+@example("a <b c='d'> </details>")
 @example("a\\| b")
 @example("www.example.com and https://example.com and me@example.com")
 def test_a_label_cannot_change_what_a_card_is_made_of(label: str) -> None:
