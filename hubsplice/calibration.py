@@ -1,10 +1,15 @@
-"""Activations at a site, and the statistics that constants are fitted to."""
+"""Activations at the sites, and the statistics that constants are fitted to."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from hubsplice.intervention import Intervention
+from hubsplice.model import Model, collect_outputs, hooked
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,7 +19,7 @@ class SiteActivations:
     Attributes:
         reference: from the float32 model, shape [tokens, d], float32.
         serving: the same tokens from the model at the serving precision, shape [tokens, d].
-        median_norm: the median residual norm.
+        median_norm: the median residual norm of `reference`.
         eps: the epsilon of the model's RMSNorm.
     """
 
@@ -22,3 +27,32 @@ class SiteActivations:
     serving: Tensor
     median_norm: float
     eps: float
+
+
+def stream_at(
+    model: Model,
+    ids: Tensor,
+    layers: list[int],
+    earlier: Intervention,
+    progress: Callable[[int, int], None],
+) -> dict[int, Tensor]:
+    """The residual stream after some layers, as edits at earlier layers leave it.
+
+    Args:
+        model: the base model.
+        ids: token ids, shape [sequences, length].
+        layers: the layers to look at; an edit at one of them takes effect after the look.
+        earlier: the edits.
+        progress: told how many sequences are done, and how many there are.
+
+    Returns:
+        By layer, shape [tokens, d], in the model's dtype, on the CPU.
+    """
+    with hooked(model, earlier):
+        outputs = collect_outputs(model, ids, layers, progress)
+    return {layer: h.flatten(end_dim=1) for layer, h in outputs.items()}
+
+
+def median_norm(h: Tensor) -> float:
+    """The median norm of the rows of h [tokens, d]."""
+    return float(torch.linalg.vector_norm(h.float(), dim=-1).median())

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hubsplice import __version__
 from hubsplice.errors import HubspliceError, OutputError
 from hubsplice.terminal import print_error, print_json, print_table, print_warning, show_progress
+
+if TYPE_CHECKING:
+    from hubsplice.fidelity.report import FidelityReport
 
 EXIT_CODES = {
     0: "done",
@@ -162,25 +165,52 @@ def build(
             hard_link=hard_link,
             progress=progress,
         )
+    for warning in result.warnings:
+        print_warning(warning)
+    report = result.report
     if as_json:
-        print_json({"folder": str(result.folder), "report": result.report})
-    else:
-        typer.echo(str(result.folder))
+        shown = report.model_dump(mode="json") if report else None
+        print_json({"folder": str(result.folder), "report": shown})
+        return
+    if report:
+        _print_report(report)
+    typer.echo(str(result.folder))
 
 
 @app.command()
 def measure(
-    folder: SplicedFolder, require_fidelity: RequireFidelity = None, as_json: AsJson = False
+    folder: SplicedFolder,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="MODEL",
+            help="The base model, where the checkpoint was made from a local folder.",
+            show_default=False,
+        ),
+    ] = None,
+    require_fidelity: RequireFidelity = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Measure a built checkpoint against the hook again."""
+    """Measure a built checkpoint against its hook again; rewrite its report and card."""
     from hubsplice.build import measure as measure_folder
 
     with show_progress() as progress:
-        report = measure_folder(folder, require_fidelity=require_fidelity, progress=progress)
+        report = measure_folder(
+            folder, base=base, require_fidelity=require_fidelity, progress=progress
+        )
     if as_json:
-        print_json(report)
+        print_json(report.model_dump(mode="json"))
     else:
-        typer.echo(str(report))
+        _print_report(report)
+
+
+def _print_report(report: FidelityReport) -> None:
+    from rich.console import Console
+
+    from hubsplice.fidelity.table import render_report
+
+    Console().print(render_report(report))
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -239,6 +240,23 @@ def dump_recipe(recipe: Recipe) -> str:
     return dump_yaml(recipe.model_dump(mode="json"))
 
 
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with every local path reduced to its last part, for others to read."""
+    text = {
+        name: getattr(recipe, name).model_copy(
+            update={"dataset": _bare(getattr(recipe, name).dataset)}
+        )
+        for name in ("calibration", "fidelity")
+    }
+    return _mapped_paths(recipe, lambda path: Path(path.name)).model_copy(
+        update={"base_model": _bare(recipe.base_model), **text}
+    )
+
+
+def _bare(name: str) -> str:
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def recipe_schema() -> dict[str, Any]:
     """The JSON schema of a recipe, with all registered edit kinds."""
     edits = [edit for _, edit in EDITS.items()]
@@ -263,7 +281,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with every relative path that it names joined to `folder`."""
-    recipe = _joined(recipe, folder)
+    recipe = _mapped_paths(recipe, lambda path: (folder / path).absolute())
     text = {
         name: getattr(recipe, name).model_copy(
             update={"dataset": _joined_if_local(getattr(recipe, name).dataset, folder)}
@@ -274,18 +292,20 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     return recipe.model_copy(update={"base_model": base_model, **text})
 
 
-def _joined(model: Model, folder: Path) -> Model:
+def _mapped_paths(model: Model, change: Callable[[Path], Path]) -> Model:
     fields = type(model).model_fields
-    return model.model_copy(update={n: _joined_value(getattr(model, n), folder) for n in fields})
+    return model.model_copy(
+        update={name: _mapped_value(getattr(model, name), change) for name in fields}
+    )
 
 
-def _joined_value(value: Any, folder: Path) -> Any:
+def _mapped_value(value: Any, change: Callable[[Path], Path]) -> Any:
     if isinstance(value, Path):
-        return (folder / value).absolute()
+        return change(value)
     if isinstance(value, BaseModel):
-        return _joined(value, folder)
+        return _mapped_paths(value, change)
     if isinstance(value, tuple):
-        return tuple(_joined_value(item, folder) for item in value)
+        return tuple(_mapped_value(item, change) for item in value)
     return value
 
 

@@ -22,6 +22,12 @@ from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError, OutputError, unknown_name
 from hubsplice.intervention import Intervention, Normalization, PiecewiseLinear, Site, Term
 
+INTERVENTION = "reproduce/intervention.safetensors"
+"""Where a spliced checkpoint carries it."""
+
+RECIPE = "reproduce/recipe.yaml"
+"""Where it carries its recipe."""
+
 # One key: safetensors writes several in an order that differs from run to run.
 _METADATA_KEY = "hubsplice.intervention"
 

@@ -9,10 +9,10 @@ constant and needs no scale. What a adds to the stream, `down_bias` takes away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
-import math
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -28,8 +28,9 @@ class PreNormConstants:
     """Constants of the construction, per serving precision.
 
     Attributes:
-        injection: length of a constant along the quietest channel, in units of the median
+        injection: the most that the constant on one channel measures, in units of the median
             residual norm. It steadies r.
+        channels: how many channels carry it.
         longest_bias: the most that the attention bias may measure, in the same unit.
         sharpness: factor on a ramp's gate; SiLU is a ReLU to within 0.28/sharpness of it.
         ramp_sigmas: width of a jump's ramp, in units of the noise that the serving precision
@@ -41,21 +42,22 @@ class PreNormConstants:
     """
 
     injection: float
+    channels: int
     longest_bias: float
     ramp_sigmas: float
     narrowest_ramp: float = 1e-3
     sharpness: float = 8192.0
     saturation: float = 32.0
-    damping: float = 1e-4
+    damping: float = 1e-6
 
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, longest_bias=1.5, ramp_sigmas=3.0),
+    torch.bfloat16: PreNormConstants(injection=1.2, channels=2, longest_bias=1.5, ramp_sigmas=3.0),
     torch.float16: PreNormConstants(
-        injection=1.2, longest_bias=1.5, ramp_sigmas=3.0, sharpness=64.0
+        injection=1.2, channels=2, longest_bias=1.5, ramp_sigmas=3.0, sharpness=64.0
     ),
     torch.float32: PreNormConstants(
-        injection=16.0, longest_bias=64.0, ramp_sigmas=0.0, damping=1e-9
+        injection=4.0, channels=1, longest_bias=64.0, ramp_sigmas=0.0, damping=1e-9
     ),
 }
 
@@ -78,45 +80,53 @@ def compile_prenorm(
     if not site.terms:
         return SplicedLayer.empty(activations.reference.shape[1], dtype)
     parts = _decompose(site, activations)
-    bias = _attention_bias(parts, activations, constants).to(dtype)
+    bias = _attention_bias(site, parts, activations, constants).to(dtype)
     view = _View.of(site, activations, bias, constants)
+    down_bias = parts.constant - bias.double()
     blocks = [
         _ramps(parts.ramps, view),
         _linear(parts.linear, view),
         _jumps(parts.jumps, view),
         *(_scaled_constant(vector, view) for vector in parts.scaled_constants),
+        _constant_remainder(down_bias, dtype, constants.saturation),
     ]
-    down_bias = parts.constant - bias.double()
-    blocks = [block for block in blocks if block.neurons]
+    first_jump = blocks[0].neurons + blocks[1].neurons
     if view.has_sinks:
         blocks.append(_sink_guard(_layer(blocks, bias, down_bias), view))
     layer = _layer(blocks, bias, down_bias)
     return SplicedLayer(
         **{name: getattr(layer, name) for name in SplicedLayer.tensor_names()},
-        constants=asdict(constants) | {"construction": "prenorm-bias"},
+        constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
+        jump_gates=tuple(
+            (affine.term, first_jump + i, affine.side) for i, affine in enumerate(parts.jumps)
+        ),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class _Affine:
-    """a(h) = ⟨encoder, h⟩ + offset·s(h), and the vector that its neurons write."""
+    """a(h) = ⟨encoder, h⟩ + offset·s(h) of one of the site's terms, and what is written with it."""
 
+    term: int
     encoder: Tensor
     offset: float
     normalization: Normalization
     direction: Tensor
+    side: int
 
     @staticmethod
-    def of(term: Term, at: float, factor: float, *, side: float = 1.0) -> _Affine:
+    def of(index: int, term: Term, at: float, factor: float, *, side: int = 1) -> _Affine:
         """side·(p - at), for p the term's pre-activation; side is 1 or -1."""
         encoder = term.encoder.double()
         if term.normalization is Normalization.LAYER_NORM:
             encoder = encoder - encoder.mean()
         return _Affine(
+            index,
             side * encoder,
             side * (term.bias - at),
             term.normalization,
             factor * term.direction.double(),
+            side,
         )
 
     @property
@@ -149,14 +159,14 @@ def _decompose(site: Site, activations: SiteActivations) -> _Parts:
     ramps, jumps, linear = [], [], []
     constant = torch.zeros_like(site.terms[0].direction, dtype=torch.float64)
     scaled: dict[Normalization, Tensor] = {}
-    for term, p in zip(site.terms, projections.unbind(dim=1), strict=True):
+    for number, (term, p) in enumerate(zip(site.terms, projections.unbind(dim=1), strict=True)):
         function = term.function
         edges = torch.tensor(function.breakpoints, dtype=torch.float64)
         home = int(torch.bincount((p[:, None] > edges).sum(dim=1)).argmax())
         level, slope = function.intercepts[home], function.slopes[home]
         if slope:
             middle = float(p.mean())
-            linear.append(_Affine.of(term, middle, slope))
+            linear.append(_Affine.of(number, term, middle, slope))
             level += slope * middle
         if level and term.normalization is Normalization.NONE:
             constant += level * term.direction
@@ -164,16 +174,16 @@ def _decompose(site: Site, activations: SiteActivations) -> _Parts:
             so_far = scaled.get(term.normalization, torch.zeros_like(constant))
             scaled[term.normalization] = so_far + level * term.direction
         for index, kink in enumerate(function.kinks):
-            side = 1.0 if index >= home else -1.0
+            side = 1 if index >= home else -1
             if kink.slope_change:
-                ramps.append(_Affine.of(term, kink.at, kink.slope_change, side=side))
+                ramps.append(_Affine.of(number, term, kink.at, kink.slope_change, side=side))
             if kink.jump:
-                jumps.append(_Affine.of(term, kink.at, side * kink.jump, side=side))
+                jumps.append(_Affine.of(number, term, kink.at, side * kink.jump, side=side))
     return _Parts(ramps, jumps, linear, constant, list(scaled.items()))
 
 
 def _attention_bias(
-    parts: _Parts, activations: SiteActivations, constants: PreNormConstants
+    site: Site, parts: _Parts, activations: SiteActivations, constants: PreNormConstants
 ) -> Tensor:
     """The shortest bias, beside the injected constant, that carries every threshold.
 
@@ -187,8 +197,7 @@ def _attention_bias(
         encoder, offset = affine.threshold
         targets.setdefault(encoder.float().numpy().tobytes(), (encoder, offset))
     if any(a.normalization is Normalization.NONE for a in (*parts.ramps, *parts.linear)):
-        channel, size = _injection(activations, constants)
-        start[channel] = size
+        start = _injection(site, activations, constants)
     if not targets:
         return start
     encoders = torch.stack([encoder for encoder, _ in targets.values()])
@@ -203,20 +212,28 @@ def _attention_bias(
         damping *= 2.0
 
 
-def _injection(
-    activations: SiteActivations, constants: PreNormConstants
-) -> tuple[int, float]:
-    """The quietest channel, and a constant that with that channel stays below a power of two.
+def _injection(site: Site, activations: SiteActivations, constants: PreNormConstants) -> Tensor:
+    """A constant on the channels that the other channels predict best, shape [d].
 
-    Above it, a float's spacing doubles, and so would the rounding of the stream's own value.
+    What such a channel holds beside the constant can be told from the rest of x, so that x there
+    gives 1/r. Its size with the channel's own value stays just below a power of two: above it a
+    float's spacing doubles, and so would the rounding of that value.
     """
-    channels = activations.reference.double()
-    channel = int(channels.std(dim=0).argmin())
+    h = activations.reference[~site.is_sink(activations.reference)].double()
+    bias = torch.zeros(h.shape[1], dtype=torch.float64)
     size = constants.injection * activations.median_norm
     if not size:
-        return channel, 0.0
+        return bias
+    covariance = torch.cov(h.T)
+    covariance.diagonal().add_(1e-6 * covariance.diagonal().mean())
+    precision = torch.linalg.inv(covariance)
     below = 2.0 ** math.floor(math.log2(size))
-    return channel, below - float(channels[:, channel].abs().quantile(0.999))
+    for channel in precision.diagonal().topk(constants.channels).indices.tolist():
+        # The sign under which the channels tell most together.
+        sign = 1.0 if precision[channel] @ (bias + h.mean(dim=0)) >= 0 else -1.0
+        room = (sign * h[:, channel]).quantile(0.999).clamp(min=0)
+        bias[channel] = sign * (below - room)
+    return bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,21 +258,21 @@ class _View:
         shifted = activations.reference.double() + bias.double()
         r = (shifted.pow(2).mean(dim=-1) + activations.eps).sqrt()
         is_sink = site.is_sink(activations.reference)
-        energy = site.delta(activations.reference).double().pow(2).sum(dim=-1)
+        # Sinks would cost the read-outs most of their precision (what marks a sink is what best
+        # tells r on other tokens), so the guard takes back what the layer writes there.
+        energy = site.delta(activations.reference).double().pow(2).sum(dim=-1)[~is_sink]
         weights = 0.1 + energy / energy.mean().clamp(min=1e-30)
-        weights = weights.clamp(max=float(weights[~is_sink].quantile(0.999))) / r.pow(2)
-        if is_sink.any():
-            weights[is_sink] = weights[~is_sink].sum() / is_sink.sum()
-        fitter = RidgeFitter(x, weights, damping=constants.damping)
+        weights = weights.clamp(max=float(weights.quantile(0.999))) / r[~is_sink].pow(2)
+        fitter = RidgeFitter(x[~is_sink], weights, damping=constants.damping)
         return _View(activations, constants, bias.dtype, bias, x, r, is_sink, fitter)
+
+    def read_out(self, target: Tensor) -> ReadOut:
+        """A read-out from x of a quantity given per token, fitted where the token is no sink."""
+        return self.fitter.fit(target[~self.is_sink])
 
     @property
     def has_sinks(self) -> bool:
         return bool(self.is_sink.any())
-
-    def read_scale(self) -> ReadOut:
-        """A read-out of r that is zero on sinks."""
-        return self.fitter.fit(self.r.masked_fill(self.is_sink, 0.0))
 
     def scale_of(self, normalization: Normalization) -> Tensor:
         """s(h) of every token, shape [tokens]."""
@@ -286,8 +303,7 @@ class _View:
         for kind in Normalization:
             amount = sum((c for k, c in corrections if k is kind), torch.zeros_like(biases))
             if amount.any():
-                target = self.scale_of(kind) / self.r
-                readout = self.fitter.fit(target.masked_fill(self.is_sink, 0.0))
+                readout = self.read_out(self.scale_of(kind) / self.r)
                 weights += amount[:, None] * readout.weight.double()
                 biases += amount * readout.bias
         return weights, biases
@@ -335,10 +351,17 @@ def _directions(affines: list[_Affine]) -> Tensor:
     return torch.stack([a.direction for a in affines])
 
 
-def _repeated(readout: ReadOut, count: int) -> tuple[Tensor, Tensor]:
+def _scaled_rows(readout: ReadOut, count: int, intercept: float) -> tuple[Tensor, Tensor, float]:
+    """A read-out as `count` equal rows and biases, and the factor that they were scaled by.
+
+    The factor makes the bias exactly `intercept`, a power of two: rounding it would scale every
+    output alike.
+    """
+    factor = intercept / readout.bias if readout.bias > 1e-2 else 1.0
     return (
-        readout.weight.double().expand(count, -1),
-        torch.full((count,), readout.bias, dtype=torch.float64),
+        factor * readout.weight.double().expand(count, -1),
+        torch.full((count,), factor * readout.bias, dtype=torch.float64),
+        factor,
     )
 
 
@@ -353,23 +376,25 @@ def _ramps(affines: list[_Affine], view: _View) -> _Block:
     error = view.x @ rounded.T + biases - truth
     active = (truth > 0) & ~view.is_sink[:, None]
     biases = biases - (error * active).sum(dim=0) / active.sum(dim=0).clamp(min=16)
+    up_weights, up_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 4.0)
     return _Block(
         sharpness * weights,
         sharpness * biases,
-        *_repeated(view.read_scale(), len(affines)),
-        _directions(affines) / sharpness,
+        up_weights,
+        up_biases,
+        _directions(affines) / (sharpness * factor),
     )
 
 
 def _linear(affines: list[_Affine], view: _View) -> _Block:
-    """silu(16·r)/16 is r where r is large: r·(a/r) = a, one neuron each, with no kink."""
+    """silu of a large multiple of r is that multiple: r·(a/r) = a, one neuron each, no kink."""
     if not affines:
         return _Block.none(len(view.bias))
-    factor = 64.0 / float(view.r.median())
-    weights, biases = _repeated(view.read_scale(), len(affines))
-    return _Block(
-        factor * weights, factor * biases, *view.rows(affines), _directions(affines) / factor
-    )
+    gate_weights, gate_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 64.0)
+    weights, biases = view.rows(affines)
+    error = view.x @ weights.to(view.dtype).double().T + biases - view.reference_values(affines)
+    biases = biases - error[~view.is_sink].mean(dim=0)
+    return _Block(gate_weights, gate_biases, weights, biases, _directions(affines) / factor)
 
 
 def _jumps(affines: list[_Affine], view: _View) -> _Block:
@@ -417,25 +442,34 @@ def _on_grid(biases: Tensor, saturation: float, dtype: torch.dtype) -> Tensor:
 def _scaled_constant(scaled: tuple[Normalization, Tensor], view: _View) -> _Block:
     """s(h)·c for an SAE that normalises its input: a gate that is always open, up = s."""
     kind, vector = scaled
-    readout = view.fitter.fit(view.scale_of(kind).masked_fill(view.is_sink, 0.0))
-    open_gate = torch.full((1,), view.constants.saturation, dtype=torch.float64)
+    up_weights, up_biases, factor = _scaled_rows(view.read_out(view.scale_of(kind)), 1, 4.0)
     return _Block(
         torch.zeros_like(vector)[None],
-        open_gate,
-        *_repeated(readout, 1),
-        vector[None] / view.constants.saturation,
+        torch.full((1,), view.constants.saturation, dtype=torch.float64),
+        up_weights,
+        up_biases,
+        vector[None] / (view.constants.saturation * factor),
     )
+
+
+def _constant_remainder(exact: Tensor, dtype: torch.dtype, saturation: float) -> _Block:
+    """What rounding takes from a constant vector, written by a neuron that is always open."""
+    rest = exact - exact.to(dtype).double()
+    if not rest.any():
+        return _Block.none(len(exact))
+    nothing, one = torch.zeros_like(exact)[None], torch.ones(1, dtype=torch.float64)
+    return _Block(nothing, saturation * one, nothing, one, rest[None] / saturation)
 
 
 def _sink_guard(layer: SplicedLayer, view: _View) -> _Block:
     """Two neurons that fire on sinks alone and take back what the layer writes there."""
-    readout = view.fitter.fit(view.is_sink.double())
+    balance = torch.where(view.is_sink, 1 / view.is_sink.sum(), 1 / (~view.is_sink).sum())
+    fitter = RidgeFitter(view.x, balance.double(), damping=1e-4)
+    readout = fitter.fit(view.is_sink.double())
     gain, saturation = 256.0, view.constants.saturation
     x = view.x[view.is_sink].float()
     exact = layer.to(torch.float32)
-    hidden = functional.silu(exact.gates(x)) * functional.linear(
-        x, exact.up_weight, exact.up_bias
-    )
+    hidden = functional.silu(exact.gates(x)) * functional.linear(x, exact.up_weight, exact.up_bias)
     written = hidden @ exact.down_weight.T + exact.down_bias + exact.attention_bias
     down = written.double().mean(dim=0)[None] / (2 * saturation)
     weight = gain * readout.weight.double()[None]

@@ -25,6 +25,9 @@ class SplicedLayer:
         down_weight: shape [d, neurons].
         down_bias: shape [d].
         constants: what was chosen, for the manifest.
+        jump_gates: (term, neuron, side) of every jump. The neuron's gate pre-activation is above
+            `saturation` (see `constants`) where p is above the threshold, or below it if side
+            is -1.
     """
 
     attention_bias: Tensor
@@ -35,6 +38,7 @@ class SplicedLayer:
     down_weight: Tensor
     down_bias: Tensor
     constants: dict[str, Any] = field(default_factory=dict)
+    jump_gates: tuple[tuple[int, int, int], ...] = ()
 
     @staticmethod
     def empty(hidden_size: int, dtype: torch.dtype) -> SplicedLayer:
@@ -63,7 +67,7 @@ class SplicedLayer:
     @staticmethod
     def tensor_names() -> tuple[str, ...]:
         """The names of the tensors among the attributes."""
-        return tuple(f.name for f in fields(SplicedLayer) if f.name != "constants")
+        return tuple(f.name for f in fields(SplicedLayer) if f.type == "Tensor")
 
     def with_attention_bias(self, bias: Tensor) -> SplicedLayer:
         """The layer with another attention bias, shape [d]."""

@@ -26,10 +26,10 @@ from hubsplice.fidelity.format import MISSING, count, significant
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.fidelity.summary import Table
 from hubsplice.recipe import BUILTIN
+from hubsplice.reproduction import RECIPE
 
 Value = TypeVar("Value")
 
-RECIPE = "reproduce/recipe.yaml"
 
 # Longer tables are folded away.
 _LONG_TABLE = 24

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
-from hubsplice.card.context import RECIPE
 from hubsplice.card.render import render_card
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.checkpoint.strict_json import parse_object
-from hubsplice.errors import CheckpointError, OutputError
-from hubsplice.fidelity.report import FidelityReport
+from hubsplice.errors import OutputError
+from hubsplice.fidelity.report import read_report
 from hubsplice.recipe import load_recipe
+from hubsplice.reproduction import RECIPE
 
 CARD = "README.md"
-REPORT = "fidelity.json"
 
 
 def write_card(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> Path:
@@ -41,7 +37,7 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
     recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
     text = render_card(
         manifest,
-        _read_report(folder / REPORT),
+        read_report(folder),
         title=recipe.title if recipe else None,
         description=recipe.description if recipe else None,
         license_id=license_id,
@@ -56,23 +52,3 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
         unfinished.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
     return path
-
-
-def _read_report(path: Path) -> FidelityReport | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    parse_object(data, source=str(path))
-    try:
-        return FidelityReport.model_validate_json(data)
-    except ValidationError as error:
-        problems = (
-            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise CheckpointError(
-            f"{path}: not a valid fidelity report:\n" + "\n".join(problems)
-        ) from None

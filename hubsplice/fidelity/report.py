@@ -10,9 +10,15 @@ scored.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hubsplice.checkpoint.strict_json import parse_object
+from hubsplice.errors import CheckpointError
+
+REPORT = "fidelity.json"
 
 
 class Record(BaseModel):
@@ -53,7 +59,7 @@ class FeatureFidelity(Record):
 
 
 class SiteFidelity(Record):
-    """One inserted layer at one precision, fed with the hook model's own stream."""
+    """One inserted layer at one precision, as the served model runs it."""
 
     layer: int = Field(description="The base's layer whose output is edited.")
     edited_tokens: int
@@ -147,3 +153,36 @@ class FidelityReport(Record):
             if precision.dtype == dtype:
                 return precision
         raise KeyError(dtype)
+
+
+def write_report(report: FidelityReport, folder: Path) -> Path:
+    """Write `fidelity.json` into a folder."""
+    path = folder / REPORT
+    path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def read_report(folder: Path) -> FidelityReport | None:
+    """The folder's report; None where it has none.
+
+    Raises:
+        CheckpointError: it can't be read, or is no report.
+    """
+    path = folder / REPORT
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    parse_object(data, source=str(path))
+    try:
+        return FidelityReport.model_validate_json(data)
+    except ValidationError as error:
+        problems = (
+            f"  {'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        )
+        raise CheckpointError(
+            f"{path}: not a valid fidelity report:\n" + "\n".join(problems)
+        ) from None

@@ -1,0 +1,5 @@
+"""`python -m hubsplice`."""
+
+from hubsplice.cli import main
+
+main()

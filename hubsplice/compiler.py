@@ -1,0 +1,133 @@
+"""From a plan to compiled layers: calibrate, lower, compile, site by site."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hubsplice.architectures.spliced_layer import SplicedLayer
+from hubsplice.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.intervention import Intervention
+from hubsplice.lowering import LoweredSplice, lower_splice
+from hubsplice.model import loaded
+from hubsplice.plan import Plan
+from hubsplice.terminal import Progress
+from hubsplice.text.sequences import TokenSequences, load_sequences
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Everything that a recipe compiles to.
+
+    Attributes:
+        tokenizer: the base's.
+        text: the calibration text.
+        lowered: the splices as ridge functions, in layer order.
+        layers: the inserted layers, in the same order.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    text: TokenSequences
+    lowered: tuple[LoweredSplice, ...]
+    layers: tuple[SplicedLayer, ...]
+
+    @property
+    def intervention(self) -> Intervention:
+        """The reference hook of all sites."""
+        return Intervention(tuple(splice.site for splice in self.lowered))
+
+
+def compile_plan(plan: Plan, progress: Progress) -> Compiled:
+    """Compile every splice of a plan.
+
+    Raises:
+        HubspliceError: an edit can't be lowered or does not fit, or a model can't be loaded.
+    """
+    tokenizer = load_tokenizer(plan.resolved.folder)
+    recipe = plan.recipe
+    text = load_sequences(recipe.calibration, tokenizer, seed=recipe.seed, part="calibration")
+    reference, lowered = _lower(plan, text.ids, progress)
+    for planned, h in zip(plan.splices, reference, strict=True):
+        _require_finite(h, planned.layer)
+    serving = _serving(plan, text.ids, lowered, reference, progress)
+    layers = []
+    for i, (splice, before, after) in enumerate(zip(lowered, reference, serving, strict=True)):
+        progress("compiling", i, len(lowered))
+        activations = SiteActivations(
+            before, after, median_norm(before), plan.architecture.norm_eps
+        )
+        layers.append(plan.architecture.compile(splice.site, activations, plan.dtype))
+    progress("compiling", len(lowered), len(lowered))
+    return Compiled(tokenizer, text, tuple(lowered), tuple(layers))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        CheckpointError: transformers can't load it.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {error}") from error
+    return tokenizer
+
+
+def _lower(plan: Plan, ids: Tensor, progress: Progress) -> tuple[list[Tensor], list[LoweredSplice]]:
+    """Site by site: a later one is calibrated on the stream that earlier edits leave."""
+    streams: list[Tensor] = []
+    lowered: list[LoweredSplice] = []
+    with loaded(plan.resolved.folder, torch.float32) as model:
+        for planned in plan.splices:
+            step = f"calibrating layer {planned.layer} in float32"
+            earlier = Intervention(tuple(splice.site for splice in lowered))
+            h = stream_at(
+                model,
+                ids,
+                [planned.layer],
+                earlier,
+                lambda done, total, step=step: progress(step, done, total),  # type: ignore[misc]
+            )[planned.layer]
+            lowered.append(
+                lower_splice(planned.splice, planned.layer, planned.sae, h, planned.field)
+            )
+            streams.append(h)
+    return streams, lowered
+
+
+def _serving(
+    plan: Plan,
+    ids: Tensor,
+    lowered: list[LoweredSplice],
+    reference: list[Tensor],
+    progress: Progress,
+) -> list[Tensor]:
+    if plan.dtype is torch.float32:
+        return reference
+    name = str(plan.dtype).removeprefix("torch.")
+    intervention = Intervention(tuple(splice.site for splice in lowered))
+    with loaded(plan.resolved.folder, plan.dtype) as model:
+        streams = stream_at(
+            model,
+            ids,
+            plan.after_layers,
+            intervention,
+            lambda done, total: progress(f"calibrating in {name}", done, total),
+        )
+    return [streams[layer] for layer in plan.after_layers]
+
+
+def _require_finite(h: Tensor, layer: int) -> None:
+    if not torch.isfinite(h).all():
+        raise RecipeError(
+            f"the residual stream after layer {layer} is not finite on the calibration text: "
+            "the base's weights or an earlier edit overflow"
+        )

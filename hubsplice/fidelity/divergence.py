@@ -1,0 +1,76 @@
+"""Kullback-Leibler divergences between models, from their last hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_LOGITS_AT_ONCE = 2**26
+
+
+@dataclass(frozen=True, eq=False)
+class Readable:
+    """Hidden states and the output embeddings that read them, of one dtype.
+
+    Attributes:
+        hidden: shape [sequences, length, d].
+        head: shape [vocabulary, d].
+    """
+
+    hidden: Tensor
+    head: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A model against the reference, token by token.
+
+    Attributes:
+        divergence: KL(reference ‖ model) in nats, shape [sequences, length], float64.
+        same_top: whether both rank the same token first, same shape.
+    """
+
+    divergence: Tensor
+    same_top: Tensor
+
+
+def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Comparison]:
+    """Compare models with a reference over the same tokens.
+
+    Logits are computed in each model's own dtype, as it serves them, and turned to
+    probabilities in float32; only a slice of them is in memory at a time.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shape = reference.hidden.shape[:2]
+    states = {name: other.hidden.flatten(end_dim=1) for name, other in others.items()}
+    heads = {id(r.head): r.head.to(device) for r in (reference, *others.values())}
+    truth = reference.hidden.flatten(end_dim=1)
+    step = max(1, _LOGITS_AT_ONCE // len(reference.head))
+    divergences: dict[str, list[Tensor]] = {name: [] for name in others}
+    tops: dict[str, list[Tensor]] = {name: [] for name in others}
+
+    def log_probabilities(hidden: Tensor, head: Tensor) -> Tensor:
+        logits = functional.linear(hidden.to(device), heads[id(head)])
+        return logits.float().log_softmax(dim=-1)
+
+    with torch.inference_mode():
+        for start in range(0, len(truth), step):
+            part = slice(start, start + step)
+            wanted = log_probabilities(truth[part], reference.head)
+            probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
+            for name, other in others.items():
+                found = log_probabilities(states[name][part], other.head)
+                # A divergence of two float32 distributions may come out a little below zero.
+                gap = (probabilities * (wanted - found)).sum(dim=-1).double().clamp(min=0)
+                divergences[name].append(gap.cpu())
+                tops[name].append((found.argmax(dim=-1) == top).cpu())
+    return {
+        name: Comparison(
+            torch.cat(divergences[name]).reshape(shape), torch.cat(tops[name]).reshape(shape)
+        )
+        for name in others
+    }

@@ -1,0 +1,123 @@
+"""What a recipe asks for, resolved: the base on disk, its family, and every splice's SAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hubsplice.architectures.base import Architecture
+from hubsplice.architectures.registry import architecture_of
+from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.errors import RecipeError
+from hubsplice.features.sae import LoadedSae, load_sae
+from hubsplice.features.sae_match import match_warnings, require_width, site_layer
+from hubsplice.recipe import Recipe, Splice
+
+_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedSplice:
+    """A splice of the recipe with its place and its SAE.
+
+    Attributes:
+        field: how the recipe calls it (`splices[0]`).
+        splice: as the recipe has it.
+        layer: the base layer whose output is edited.
+        sae: the SAE, if it names one.
+    """
+
+    field: str
+    splice: Splice
+    layer: int
+    sae: LoadedSae | None
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A recipe whose sources are all at hand.
+
+    Attributes:
+        recipe: the recipe.
+        resolved: where the base came from.
+        base: its files.
+        architecture: its family.
+        dtype: the precision to compile for.
+        splices: in the order of their layers.
+        warnings: what builds, and may not be what was meant.
+    """
+
+    recipe: Recipe
+    resolved: ResolvedBase
+    base: BaseCheckpoint
+    architecture: Architecture
+    dtype: torch.dtype
+    splices: tuple[PlannedSplice, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def after_layers(self) -> list[int]:
+        """The base layers whose outputs are edited, in order."""
+        return [splice.layer for splice in self.splices]
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Fetch and open everything that a recipe names.
+
+    Raises:
+        HubspliceError: something is missing, damaged, or does not fit the rest.
+    """
+    resolved = resolve_base(recipe.base_model, recipe.revision, weights=True)
+    base = BaseCheckpoint.open(resolved.folder)
+    architecture = architecture_of(base.config)
+    architecture.validate()
+    warnings: list[str] = []
+    if base.previous_splice is not None:
+        warnings.append(f"base_model: {recipe.base_model!r} is a spliced model itself")
+    planned: list[PlannedSplice] = []
+    names = (recipe.base_model, str(base.config.get("_name_or_path", recipe.base_model)))
+    for i, splice in enumerate(recipe.splices):
+        field = f"splices[{i}]"
+        sae = None if splice.sae is None else load_sae(splice.sae)
+        if sae is None:
+            layer = splice.after_layer
+            assert layer is not None
+        else:
+            require_width(sae.config, architecture.hidden_size)
+            layer = site_layer(sae.config, splice.after_layer)
+            doubts = match_warnings(sae.config, dict.fromkeys(names), splice.after_layer)
+            warnings += [f"{field}: {doubt}" for doubt in (*doubts, *sae.warnings)]
+        if layer in (other.layer for other in planned):
+            raise RecipeError(f"{field}: another splice is after layer {layer} already")
+        planned.append(PlannedSplice(field, splice, layer, sae))
+    planned.sort(key=lambda splice: splice.layer)
+    architecture.layer_map([splice.layer for splice in planned])
+    return Plan(
+        recipe,
+        resolved,
+        base,
+        architecture,
+        _dtype(recipe, base),
+        tuple(planned),
+        tuple(warnings),
+    )
+
+
+def _dtype(recipe: Recipe, base: BaseCheckpoint) -> torch.dtype:
+    if recipe.dtype != "auto":
+        return {
+            "bfloat16": torch.bfloat16,
+            "float16": torch.float16,
+            "float32": torch.float32,
+        }[recipe.dtype]
+    sizes: dict[str, int] = {}
+    for entry in base.tensors.values():
+        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
+    largest = max(sizes, key=lambda name: sizes[name])
+    if largest not in _DTYPES:
+        raise RecipeError(
+            f"dtype: the base's weights are mostly {largest}; say bfloat16, float16 or float32"
+        )
+    return _DTYPES[largest]

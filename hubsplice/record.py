@@ -1,0 +1,166 @@
+"""The manifest of a build: what went in, what was chosen, what came out."""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from hubsplice import __version__
+from hubsplice.architectures.spliced_layer import SplicedLayer
+from hubsplice.checkpoint.digest import FileDigest
+from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.manifest import (
+    SCHEMA_VERSION,
+    Architectures,
+    BaseRecord,
+    CalibrationRecord,
+    InsertedLayer,
+    Manifest,
+    TermRecord,
+    read_previous_splice,
+)
+from hubsplice.checkpoint.writer import WrittenCheckpoint
+from hubsplice.compiler import Compiled
+from hubsplice.edits.base import Edit
+from hubsplice.fidelity.report import FidelityReport
+from hubsplice.lowering import LoweredSplice
+from hubsplice.plan import Plan, PlannedSplice
+from hubsplice.recipe import portable
+
+_RECORDED = ("torch", "transformers", "safetensors", "sae-lens", "numpy")
+
+
+def describe(
+    plan: Plan,
+    compiled: Compiled,
+    written: WrittenCheckpoint,
+    files: Mapping[str, FileDigest],
+    report: FidelityReport | None,
+) -> Manifest:
+    """The manifest of a checkpoint that has been written.
+
+    Args:
+        plan: what was asked for.
+        compiled: what it compiled to.
+        written: the checkpoint.
+        files: every file of the result but the manifest and the card.
+        report: the measured fidelity, if it was measured.
+    """
+    architecture, after = plan.architecture, plan.after_layers
+    config = architecture.spliced_config(after, plan.dtype)
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        hubsplice=__version__,
+        base=_base(plan, written),
+        architectures=Architectures(
+            before=architecture.class_name_before, after=architecture.class_name_after
+        ),
+        layer_map=architecture.layer_map(after),
+        config_changes=architecture.config_changes(config),
+        zero_tensors=tuple(sorted(_zero_tensors(plan, compiled))),
+        layers=tuple(
+            map(_layer, plan.splices, _portable_splices(plan), compiled.lowered, compiled.layers)
+        ),
+        calibration=_calibration(compiled),
+        dtype=str(plan.dtype).removeprefix("torch."),
+        seeds={"recipe": plan.recipe.seed},
+        versions={"python": platform.python_version(), **{n: version(n) for n in _RECORDED}},
+        files=dict(files),
+        fidelity=summary(report) if report else {},
+    )
+
+
+def summary(report: FidelityReport) -> dict[str, Any]:
+    """The report's verdict and its headline figures."""
+    served = report.precisions[0]
+    return {
+        "verdict": report.verdict,
+        "passed": report.passed,
+        "edit_effect": report.edit_effect.mean,
+        "splice_error": served.splice_error.mean,
+        "ratio": served.ratio.value if served.ratio else None,
+    }
+
+
+def layer_constants(layer: SplicedLayer) -> dict[str, Any]:
+    """What the manifest records of how a layer was made."""
+    return {**layer.constants, "jump_gates": [list(gate) for gate in layer.jump_gates]}
+
+
+def _base(plan: Plan, written: WrittenCheckpoint) -> BaseRecord:
+    resolved, previous = plan.resolved, plan.base.previous_splice
+    return BaseRecord(
+        name=resolved.repo_id or Path(plan.recipe.base_model).name,
+        repo_id=resolved.repo_id,
+        commit=resolved.commit,
+        files=dict(written.base_files),
+        previous=None if previous is None else read_previous_splice(previous),
+    )
+
+
+def _zero_tensors(plan: Plan, compiled: Compiled) -> list[str]:
+    architecture, after = plan.architecture, plan.after_layers
+    names = list(architecture.bias_tensors(plan.base.tensors, after))
+    for index, layer in zip(architecture.inserted_indices(after), compiled.layers, strict=True):
+        tensors = architecture.inserted_tensors(index, layer, plan.dtype)
+        names += [name for name, tensor in tensors.items() if isinstance(tensor, Zeros)]
+    return names
+
+
+def _portable_splices(plan: Plan) -> list[Any]:
+    """The recipe's splices without local paths, in the order of the plan's."""
+    splices = portable(plan.recipe).splices
+    order = [plan.recipe.splices.index(planned.splice) for planned in plan.splices]
+    return [splices[i] for i in order]
+
+
+def _layer(
+    planned: PlannedSplice, portable_splice: Any, lowered: LoweredSplice, layer: SplicedLayer
+) -> InsertedLayer:
+    sae = planned.sae
+    source = portable_splice.sae.model_dump(mode="json", exclude_none=True) if sae else {}
+    names = dict(zip(map(id, planned.splice.edits), portable_splice.edits, strict=True))
+    return InsertedLayer(
+        site=planned.layer,
+        construction=str(layer.constants.get("construction", "empty")),
+        constants=layer_constants(layer),
+        terms=tuple(
+            _term(term.label, edit, names[id(edit)], source, sae.sha256 if sae else None)
+            for term, edit in zip(lowered.site.terms, lowered.origins, strict=True)
+        ),
+    )
+
+
+def _term(
+    label: str, edit: Edit, shown: Edit, source: dict[str, Any], sha256: str | None
+) -> TermRecord:
+    features = edit.feature_indices()
+    return TermRecord(
+        label=label,
+        kind=edit.kind,
+        feature=features[0] if features else None,
+        formula=edit.formula,
+        edit=shown.model_dump(mode="json", exclude_none=True),
+        source=source if features else {},
+        source_sha256=sha256 if features else None,
+    )
+
+
+def _calibration(compiled: Compiled) -> CalibrationRecord:
+    text = compiled.text
+    return CalibrationRecord(
+        dataset=text.dataset,
+        revision=text.revision,
+        token_ids_sha256=text.sha256,
+        tokens=text.ids.numel(),
+        seed=text.seed,
+        median_norm={str(s.site.layer): s.statistics.median_norm for s in compiled.lowered},
+        sink_norm={
+            str(s.site.layer): s.site.sink_norm if math.isfinite(s.site.sink_norm) else None
+            for s in compiled.lowered
+        },
+    )
