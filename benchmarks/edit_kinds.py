@@ -1,0 +1,235 @@
+"""Every kind of edit on real SAEs: residual errors, and the ratio to the noise floor.
+
+For each SAE, the features that contribute most to the stream are edited at once, in each of the
+ways below, on text that calibration never saw. The base's layers up to the site run once per
+precision; then, for every edit, the rest of the base runs behind the hook and behind the inserted
+layer. The inserted layer is computed by `SplicedLayer`, which the tests hold bit for bit against
+transformers' own decoder layer.
+
+    python benchmarks/edit_kinds.py MODEL --sae FOLDER [--sae FOLDER] [--tokens N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubsplice.architectures.prenorm import compile_prenorm
+from hubsplice.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.compiler import load_tokenizer
+from hubsplice.features.extract import extract_feature
+from hubsplice.features.sae import LoadedSae, load_sae
+from hubsplice.fidelity.divergence import Readable, compare
+from hubsplice.fidelity.measure import CLIP
+from hubsplice.fidelity.runs import head_weight
+from hubsplice.fidelity.statistics import ratio_of_means
+from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
+from hubsplice.model import Model, batches, decoder_layers, loaded
+from hubsplice.recipe import Calibration, Fidelity, SaeSource
+from hubsplice.text.sequences import load_sequences
+
+NOTHING = Intervention(())
+PL = PiecewiseLinear
+
+
+def edited(activation: PL, threshold: float, typical: float) -> dict[str, PL]:
+    """φ of each kind of edit, for a feature of some typical activation where it is active."""
+    return {
+        "ablate": activation.scaled(-1.0),
+        "scale 5": activation.scaled(4.0),
+        "cap": activation.then(PL.relu(typical).scaled(-1.0)),
+        "floor": activation.then(PL((typical / 3,), (-1.0, 0.0), (typical / 3, 0.0))),
+        "clamp always": PL.constant(typical / 3) + activation.scaled(-1.0),
+        "clamp where active": PL((threshold,), (0.0, -1.0), (0.0, typical)),
+        "gated steer": PL.step(threshold, typical),
+        "steer": PL.constant(typical / 3),
+        "project out": PL.linear(-1.0),
+    }
+
+
+def sites(sae: LoadedSae, layer: int, h: Tensor, count: int) -> dict[str, Site]:
+    """One site per kind of edit, of the features that contribute most on the stream h."""
+    sink_norm = 5 * median_norm(h)
+    ordinary = h[h.norm(dim=-1) <= sink_norm]
+    with torch.no_grad():
+        mean = torch.stack([sae.module.encode(p).mean(dim=0) for p in ordinary.split(1024)])
+    share = mean.mean(dim=0) * sae.module.W_dec.norm(dim=-1)
+    terms: dict[str, list[Term]] = {}
+    for index in share.topk(count).indices.tolist():
+        feature = extract_feature(sae, index)
+        p = ordinary @ feature.encoder + feature.bias
+        active = p > feature.threshold
+        typical = float(p[active].mean())
+        for name, function in edited(feature.activation, feature.threshold, typical).items():
+            encoder, bias, direction = feature.encoder, feature.bias, feature.decoder
+            if name == "project out":
+                direction = direction / direction.norm()
+                encoder, bias = direction, 0.0
+            term = Term(f"feature {index}", encoder, bias, function, direction)
+            terms.setdefault(name, []).append(term)
+    return {name: Site(layer, tuple(made), sink_norm) for name, made in terms.items()}
+
+
+def rest(model: Model, streams: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The last hidden states behind a change of the stream, [sequences, length, d]."""
+    return torch.cat(
+        [
+            model.model(inputs_embeds=change(batch), use_cache=False).last_hidden_state.cpu()
+            for batch in batches(model, streams, lambda _done, _total: None)
+        ]
+    )
+
+
+def keep_rest(model: Model, layer: int) -> None:
+    """Leave the model the layers after `layer` alone, to be fed with streams."""
+    kept = decoder_layers(model)[layer + 1 :]
+    for index, module in enumerate(kept):
+        module.self_attn.layer_idx = index
+    model.model.layers = kept
+    model.config.num_hidden_layers = len(kept)
+
+
+def measure(
+    site: Site,
+    calibration: dict[torch.dtype, Tensor],
+    held_out: dict[torch.dtype, Tensor],
+    models: dict[torch.dtype, Model],
+    eps: float,
+) -> dict[str, Any]:
+    """Everything that is said of one edit."""
+    exact, coarse = torch.float32, torch.bfloat16
+    norm = median_norm(calibration[exact])
+    layers = {
+        dtype: compile_prenorm(
+            site, SiteActivations(calibration[exact], calibration[dtype], norm, eps), dtype
+        )
+        for dtype in (exact, coarse)
+    }
+    h = held_out[exact]
+    sinks = site.is_sink(h)
+    scored = ~sinks
+    scored[:, 0] = False
+    wanted, made = site.delta(h), layers[exact](h, eps) - h
+    touched = (wanted.norm(dim=-1) > 0) & scored
+    runs = {
+        "hook": rest(models[exact], h, site.edit),
+        "base": rest(models[exact], h, lambda x: x),
+        "splice": rest(models[exact], h, lambda x: layers[exact](x, eps)),
+        "coarse hook": rest(models[coarse], held_out[coarse], site.edit),
+        "coarse splice": rest(models[coarse], held_out[coarse], lambda x: layers[coarse](x, eps)),
+    }
+    heads = {"hook": head_weight(models[exact]), "coarse": head_weight(models[coarse])}
+    found = compare(
+        Readable(runs["hook"], heads["hook"]),
+        {
+            name: Readable(hidden, heads["coarse" if "coarse" in name else "hook"])
+            for name, hidden in runs.items()
+            if name != "hook"
+        },
+    )
+    floor, error = found["coarse hook"].divergence, found["coarse splice"].divergence
+    ratio = ratio_of_means(error, floor, scored, seed=0)
+    clipped = ratio_of_means(error.clamp(max=CLIP), floor.clamp(max=CLIP), scored, seed=0)
+    assert ratio is not None
+    assert clipped is not None
+    coarse_change = (layers[coarse](held_out[coarse], eps) - held_out[coarse]).float()
+    return {
+        "effect": float(found["base"].divergence[scored].mean()),
+        "floor": float(floor[scored].mean()),
+        "residual_error": float((made - wanted)[touched].norm() / wanted[touched].norm()),
+        "effect_over_error": float(
+            found["base"].divergence[scored].mean() / found["splice"].divergence[scored].mean()
+        ),
+        "ratio": ratio.model_dump(),
+        "clipped": clipped.model_dump(),
+        "sink_change": max(
+            float((change[sinks].norm(dim=-1) / h[sinks].norm(dim=-1)).max())
+            for change in (made, coarse_change)
+        ),
+        "tokens": int(scored.sum()),
+    }
+
+
+def table(rows: Iterator[tuple[str, str, dict[str, Any]]]) -> str:
+    """The rows as Markdown, printed as they come."""
+    lines = [
+        "| SAE | edit | effect | float32 residual error | effect ÷ float32 error | bf16 ratio "
+        "[95%] | clipped ratio [95%] | change at sinks |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for sae, name, r in rows:
+        ratio, clipped = (
+            f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
+            for x in (r["ratio"], r["clipped"])
+        )
+        lines.append(
+            f"| {sae} | {name} | {r['effect']:.3g} | {r['residual_error']:.2%} | "
+            f"{r['effect_over_error']:,.0f} | {ratio} | {clipped} | {r['sink_change']:.1e} |"
+        )
+        print(lines[-1], file=sys.stderr, flush=True)
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--sae", type=Path, action="append", required=True)
+    parser.add_argument("--layer", type=int, default=13)
+    parser.add_argument("--features", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=12_000)
+    parser.add_argument("--only", nargs="*", help="Names of edits.")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    tokenizer = load_tokenizer(arguments.model)
+    fitted = load_sequences(Calibration(), tokenizer, seed=0, part="calibration")
+    unseen = load_sequences(Fidelity(tokens=arguments.tokens), tokenizer, seed=0, part="held-out")
+    calibration, held_out, results = {}, {}, []
+    with (
+        loaded(arguments.model, torch.float32) as exact,
+        loaded(arguments.model, torch.bfloat16) as coarse,
+    ):
+        models = {torch.float32: exact, torch.bfloat16: coarse}
+        for dtype, model in models.items():
+            for text, streams in ((fitted, calibration), (unseen, held_out)):
+                found = stream_at(
+                    model, text.ids, [arguments.layer], NOTHING, lambda _done, _total: None
+                )[arguments.layer]
+                streams[dtype] = found
+            held_out[dtype] = held_out[dtype].reshape(*unseen.ids.shape, -1)
+            keep_rest(model, arguments.layer)
+
+        def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
+            for path in arguments.sae:
+                sae = load_sae(SaeSource(path=path.absolute()))
+                kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
+                made = sites(sae, arguments.layer, calibration[torch.float32], arguments.features)
+                for name, site in made.items():
+                    if arguments.only and name not in arguments.only:
+                        continue
+                    eps = exact.config.rms_norm_eps
+                    result = measure(site, calibration, held_out, models, eps)
+                    results.append({"sae": kind, "edit": name, **result})
+                    yield kind, name, result
+
+        text = table(rows())
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+    print(
+        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch "
+        f"{torch.__version__}; {math.prod(unseen.ids.shape)} held-out tokens, "
+        f"{arguments.features} features at once\n\n{text}"
+    )
+
+
+if __name__ == "__main__":
+    main()
