@@ -62,7 +62,7 @@ def sites(sae: LoadedSae, layer: int, h: Tensor, count: int) -> dict[str, Site]:
     sink_norm = 5 * median_norm(h)
     ordinary = h[h.norm(dim=-1) <= sink_norm]
     with torch.no_grad():
-        mean = torch.stack([sae.module.encode(p).mean(dim=0) for p in ordinary.split(1024)])
+        mean = torch.stack([sae.module.encode(p).mean(dim=0) for p in torch.split(ordinary, 1024)])
     share = mean.mean(dim=0) * sae.module.W_dec.norm(dim=-1)
     terms: dict[str, list[Term]] = {}
     for index in share.topk(count).indices.tolist():
@@ -94,7 +94,7 @@ def keep_rest(model: Model, layer: int) -> None:
     """Leave the model the layers after `layer` alone, to be fed with streams."""
     kept = decoder_layers(model)[layer + 1 :]
     for index, module in enumerate(kept):
-        module.self_attn.layer_idx = index
+        module.self_attn.layer_idx = index  # type: ignore[union-attr]
     model.model.layers = kept
     model.config.num_hidden_layers = len(kept)
 
@@ -193,7 +193,9 @@ def main() -> None:
     tokenizer = load_tokenizer(arguments.model)
     fitted = load_sequences(Calibration(), tokenizer, seed=0, part="calibration")
     unseen = load_sequences(Fidelity(tokens=arguments.tokens), tokenizer, seed=0, part="held-out")
-    calibration, held_out, results = {}, {}, []
+    calibration: dict[torch.dtype, Tensor] = {}
+    held_out: dict[torch.dtype, Tensor] = {}
+    results: list[dict[str, Any]] = []
     with (
         loaded(arguments.model, torch.float32) as exact,
         loaded(arguments.model, torch.bfloat16) as coarse,
@@ -221,13 +223,13 @@ def main() -> None:
                     results.append({"sae": kind, "edit": name, **result})
                     yield kind, name, result
 
-        text = table(rows())
+        rendered = table(rows())
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     print(
         f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch "
         f"{torch.__version__}; {math.prod(unseen.ids.shape)} held-out tokens, "
-        f"{arguments.features} features at once\n\n{text}"
+        f"{arguments.features} features at once\n\n{rendered}"
     )
 
 
