@@ -10,12 +10,13 @@ from hubsplice.architectures.base import Architecture
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
-from hubsplice.errors import RecipeError
+from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.features.sae_match import match_warnings, require_width, site_layer
 from hubsplice.recipe import Recipe, Splice
 
-_DTYPES = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +107,23 @@ def make_plan(recipe: Recipe) -> Plan:
 
 
 def _dtype(recipe: Recipe, base: BaseCheckpoint) -> torch.dtype:
-    if recipe.dtype != "auto":
-        return {
-            "bfloat16": torch.bfloat16,
-            "float16": torch.float16,
-            "float32": torch.float32,
-        }[recipe.dtype]
+    name = recipe.dtype if recipe.dtype != "auto" else _stored_dtype(base)
+    if name == "float16":
+        raise UnsupportedError(
+            "dtype: float16 can't be compiled for: an inserted layer's gates may exceed its "
+            "largest number, 65504, and the output would not be a number; say bfloat16 or "
+            "float32, and serve in that"
+        )
+    return _DTYPES[name]
+
+
+def _stored_dtype(base: BaseCheckpoint) -> str:
     sizes: dict[str, int] = {}
     for entry in base.tensors.values():
         sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
     largest = max(sizes, key=lambda name: sizes[name])
-    if largest not in _DTYPES:
+    if largest not in _STORED:
         raise RecipeError(
-            f"dtype: the base's weights are mostly {largest}; say bfloat16, float16 or float32"
+            f"dtype: the base's weights are mostly {largest}; say bfloat16 or float32"
         )
-    return _DTYPES[largest]
+    return _STORED[largest]

@@ -53,9 +53,6 @@ class PreNormConstants:
 
 CONSTANTS = {
     torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=1.5, ramp_sigmas=3.0),
-    torch.float16: PreNormConstants(
-        injection=1.2, channels=4, longest_bias=1.5, ramp_sigmas=3.0, sharpness=64.0
-    ),
     torch.float32: PreNormConstants(
         injection=4.0, channels=1, longest_bias=64.0, ramp_sigmas=0.0, damping=1e-9
     ),
