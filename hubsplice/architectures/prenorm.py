@@ -31,7 +31,7 @@ class PreNormConstants:
         injection: the most that the constant on one channel measures, in units of the median
             residual norm. It steadies r.
         channels: how many channels carry it.
-        longest_bias: the most that the attention bias may measure, in the same unit.
+        longest_bias: the most that the rest of the attention bias may measure, in that unit.
         sharpness: factor on a ramp's gate; SiLU is a ReLU to within 0.28/sharpness of it.
         ramp_sigmas: width of a jump's ramp, in units of the noise that the serving precision
             puts on the pre-activation.
@@ -52,9 +52,9 @@ class PreNormConstants:
 
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=1.5, ramp_sigmas=3.0),
+    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
     torch.float32: PreNormConstants(
-        injection=4.0, channels=1, longest_bias=64.0, ramp_sigmas=0.0, damping=1e-9
+        injection=4.0, channels=1, longest_bias=8.0, ramp_sigmas=0.0, damping=1e-9
     ),
 }
 
@@ -203,9 +203,9 @@ def _attention_bias(
     damping = constants.damping
     while True:
         solved = vectors @ ((vectors.T @ missing) / (values.clamp(min=0) + damping))
-        bias = start + encoders.T @ solved
-        if bias.norm() <= longest:
-            return bias
+        change = encoders.T @ solved
+        if change.norm() <= longest:
+            return start + change
         damping *= 2.0
 
 
