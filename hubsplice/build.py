@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -12,12 +13,13 @@ from hubsplice.card import write_card
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.digest import FileDigest, digest_file
 from hubsplice.checkpoint.layout import Zeros
-from hubsplice.checkpoint.manifest import FromSplice, read_manifest, write_manifest
+from hubsplice.checkpoint.manifest import FromSplice, Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.resolve import resolve_base
+from hubsplice.checkpoint.space import full_disk
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiler import Compiled, compile_plan, load_tokenizer
-from hubsplice.errors import CheckpointError, FidelityError, RecipeError
+from hubsplice.errors import CheckpointError, FidelityError, OutputError, RecipeError
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
 from hubsplice.fidelity.runs import InsertedAt
@@ -52,6 +54,7 @@ def build(
     measure: bool,
     hard_link: bool,
     progress: Progress,
+    allow_failed: bool = False,
 ) -> BuildResult:
     """Build a recipe into a new folder, which appears whole or not at all.
 
@@ -63,6 +66,7 @@ def build(
         measure: whether to measure; a requirement can't be met unmeasured.
         hard_link: link unchanged shards rather than copy them.
         progress: told of every step.
+        allow_failed: keep a result that misses the requirement; its report says so.
 
     Raises:
         FidelityError: the requirement is not met; nothing is left behind.
@@ -94,8 +98,9 @@ def build(
         described = [INTERVENTION, RECIPE, *([REPORT] if report else [])]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
-        write_card(folder, model_id=recipe.publish.repo_id or output.name)
-        _enforce(report)
+        write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
+        if not allow_failed:
+            _enforce(report)
     return BuildResult(output, report, plan.warnings)
 
 
@@ -147,13 +152,28 @@ def measure(
         previous.approximations if previous else (),
     )
     report = measure_fidelity(subject, text, require=require_fidelity, progress=progress)
-    write_report(report, folder)
-    files = manifest.files | {REPORT: digest_file(folder / REPORT)}
-    updated = manifest.model_copy(update={"files": files, "fidelity": summary(report)})
-    write_manifest(updated, folder)
+    _record_again(report, manifest, folder)
     write_card(folder, model_id=recipe.publish.repo_id)
     _enforce(report)
     return report
+
+
+def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
+    """Replace report and manifest by new files, so that none is ever half written."""
+    try:
+        with TemporaryDirectory(prefix=".measured-", dir=folder) as name:
+            new = Path(name)
+            write_report(report, new)
+            files = manifest.files | {REPORT: digest_file(new / REPORT)}
+            write_manifest(
+                manifest.model_copy(update={"files": files, "fidelity": summary(report)}), new
+            )
+            for written in (REPORT, MANIFEST):
+                (new / written).replace(folder / written)
+    except OSError as error:
+        raise full_disk(error, folder) or OutputError(
+            f"{folder}: cannot be written: {error.strerror}"
+        ) from None
 
 
 def _write(

@@ -14,7 +14,7 @@ from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.intervention import Intervention
 from hubsplice.lowering import LoweredSplice, lower_splice
-from hubsplice.model import loaded
+from hubsplice.model import Model, loaded
 from hubsplice.plan import Plan
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences, load_sequences
@@ -86,6 +86,7 @@ def _lower(plan: Plan, ids: Tensor, progress: Progress) -> tuple[list[Tensor], l
     streams: list[Tensor] = []
     lowered: list[LoweredSplice] = []
     with loaded(plan.resolved.folder, torch.float32) as model:
+        _require_sound(model, plan.resolved.folder)
         for planned in plan.splices:
             step = f"calibrating layer {planned.layer} in float32"
             earlier = Intervention(tuple(splice.site for splice in lowered))
@@ -123,6 +124,12 @@ def _serving(
             lambda done, total: progress(f"calibrating in {name}", done, total),
         )
     return [streams[layer] for layer in plan.after_layers]
+
+
+def _require_sound(model: Model, folder: Path) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")
 
 
 def _require_finite(h: Tensor, layer: int) -> None:

@@ -15,6 +15,24 @@ from hubsplice.reproduction import RECIPE
 CARD = "README.md"
 
 
+def card_text(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> str:
+    """The card that `write_card` writes, with the same arguments.
+
+    Raises:
+        CheckpointError: the manifest or the report is missing or malformed.
+        RecipeError: the recipe is malformed.
+    """
+    recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    return render_card(
+        read_manifest(folder / MANIFEST),
+        read_report(folder),
+        title=recipe.title if recipe else None,
+        description=recipe.description if recipe else None,
+        license_id=license_id,
+        model_id=model_id or folder.resolve().name,
+    )
+
+
 def write_card(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> Path:
     """Write `README.md` from the folder's manifest, report and recipe, over an earlier one.
 
@@ -33,16 +51,7 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
         RecipeError: the recipe is malformed.
         OutputError: the card can't be written.
     """
-    manifest = read_manifest(folder / MANIFEST)
-    recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
-    text = render_card(
-        manifest,
-        read_report(folder),
-        title=recipe.title if recipe else None,
-        description=recipe.description if recipe else None,
-        license_id=license_id,
-        model_id=model_id or folder.resolve().name,
-    )
+    text = card_text(folder, model_id=model_id, license_id=license_id)
     path = folder / CARD
     unfinished = folder / f".{CARD}.partial"
     try:

@@ -39,7 +39,7 @@ def staged_directory(destination: Path) -> Generator[Path, None, None]:
     made = _make_parents(target)
     try:
         _remove_leftovers(target)
-        _refuse_occupied(target)
+        refuse_occupied(target)
         with _termination_as_exception(), _locked_staging(target) as staging:
             content = staging / _CONTENT
             with _full_disk_explained(target.parent):
@@ -65,7 +65,8 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
         raise explained from None
 
 
-def _refuse_occupied(target: Path) -> None:
+def refuse_occupied(target: Path) -> None:
+    """Raise `OutputError` unless `target` is missing or an empty folder that can be renamed."""
     if not target.exists():
         return
     if not target.is_dir():
