@@ -104,10 +104,11 @@ def measure(
     calibration: dict[torch.dtype, Tensor],
     held_out: dict[torch.dtype, Tensor],
     models: dict[torch.dtype, Model],
-    eps: float,
+    base: Tensor,
 ) -> dict[str, Any]:
-    """Everything that is said of one edit."""
+    """Everything that is said of one edit; `base` holds the base's own last hidden states."""
     exact, coarse = torch.float32, torch.bfloat16
+    eps = models[exact].config.rms_norm_eps
     norm = median_norm(calibration[exact])
     layers = {
         dtype: compile_prenorm(
@@ -123,7 +124,7 @@ def measure(
     touched = (wanted.norm(dim=-1) > 0) & scored
     runs = {
         "hook": rest(models[exact], h, site.edit),
-        "base": rest(models[exact], h, lambda x: x),
+        "base": base,
         "splice": rest(models[exact], h, lambda x: layers[exact](x, eps)),
         "coarse hook": rest(models[coarse], held_out[coarse], site.edit),
         "coarse splice": rest(models[coarse], held_out[coarse], lambda x: layers[coarse](x, eps)),
@@ -210,6 +211,8 @@ def main() -> None:
             held_out[dtype] = held_out[dtype].reshape(*unseen.ids.shape, -1)
             keep_rest(model, arguments.layer)
 
+        base = rest(exact, held_out[torch.float32], lambda x: x)
+
         def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
             for path in arguments.sae:
                 sae = load_sae(SaeSource(path=path.absolute()))
@@ -218,8 +221,7 @@ def main() -> None:
                 for name, site in made.items():
                     if arguments.only and name not in arguments.only:
                         continue
-                    eps = exact.config.rms_norm_eps
-                    result = measure(site, calibration, held_out, models, eps)
+                    result = measure(site, calibration, held_out, models, base)
                     results.append({"sae": kind, "edit": name, **result})
                     yield kind, name, result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,48 +39,56 @@ def tiny_llama(tmp_path: Path) -> MakeCheckpoint:
     bytes: ids 0 to 2 are <pad>, <s> and </s>, and every text begins with <s>.
     """
 
-    def make(
-        family: str = "llama",
-        *,
-        dtype: str = "float32",
-        seed: int = 0,
-        name: str = "base",
-        max_shard_size: str = "50GB",
-        **fields: Any,
-    ) -> Path:
-        import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+    return partial(_save_tiny_llama, tmp_path)
 
-        sizes = {
-            "vocab_size": 320,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
-            "head_dim": 16,
-            "max_position_embeddings": 512,
-            "bos_token_id": 1,
-            "eos_token_id": 2,
-            "pad_token_id": 0,
-            "tie_word_embeddings": False,
-            "initializer_range": 0.1,
-        }
-        config = AutoConfig.for_model(family, **sizes | fields)
-        folder = tmp_path / name
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
-            # Norm weights and biases start as ones and zeros, which would hide that they are lost.
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    if parameter.dim() == 1:
-                        parameter.add_(0.1 * torch.randn_like(parameter))
-        model.save_pretrained(folder, max_shard_size=max_shard_size)
-        _byte_tokenizer().save_pretrained(folder)
-        return folder
 
-    return make
+@pytest.fixture(scope="session")
+def shared_tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> MakeCheckpoint:
+    """`tiny_llama` for fixtures of a wider scope; the checkpoints lie in one folder."""
+    return partial(_save_tiny_llama, tmp_path_factory.mktemp("bases"))
+
+
+def _save_tiny_llama(
+    parent: Path,
+    family: str = "llama",
+    *,
+    dtype: str = "float32",
+    seed: int = 0,
+    name: str = "base",
+    max_shard_size: str = "50GB",
+    **fields: Any,
+) -> Path:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 512,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "tie_word_embeddings": False,
+        "initializer_range": 0.1,
+    }
+    config = AutoConfig.for_model(family, **sizes | fields)
+    folder = parent / name
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+        # Norm weights and biases start as ones and zeros, which would hide that they are lost.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder, max_shard_size=max_shard_size)
+    _byte_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def _byte_tokenizer() -> Any:
