@@ -54,7 +54,7 @@ class PreNormConstants:
 CONSTANTS = {
     torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
     torch.float32: PreNormConstants(
-        injection=16.0, channels=1, longest_bias=8.0, ramp_sigmas=0.0, damping=1e-9
+        injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
 }
 
@@ -199,11 +199,14 @@ def _attention_bias(
         return start
     encoders = torch.stack([encoder for encoder, _ in targets.values()])
     missing = torch.tensor([t for _, t in targets.values()]).double() - encoders @ start
-    values, vectors = torch.linalg.eigh(encoders @ encoders.T)
+    # The injected channels are left out: thresholds that outnumber the dimensions would otherwise
+    # be met best by taking the injection away, and r could no longer be told.
+    free = encoders.masked_fill(start != 0, 0.0)
+    values, vectors = torch.linalg.eigh(free @ free.T)
     damping = constants.damping
     while True:
         solved = vectors @ ((vectors.T @ missing) / (values.clamp(min=0) + damping))
-        change = encoders.T @ solved
+        change = free.T @ solved
         if change.norm() <= longest:
             return start + change
         damping *= 2.0
