@@ -114,7 +114,8 @@ def measure(
     Args:
         folder: what `build` made, or a download of it.
         base: the base model, where the folder does not name one on the Hub.
-        require_fidelity: the largest ratio that passes, or None.
+        require_fidelity: the largest ratio that passes; None takes what the report in the folder
+            was held to.
         progress: told of every step.
 
     Raises:
@@ -151,7 +152,10 @@ def measure(
         dtype,
         previous.approximations if previous else (),
     )
-    report = measure_fidelity(subject, text, require=require_fidelity, progress=progress)
+    require = require_fidelity
+    if require is None:
+        require = previous.required_ratio if previous else recipe.fidelity.require
+    report = measure_fidelity(subject, text, require=require, progress=progress)
     _record_again(report, manifest, folder)
     write_card(folder, model_id=recipe.publish.repo_id)
     _enforce(report)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,11 +12,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
-from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Intervention
 from hubsplice.lowering import LoweredSplice, lower_splice
 from hubsplice.model import Model, loaded
-from hubsplice.plan import Plan
+from hubsplice.plan import Plan, PlannedSplice
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences, load_sequences
 
@@ -56,12 +57,17 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
         _require_finite(h, planned.layer)
     serving = _serving(plan, text.ids, lowered, reference, progress)
     layers = []
-    for i, (splice, before, after) in enumerate(zip(lowered, reference, serving, strict=True)):
+    for i, (planned, splice, before, after) in enumerate(
+        zip(plan.splices, lowered, reference, serving, strict=True)
+    ):
         progress("compiling", i, len(lowered))
         activations = SiteActivations(
             before, after, median_norm(before), plan.architecture.norm_eps
         )
-        layers.append(plan.architecture.compile(splice.site, activations, plan.dtype))
+        layer = plan.architecture.compile(splice.site, activations, plan.dtype)
+        if layer.neurons > plan.architecture.intermediate_size:
+            raise _too_many(plan, planned, splice, activations, layer.neurons)
+        layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
     return Compiled(tokenizer, text, tuple(lowered), tuple(layers))
 
@@ -124,6 +130,30 @@ def _serving(
             lambda done, total: progress(f"calibrating in {name}", done, total),
         )
     return [streams[layer] for layer in plan.after_layers]
+
+
+def _too_many(
+    plan: Plan,
+    planned: PlannedSplice,
+    lowered: LoweredSplice,
+    activations: SiteActivations,
+    needed: int,
+) -> UnsupportedError:
+    """Say how many edits fit, which depends on each and is found by compiling."""
+    architecture, site, origins = plan.architecture, lowered.site, lowered.origins
+    room = architecture.intermediate_size
+
+    def overflows(terms: int) -> bool:
+        part = replace(site, terms=site.terms[:terms])
+        return architecture.compile(part, activations, plan.dtype).neurons > room
+
+    fitting = bisect_left(range(len(site.terms)), True, key=overflows) - 1
+    complete = set(map(id, origins[:fitting])) - set(map(id, origins[fitting:]))
+    return UnsupportedError(
+        f"{planned.field}.edits: {len(planned.splice.edits)} edits need {needed} neurons, and a "
+        f"layer of this model has {room}: the first {len(complete)} fit; give fewer, or put some "
+        "after another layer"
+    )
 
 
 def _require_sound(model: Model, folder: Path) -> None:
