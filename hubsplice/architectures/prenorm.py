@@ -398,7 +398,7 @@ def _linear(affines: list[_Affine], view: _View) -> _Block:
 
 
 def _jumps(affines: list[_Affine], view: _View) -> _Block:
-    """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is exactly one."""
+    """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
     if not affines:
         return _Block.none(len(view.bias))
     constants, ordinary = view.constants, ~view.is_sink
@@ -420,16 +420,30 @@ def _jumps(affines: list[_Affine], view: _View) -> _Block:
     nearest = near.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices
     biases = biases - error.gather(0, nearest).mean(dim=0)
     biases = _on_grid(biases, constants.saturation, view.dtype)
-    up = torch.zeros_like(weights)
-    ones = torch.ones_like(biases)
-    height = _directions(affines) / (2 * constants.saturation)
+    up_weights, up_biases, factors = _heights(affines, view)
+    height = _directions(affines) / (2 * constants.saturation * factors[:, None])
     return _Block(
         torch.cat([weights, weights]),
         torch.cat([biases + constants.saturation, biases - constants.saturation]),
-        torch.cat([up, up]),
-        torch.cat([ones, ones]),
+        torch.cat([up_weights, up_weights]),
+        torch.cat([up_biases, up_biases]),
         torch.cat([height, -height]),
     )
+
+
+def _heights(affines: list[_Affine], view: _View) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows [n, d] and biases [n] that give s(h), and the factors [n] they were scaled by.
+
+    Without input normalisation s is one, and exactly so.
+    """
+    weights = torch.zeros(len(affines), len(view.bias)).double()
+    biases, factors = torch.ones(len(affines)).double(), torch.ones(len(affines)).double()
+    for kind in {a.normalization for a in affines} - {Normalization.NONE}:
+        chosen = torch.tensor([a.normalization is kind for a in affines])
+        readout = view.read_out(view.scale_of(kind))
+        weights[chosen], biases[chosen], factor = _scaled_rows(readout, int(chosen.sum()), 4.0)
+        factors[chosen] = factor
+    return weights, biases, factors
 
 
 def _on_grid(biases: Tensor, saturation: float, dtype: torch.dtype) -> Tensor:

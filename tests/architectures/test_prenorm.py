@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hubsplice.architectures.prenorm import compile_prenorm
 from hubsplice.architectures.spliced_layer import SplicedLayer
-from hubsplice.intervention import Site
+from hubsplice.intervention import Normalization, Site
 from tests.architectures.streams import (
     EDITS,
     EPS,
@@ -17,6 +17,7 @@ from tests.architectures.streams import (
     HandSite,
     calibration,
     hand_site,
+    normalised,
     served,
     stream,
 )
@@ -103,6 +104,35 @@ def test_in_bfloat16_the_layer_is_about_as_good_as_the_hook(kind: str, active: f
     # What is added to a sink and taken away again costs no more than its rounding.
     change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
     assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("kind", ["relu ablate", "relu clamp", "jump ablate", "gated steer"])
+@pytest.mark.parametrize("normalization", [k for k in Normalization if k is not Normalization.NONE])
+def test_an_sae_that_normalises_its_input(kind: str, normalization: Normalization) -> None:
+    hand = hand_site(EDITS[kind], normalization=normalization)
+    h = stream(2)
+    ordinary, wanted = hand.is_ordinary(h), hand.delta(h)
+    edited = ordinary & (wanted.norm(dim=1) > 0)
+    assert edited.sum() > 300
+    layer = compiled(hand, torch.float32)
+    made = made_by(layer, h)
+    # The MLP's input has lost the token's scale, and with no injected constant only part of it
+    # can be told. Thresholds need none: they are exact where the MLP's norm is the SAE's own, and
+    # nearly so where the SAE leaves out the mean of a token's channels.
+    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
+    scale = normalised(h[edited], normalization)[1]
+    spread = float(scale.std() / scale.mean())
+    assert spread > 0.15
+    assert error <= 0.9 * spread
+    p = hand.projections(h)[ordinary]
+    gates = layer.gates(layer.normalise(h[ordinary], EPS))
+    assert len(layer.jump_gates) == len(hand.edit.thresholds) * p.shape[1]
+    for term, neuron, side in layer.jump_gates:
+        above = (gates[:, neuron] > layer.constants["saturation"]) ^ (side < 0)
+        beyond = p[:, term] / hand.deviations[term] - hand.edit.thresholds[0]
+        far = beyond.abs() > (0.1 if normalization is Normalization.LAYER_NORM else 0.01)
+        assert torch.equal(above[far], beyond[far] > 0)
+    assert (made[~ordinary].norm(dim=1) <= 1e-3 * h[~ordinary].norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
