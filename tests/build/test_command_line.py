@@ -1,0 +1,81 @@
+"""Builds in processes of their own: what they print, and what a kill leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+from tests.build.conftest import STEER, Command, Workshop, start
+
+
+def test_json_on_stdout_and_warnings_on_stderr(
+    workshop: Workshop, spawn: Command, tmp_path: Path
+) -> None:
+    splices = (
+        f"  - {{after_layer: 2, sae: {{path: {workshop.folder}/jumprelu}}, "
+        "edits: [{kind: scale, feature: 3, factor: 2}]}"
+    )
+    (tmp_path / "recipe.yaml").write_text(workshop.recipe(splices), encoding="utf-8")
+    built = spawn("build", "recipe.yaml", "--output", "out", "--json")
+    assert built.code == 0, built.err
+    shown = json.loads(built.out)
+    assert shown["folder"] == "out"
+    assert shown["report"] == json.loads((tmp_path / "out/fidelity.json").read_text())
+    assert "warning: splices[0]: after_layer: 2, while" in built.err
+
+    measured = spawn("measure", "out", "--base", workshop.bases["llama"], "--json")
+    assert measured.code == 0, measured.err
+    # Another process measures the same.
+    assert json.loads(measured.out) == shown["report"]
+
+    published = spawn("publish", "out", "--to", "published", "--json")
+    assert published.code == 0, published.err
+    assert json.loads(published.out) == {"folder": "published"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "published", "recipe.yaml"]
+
+
+def test_a_mistake_is_one_line_and_an_exit_code(
+    workshop: Workshop, spawn: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(workshop.recipe("  - {after_layer: 9}"))
+    outcome = spawn("build", "recipe.yaml", "--output", "out")
+    assert (outcome.code, outcome.out) == (2, "")
+    assert outcome.err.startswith("error: ")
+    assert outcome.err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+def test_a_kill_leaves_no_result_and_a_rerun_cleans_up(
+    workshop: Workshop, spawn: Command, tmp_path: Path
+) -> None:
+    # The held-out text is read after the weights were written. From a pipe, reading waits, and
+    # opening it for writing tells that the build has come there.
+    pipe = tmp_path / "held-out.txt"
+    os.mkfifo(pipe)
+    text = (
+        "calibration: {tokens: 1024, sequence_length: 64}\n"
+        "fidelity: {tokens: 512, sequence_length: 64, dataset: ./held-out.txt}\n"
+    )
+    splices = STEER.replace("v.safetensors", f"{workshop.folder}/v.safetensors")
+    (tmp_path / "recipe.yaml").write_text(workshop.recipe(splices, more=text), encoding="utf-8")
+    process = start("build", "recipe.yaml", "--output", "out", folder=tmp_path)
+    with pipe.open("w", encoding="utf-8"):
+        (staging,) = tmp_path.glob(".out.partial-*")
+        assert list(staging.glob("content/*.safetensors"))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    assert staging.exists()
+
+    pipe.unlink()
+    pipe.write_text(
+        "\n\n".join(f"The sentence of number {i} is here. " * 9 for i in range(99)),
+        encoding="utf-8",
+    )
+    again = spawn("build", "recipe.yaml", "--output", "out")
+    assert again.code == 0, again.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["held-out.txt", "out", "recipe.yaml"]
+    assert (tmp_path / "out/splice.json").exists()

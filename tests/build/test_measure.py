@@ -1,0 +1,79 @@
+"""Measuring a built folder again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hubsplice.build import measure
+from hubsplice.checkpoint.digest import digest_file
+from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.errors import CheckpointError, FidelityError, RecipeError
+from hubsplice.fidelity.report import read_report
+from tests.build.conftest import Command, Workshop, quiet
+
+
+@pytest.fixture
+def folder(bfloat16_build: Path, tmp_path: Path) -> Path:
+    """A copy that may be changed."""
+    return shutil.copytree(bfloat16_build, tmp_path / "built")
+
+
+def test_the_numbers_are_those_of_the_build(
+    workshop: Workshop, bfloat16_build: Path, folder: Path
+) -> None:
+    report = measure(
+        folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet
+    )
+    assert report == read_report(bfloat16_build)
+    assert report.precisions[0].ratio is not None
+    for name in ("fidelity.json", "splice.json"):
+        assert (folder / name).read_bytes() == (bfloat16_build / name).read_bytes()
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        p.name for p in bfloat16_build.iterdir()
+    )
+
+
+def test_a_requirement_is_recorded_and_kept(
+    workshop: Workshop, command: Command, folder: Path
+) -> None:
+    base = workshop.bases["bfloat16"]
+    outcome = command("measure", folder, "--base", base, "--require-fidelity", "0.0001")
+    assert outcome.code == 5
+    assert "NOT met" in outcome.err
+    for _ in range(2):
+        report = read_report(folder)
+        assert report is not None
+        assert (report.passed, report.required_ratio) == (False, 0.0001)
+        made = read_manifest(folder / "splice.json")
+        assert made.fidelity["passed"] is False
+        assert made.files["fidelity.json"] == digest_file(folder / "fidelity.json")
+        assert "NOT met" in (folder / "README.md").read_text(encoding="utf-8")
+        # Without a requirement of its own, a measurement does not forget the last one.
+        with pytest.raises(FidelityError):
+            measure(folder, base=str(base), require_fidelity=None, progress=quiet)
+    outcome = command("measure", folder, "--base", base, "--require-fidelity", "50", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["passed"] is True
+    assert "NOT met" not in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_another_base_is_refused(workshop: Workshop, folder: Path) -> None:
+    before = (folder / "fidelity.json").read_bytes()
+    with pytest.raises(CheckpointError, match="is not the file that the model was made from"):
+        measure(folder, base=str(workshop.bases["llama"]), require_fidelity=None, progress=quiet)
+    assert (folder / "fidelity.json").read_bytes() == before
+
+
+def test_a_local_base_must_be_named(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="'bfloat16'; say where it is with --base"):
+        measure(folder, base=None, require_fidelity=None, progress=quiet)
+
+
+def test_a_folder_that_hubsplice_did_not_build(workshop: Workshop, command: Command) -> None:
+    outcome = command("measure", workshop.bases["llama"])
+    assert outcome.code == 4
+    assert "the manifest is missing" in outcome.err
