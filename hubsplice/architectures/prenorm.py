@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.calibration import SiteActivations
-from hubsplice.intervention import Normalization, Site, Term
+from hubsplice.intervention import Normalization, PiecewiseLinear, Site, Term
 from hubsplice.readout import ReadOut, RidgeFitter
 
 
@@ -158,6 +158,9 @@ def _decompose(site: Site, activations: SiteActivations) -> _Parts:
     scaled: dict[Normalization, Tensor] = {}
     for number, (term, p) in enumerate(zip(site.terms, projections.unbind(dim=1), strict=True)):
         function = term.function
+        if not term.encoder.any():
+            # Nothing is read, and φ has one value.
+            function = PiecewiseLinear.constant(function(term.bias))
         edges = torch.tensor(function.breakpoints, dtype=torch.float64)
         home = int(torch.bincount((p[:, None] > edges).sum(dim=1)).argmax())
         level, slope = function.intercepts[home], function.slopes[home]
