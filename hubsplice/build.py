@@ -18,7 +18,7 @@ from hubsplice.checkpoint.resolve import resolve_base
 from hubsplice.checkpoint.space import full_disk
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
-from hubsplice.compiler import Compiled, compile_plan, load_tokenizer
+from hubsplice.compiler import Compiled, compile_plan, load_tokenizer, require_vocabulary
 from hubsplice.errors import CheckpointError, FidelityError, OutputError, RecipeError
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
@@ -85,6 +85,7 @@ def build(
             text = load_sequences(
                 recipe.fidelity, compiled.tokenizer, seed=recipe.seed, part="held-out"
             )
+            require_vocabulary(text, plan.base)
             subject = Subject(
                 plan.resolved.folder,
                 folder,

@@ -12,8 +12,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.intervention import Intervention
+from hubsplice.intervention import Intervention, Site
 from hubsplice.lowering import LoweredSplice, lower_splice
 from hubsplice.model import Model, loaded
 from hubsplice.plan import Plan, PlannedSplice
@@ -52,9 +53,10 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
     tokenizer = load_tokenizer(plan.resolved.folder)
     recipe = plan.recipe
     text = load_sequences(recipe.calibration, tokenizer, seed=recipe.seed, part="calibration")
+    require_vocabulary(text, plan.base)
     reference, lowered = _lower(plan, text.ids, progress)
-    for planned, h in zip(plan.splices, reference, strict=True):
-        _require_finite(h, planned.layer)
+    for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
+        _require_finite(planned, splice.site, h, plan.dtype)
     serving = _serving(plan, text.ids, lowered, reference, progress)
     layers = []
     for i, (planned, splice, before, after) in enumerate(
@@ -67,6 +69,7 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
         layer = plan.architecture.compile(splice.site, activations, plan.dtype)
         if layer.neurons > plan.architecture.intermediate_size:
             raise _too_many(plan, planned, splice, activations, layer.neurons)
+        _require_finite_layer(planned, layer)
         layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
     return Compiled(tokenizer, text, tuple(lowered), tuple(layers))
@@ -85,6 +88,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {error}") from error
     return tokenizer
+
+
+def require_vocabulary(text: TokenSequences, base: BaseConfig) -> None:
+    """Raise `CheckpointError` where the tokenizer gives tokens that the model does not know."""
+    largest, size = int(text.ids.max()), base.config.get("vocab_size")
+    if isinstance(size, int) and largest >= size:
+        raise CheckpointError(
+            f"{base.folder.name}: the tokenizer gives token {largest}, and config.json says that "
+            f"vocab_size is {size}; is it another model's tokenizer?"
+        )
 
 
 def _lower(plan: Plan, ids: Tensor, progress: Progress) -> tuple[list[Tensor], list[LoweredSplice]]:
@@ -162,9 +175,24 @@ def _require_sound(model: Model, folder: Path) -> None:
             raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")
 
 
-def _require_finite(h: Tensor, layer: int) -> None:
+def _require_finite(planned: PlannedSplice, site: Site, h: Tensor, dtype: torch.dtype) -> None:
     if not torch.isfinite(h).all():
         raise RecipeError(
-            f"the residual stream after layer {layer} is not finite on the calibration text: "
-            "the base's weights or an earlier edit overflow"
+            f"{planned.field}: the residual stream after layer {site.layer} is not finite on the "
+            "calibration text: the base's weights or an earlier edit overflow"
         )
+    # The next RMSNorm takes squares, in float32 whatever the dtype.
+    if not torch.isfinite(site.edit(h).to(dtype).float().square().sum(dim=-1)).all():
+        raise RecipeError(
+            f"{planned.field}.edits: the residual stream that they leave overflows on the "
+            "calibration text: a strength, a factor or a vector is too large"
+        )
+
+
+def _require_finite_layer(planned: PlannedSplice, layer: SplicedLayer) -> None:
+    for name in SplicedLayer.tensor_names():
+        if not torch.isfinite(getattr(layer, name)).all():
+            raise UnsupportedError(
+                f"{planned.field}.edits: {name} of the inserted layer is not finite: a strength, a "
+                "factor or a vector is too large"
+            )

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LOGITS_AT_ONCE = 2**26
+from hubsplice.errors import FidelityError
+
+_LOGITS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,11 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
     """Compare models with a reference over the same tokens.
 
     Logits are computed in each model's own dtype, as it serves them, and turned to
-    probabilities in float32; only a slice of them is in memory at a time.
+    probabilities in float64: sums over a vocabulary in float32 would be off by more than the
+    divergences of two float32 models. Only a slice of them is in memory at a time.
+
+    Raises:
+        FidelityError: logits are NaN or infinite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = reference.hidden.shape[:2]
@@ -55,7 +61,7 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
 
     def log_probabilities(hidden: Tensor, head: Tensor) -> Tensor:
         logits = functional.linear(hidden.to(device), heads[id(head)])
-        return logits.float().log_softmax(dim=-1)
+        return logits.double().log_softmax(dim=-1)
 
     with torch.inference_mode():
         for start in range(0, len(truth), step):
@@ -64,10 +70,17 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
             probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
             for name, other in others.items():
                 found = log_probabilities(states[name][part], other.head)
-                # A divergence of two float32 distributions may come out a little below zero.
-                gap = (probabilities * (wanted - found)).sum(dim=-1).double().clamp(min=0)
+                # Of two distributions that are almost equal it may come out a little below zero.
+                gap = (probabilities * (wanted - found)).sum(dim=-1).clamp(min=0)
                 divergences[name].append(gap.cpu())
                 tops[name].append((found.argmax(dim=-1) == top).cpu())
+    wrong = {n: sum(int((~p.isfinite()).sum()) for p in ps) for n, ps in divergences.items()}
+    if any(wrong.values()):
+        which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)
+        raise FidelityError(
+            f"fidelity can't be measured: logits are not finite ({which} of {len(truth)} tokens); "
+            "the base's weights or an edit overflow"
+        )
     return {
         name: Comparison(
             torch.cat(divergences[name]).reshape(shape), torch.cat(tops[name]).reshape(shape)

@@ -14,7 +14,7 @@ from hubsplice.checkpoint.digest import digest_file
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.checkpoint.space import require_free_space
 from hubsplice.checkpoint.staging import refuse_occupied, staged_directory
-from hubsplice.errors import CheckpointError, FidelityError
+from hubsplice.errors import CheckpointError, FidelityError, OutputError
 from hubsplice.fidelity.report import read_report
 from hubsplice.recipe import load_recipe
 from hubsplice.reproduction import RECIPE
@@ -50,9 +50,11 @@ def plan_publication(folder: Path, to: Path, *, allow_failed: bool = False) -> P
         CheckpointError: hubsplice did not build the folder, or a file was altered, is missing,
             or is none that hubsplice wrote.
         FidelityError: the report says that the required fidelity was missed.
-        OutputError: the target is not empty.
+        OutputError: the target is not empty, or lies within the folder.
     """
     target = Path(os.path.realpath(to))
+    if target.is_relative_to(os.path.realpath(folder)):
+        raise OutputError(f"{target}: expected a folder outside of {folder}")
     refuse_occupied(target)
     manifest = read_manifest(folder / MANIFEST)
     report = read_report(folder)

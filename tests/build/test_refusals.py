@@ -112,6 +112,30 @@ def test_nan_in_the_base(
         assert f"'{name}' holds NaN or infinity" in message
 
 
+@pytest.mark.parametrize("strength", ["1.0e+30", "3.0e+39"])
+def test_an_edit_that_overflows(workshop: Workshop, refuse: Refuse, strength: str) -> None:
+    edits = STEER.replace("v.saf", f"{workshop.folder}/v.saf").replace(
+        "strength: 3", f"strength: {strength}"
+    )
+    message = refuse(workshop.recipe(edits), 2)
+    assert "splices[0].edits" in message
+    assert "too large" in message
+
+
+def test_a_base_that_overflows(workshop: Workshop, refuse: Refuse, base: Path) -> None:
+    tensors = load_file(base / "model.safetensors")
+    tensors["lm_head.weight"] *= 1e38
+    save_file(tensors, base / "model.safetensors", metadata={"format": "pt"})
+    assert "logits are not finite" in refuse(steered(workshop, base), 5)
+
+
+def test_a_tokenizer_of_another_model(
+    workshop: Workshop, refuse: Refuse, shared_tiny_llama: Callable[..., Path]
+) -> None:
+    small = shared_tiny_llama(name="small-vocabulary", vocab_size=100)
+    assert "vocab_size is 100" in refuse(steered(workshop, small), 4)
+
+
 def test_a_truncated_base(workshop: Workshop, refuse: Refuse, base: Path) -> None:
     weights = base / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])

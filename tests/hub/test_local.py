@@ -157,6 +157,13 @@ def test_a_target_in_use_is_refused(built: Path, tmp_path: Path) -> None:
     assert files(target) == {"mine": b"precious"}
 
 
+def test_a_target_within_the_folder_is_refused(built: Path) -> None:
+    before = files(built)
+    with pytest.raises(OutputError, match="expected a folder outside of"):
+        publish_to_folder(built, built / "published")
+    assert files(built) == before
+
+
 def test_a_failed_build_is_published_only_when_told(base: Path, tmp_path: Path) -> None:
     failed = build_empty(base, tmp_path / "failed", failed=True).folder
     with pytest.raises(FidelityError, match=r"NOT met\. --allow-failed"):
