@@ -91,11 +91,12 @@ def _features(
 def _shares(site: Site, made: Tensor) -> Tensor | None:
     """How much of each direction the change `made` [tokens, d] holds, shape [tokens, terms].
 
-    None where the directions are too many or too alike to tell apart.
+    None where the directions are too many or too alike to tell apart, or one is zero.
     """
     directions = torch.stack([term.direction for term in site.terms]).double()
     if len(directions) > directions.shape[1] // 2:
         return None
-    if torch.linalg.cond(directions / directions.norm(dim=1, keepdim=True)) > 1e3:
+    lengths = directions.norm(dim=1, keepdim=True)
+    if not lengths.all() or torch.linalg.cond(directions / lengths) > 1e3:
         return None
     return (made.double() @ torch.linalg.pinv(directions)).float()

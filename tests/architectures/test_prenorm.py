@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hubsplice.architectures.prenorm import compile_prenorm
 from hubsplice.architectures.spliced_layer import SplicedLayer
-from hubsplice.intervention import Normalization, Site
+from hubsplice.intervention import Normalization, Site, Term
 from tests.architectures.streams import (
     EDITS,
     EPS,
@@ -164,3 +164,15 @@ def test_one_feature_and_more_than_there_are_dimensions(kind: str, features: int
         made = made_by(layer, h.to(dtype))
         error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
         assert error <= bar
+
+
+@pytest.mark.parametrize("bias", [-1.0, 0.0, 2.0])
+def test_a_feature_that_reads_nothing_is_a_constant(bias: float) -> None:
+    function = EDITS["jump clamp where active"].function(1.0)
+    site = Site(0, (Term("dead", torch.zeros(D), bias, function, torch.eye(D)[3]),))
+    layer = compile_prenorm(site, calibration(torch.float32), torch.float32)
+    h = stream(2)[SINKS:]
+    made = made_by(layer, h)
+    wanted = torch.zeros(D).double()
+    wanted[3] = 1.0 - bias if bias > 0.3 else 0.0
+    torch.testing.assert_close(made, wanted.expand_as(made), rtol=0, atol=1e-5)
