@@ -60,7 +60,8 @@ def streams(model: Model, edits: dict[int, Callable[[Tensor], Tensor]]) -> list[
     for i, layer in enumerate(inner.layers):
         h = layer(h, attention_mask=mask, position_embeddings=rotary, position_ids=positions)
         found.append(h)
-        h = edits.get(i, lambda h: h)(h)
+        if i in edits:
+            h = edits[i](h)
     return [*found, model.lm_head(inner.norm(h))]
 
 
