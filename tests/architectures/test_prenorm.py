@@ -176,3 +176,13 @@ def test_a_feature_that_reads_nothing_is_a_constant(bias: float) -> None:
     wanted = torch.zeros(D).double()
     wanted[3] = 1.0 - bias if bias > 0.3 else 0.0
     torch.testing.assert_close(made, wanted.expand_as(made), rtol=0, atol=1e-5)
+
+
+def test_a_constant_is_written_more_finely_than_a_bias_can_hold_it() -> None:
+    hand = hand_site(EDITS["steer"])
+    h = stream(2)[SINKS:]
+    # The stored tensors are rounded; evaluated exactly, they still add up to the constant.
+    made = made_by(compiled(hand, torch.bfloat16).to(torch.float32), h)
+    wanted = hand.delta(h)
+    coarse = (wanted.to(torch.bfloat16).double() - wanted).abs().max()
+    assert (made - wanted).abs().max() <= 0.05 * coarse
