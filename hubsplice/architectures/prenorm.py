@@ -39,6 +39,8 @@ class PreNormConstants:
         saturation: half the distance between a jump's two gates; a power of two, so that the
             rounding of the two gates cancels.
         damping: ridge strength of the read-outs.
+        guard_modes: how many directions of what is written at sinks are followed from sink to
+            sink, beside its mean.
     """
 
     injection: float
@@ -49,6 +51,7 @@ class PreNormConstants:
     sharpness: float = 8192.0
     saturation: float = 32.0
     damping: float = 1e-6
+    guard_modes: int = 3
 
 
 CONSTANTS = {
@@ -479,23 +482,34 @@ def _constant_remainder(exact: Tensor, dtype: torch.dtype, saturation: float) ->
 
 
 def _sink_guard(layer: SplicedLayer, view: _View) -> _Block:
-    """Two neurons that fire on sinks alone and take back what the layer writes there."""
+    """Neurons that fire on sinks alone and take back what the layer writes there.
+
+    A pair takes back the mean, and further pairs the directions in which what is written varies
+    most from sink to sink, each by as much as x tells.
+    """
     balance = torch.where(view.is_sink, 1 / view.is_sink.sum(), 1 / (~view.is_sink).sum())
-    fitter = RidgeFitter(view.x, balance.double(), damping=1e-4)
-    readout = fitter.fit(view.is_sink.double())
+    detector = RidgeFitter(view.x, balance.double(), damping=1e-4).fit(view.is_sink.double())
     gain, saturation = 256.0, view.constants.saturation
-    x = view.x[view.is_sink].float()
+    x = view.x[view.is_sink]
     exact = layer.to(torch.float32)
-    hidden = functional.silu(exact.gates(x)) * functional.linear(x, exact.up_weight, exact.up_bias)
-    written = hidden @ exact.down_weight.T + exact.down_bias + exact.attention_bias
-    down = written.double().mean(dim=0)[None] / (2 * saturation)
-    weight = gain * readout.weight.double()[None]
-    bias = torch.tensor([gain * (readout.bias - 0.5)]).double()
+    hidden = functional.silu(exact.gates(x.float())) * functional.linear(
+        x.float(), exact.up_weight, exact.up_bias
+    )
+    written = (hidden @ exact.down_weight.T + exact.down_bias + exact.attention_bias).double()
+    mean = written.mean(dim=0)
+    modes = torch.linalg.svd(written - mean, full_matrices=False).Vh[: view.constants.guard_modes]
+    fitter = RidgeFitter(x, torch.ones(len(x)).double(), damping=1e-2)
+    shares = [fitter.fit((written - mean) @ mode) for mode in modes]
+    up_weight = torch.stack([torch.zeros_like(mean), *(s.weight.double() for s in shares)])
+    up_bias = torch.tensor([1.0, *(share.bias for share in shares)], dtype=torch.float64)
+    down = torch.cat([mean[None], modes]) / (2 * saturation)
+    weight = (gain * detector.weight.double()).expand_as(up_weight)
+    bias = torch.full_like(up_bias, gain * (detector.bias - 0.5))
     bias = _on_grid(bias, saturation, view.dtype)
     return _Block(
         torch.cat([weight, weight]),
         torch.cat([bias + saturation, bias - saturation]),
-        torch.zeros_like(weight).repeat(2, 1),
-        torch.ones(2).double(),
+        torch.cat([up_weight, up_weight]),
+        torch.cat([up_bias, up_bias]),
         torch.cat([-down, down]),
     )
