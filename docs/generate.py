@@ -1,7 +1,7 @@
 """The pages that are made from the code, so that they can't drift from it.
 
-MkDocs runs `on_files` at every build. Run as a script, this writes the JSON schema of recipes,
-which is the one generated file in git, since editors fetch it from there.
+MkDocs runs `on_files` at every build. Run as a script, this writes the JSON schemas, which are the
+generated files in git: editors and other tools fetch them from there.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubsplice.checkpoint.manifest import manifest_schema
+from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe import recipe_schema
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
-SCHEMA = Path(__file__).parent / "recipe.schema.json"
+SCHEMAS = {
+    "recipe.schema.json": recipe_schema,
+    "splice.schema.json": manifest_schema,
+    "fidelity.schema.json": FidelityReport.model_json_schema,
+}
+"""Of a recipe, of the manifest `splice.json`, and of the report `fidelity.json`."""
+
+FOLDER = Path(__file__).parent
 
 _STRICT = (
     "A recipe is YAML, read strictly: an unknown field, a duplicate key, a number in quotes"
@@ -45,9 +54,9 @@ _STREAMS = (
 )
 
 
-def schema_text() -> str:
-    """What `recipe.schema.json` must hold."""
-    return json.dumps(recipe_schema(), indent=2, ensure_ascii=False) + "\n"
+def schema_text(name: str) -> str:
+    """What the file of that name must hold."""
+    return json.dumps(SCHEMAS[name](), indent=2, ensure_ascii=False) + "\n"
 
 
 def recipe_page() -> str:
@@ -202,4 +211,5 @@ def _default(schema: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    SCHEMA.write_text(schema_text(), encoding="utf-8")
+    for schema_name in SCHEMAS:
+        (FOLDER / schema_name).write_text(schema_text(schema_name), encoding="utf-8")
