@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from hubsplice.card import write_card
+from hubsplice.check import check
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.digest import FileDigest, digest_file
 from hubsplice.checkpoint.layout import Zeros
@@ -75,6 +76,8 @@ def build(
     require = recipe.fidelity.require if require_fidelity is None else require_fidelity
     if require is not None and not measure:
         raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    # Configurations are read in a moment, and find most mistakes before any weight is loaded.
+    check(recipe)
     with staged_directory(output) as folder:
         plan = make_plan(recipe)
         compiled = compile_plan(plan, progress)
