@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,11 @@ settings.load_profile("untimed")
 # Tests run on what they make or ship: a lookup on a hub is a defect, and must fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that:
+# the commands under test would never be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeCheckpoint = Callable[..., Path]
 
