@@ -14,6 +14,7 @@ from hubsplice.errors import HubspliceError, OutputError, RecipeError
 from hubsplice.terminal import print_error, print_json, print_table, print_warning, show_progress
 
 if TYPE_CHECKING:
+    from hubsplice.build import BuildResult
     from hubsplice.fidelity.report import FidelityReport
 
 EXIT_CODES = {
@@ -150,23 +151,13 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Compile a recipe into a checkpoint."""
-    from hubsplice.recipe import load_recipe
-
-    parsed = load_recipe(recipe)
-    # A mistake in the recipe is shown before the compiler's imports, which take seconds.
-    from hubsplice.build import build as build_recipe
-
-    with show_progress() as progress:
-        result = build_recipe(
-            parsed,
-            output=output,
-            require_fidelity=require_fidelity,
-            measure=measure,
-            hard_link=hard_link,
-            progress=progress,
-        )
-    for warning in result.warnings:
-        print_warning(warning)
+    result = _build(
+        recipe,
+        output,
+        require_fidelity=require_fidelity,
+        measure=measure,
+        hard_link=hard_link,
+    )
     report = result.report
     if as_json:
         shown = report.model_dump(mode="json") if report else None
@@ -269,7 +260,7 @@ def publish(
         _plan_publication(source, to, allow_failed, as_json)
         return
     if source.is_file():
-        published = _build_for_publication(source, to, allow_failed)
+        published = _build(source, to, allow_failed=allow_failed).folder
     else:
         from hubsplice.hub import publish_to_folder
 
@@ -301,25 +292,34 @@ def _plan_publication(folder: Path, to: Path, allow_failed: bool, as_json: bool)
     )
 
 
-def _build_for_publication(recipe: Path, to: Path, allow_failed: bool) -> Path:
+def _build(
+    recipe: Path,
+    output: Path,
+    *,
+    require_fidelity: float | None = None,
+    measure: bool = True,
+    hard_link: bool = False,
+    allow_failed: bool = False,
+) -> BuildResult:
     from hubsplice.recipe import load_recipe
 
     parsed = load_recipe(recipe)
+    # A mistake in the recipe is shown before the compiler's imports, which take seconds.
     from hubsplice.build import build as build_recipe
 
     with show_progress() as progress:
         result = build_recipe(
             parsed,
-            output=to,
-            require_fidelity=None,
-            measure=True,
-            hard_link=False,
+            output=output,
+            require_fidelity=require_fidelity,
+            measure=measure,
+            hard_link=hard_link,
             progress=progress,
             allow_failed=allow_failed,
         )
     for warning in result.warnings:
         print_warning(warning)
-    return result.folder
+    return result
 
 
 def main() -> None:
