@@ -1,0 +1,33 @@
+"""The command line: parse, call, print; one module per command."""
+
+from __future__ import annotations
+
+import sys
+
+from hubsplice.cli import build, card, check, edits, init, measure, publish
+from hubsplice.cli.app import EXIT_CODES, app
+from hubsplice.errors import HubspliceError
+from hubsplice.terminal import print_error
+
+__all__ = ["EXIT_CODES", "app", "main"]
+
+# In the order of a user's way through them, which the help keeps.
+for _command in (
+    init.init,
+    check.check,
+    build.build,
+    measure.measure,
+    card.card,
+    edits.edits,
+    publish.publish,
+):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command line; a user's mistake gets one message and an exit code."""
+    try:
+        app()
+    except HubspliceError as error:
+        print_error(str(error))
+        sys.exit(error.exit_code)

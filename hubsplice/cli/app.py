@@ -1,0 +1,73 @@
+"""The command line's root, and what its commands share. Slow imports wait for their command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hubsplice import __version__
+
+EXIT_CODES = {
+    0: "done",
+    1: "hubsplice could not do it, for a reason that has no code of its own",
+    2: "the recipe or the command line is wrong",
+    3: "hubsplice can't do this faithfully, and refuses",
+    4: "a checkpoint is missing, damaged, or holds what can't be trusted",
+    5: "the measured fidelity misses what was required",
+    6: "the result could not be written",
+    130: "interrupted",
+}
+
+# The \b keeps click from re-filling the lines of a paragraph.
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"{c:>5}  {text}" for c, text in EXIT_CODES.items())
+
+app = typer.Typer(
+    name="hubsplice",
+    help="Compile feature edits of language models into stock Hugging Face checkpoints.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)
+]
+SplicedFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FOLDER", help="A folder that `hubsplice build` wrote.", show_default=False
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+RequireFidelity = Annotated[
+    float | None,
+    typer.Option(
+        "--require-fidelity",
+        metavar="RATIO",
+        min=0.0,
+        help="Fail when the ratio of splice error to noise floor is above this.",
+        show_default=False,
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"hubsplice {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def hubsplice(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Compile feature edits of language models into stock Hugging Face checkpoints."""

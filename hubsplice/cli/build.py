@@ -1,0 +1,59 @@
+"""`hubsplice build`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
+from hubsplice.cli.reporting import print_report
+from hubsplice.terminal import print_json, print_warning, show_progress
+
+
+def build(
+    recipe: RecipePath,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The new checkpoint's folder.")
+    ],
+    require_fidelity: RequireFidelity = None,
+    measure: Annotated[
+        bool, typer.Option("--measure/--no-measure", help="Measure the fidelity of the result.")
+    ] = True,
+    hard_link: Annotated[
+        bool,
+        typer.Option(
+            "--hard-link",
+            help="Hard-link unchanged weight files: no copy, but a later write into one changes "
+            "both.",
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compile a recipe into a checkpoint."""
+    from hubsplice.recipe import load_recipe
+
+    parsed = load_recipe(recipe)
+    # A mistake in the recipe is shown before the compiler's imports, which take seconds.
+    from hubsplice.build import build as build_recipe
+
+    with show_progress() as progress:
+        result = build_recipe(
+            parsed,
+            output=output,
+            require_fidelity=require_fidelity,
+            measure=measure,
+            hard_link=hard_link,
+            progress=progress,
+        )
+    for warning in result.warnings:
+        print_warning(warning)
+    report = result.report
+    if as_json:
+        shown = report.model_dump(mode="json") if report else None
+        print_json({"folder": str(result.folder), "report": shown})
+        return
+    if report:
+        print_report(report)
+    typer.echo(str(result.folder))

@@ -1,0 +1,38 @@
+"""`hubsplice measure`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hubsplice.cli.app import AsJson, RequireFidelity, SplicedFolder
+from hubsplice.cli.reporting import print_report
+from hubsplice.terminal import print_json, show_progress
+
+
+def measure(
+    folder: SplicedFolder,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            "--base",
+            metavar="MODEL",
+            help="The base model, where the checkpoint was made from a local folder.",
+            show_default=False,
+        ),
+    ] = None,
+    require_fidelity: RequireFidelity = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a built checkpoint against its hook again; rewrite its report and card."""
+    from hubsplice.build import measure as measure_folder
+
+    with show_progress() as progress:
+        report = measure_folder(
+            folder, base=base, require_fidelity=require_fidelity, progress=progress
+        )
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        print_report(report)
