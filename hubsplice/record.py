@@ -23,6 +23,7 @@ from hubsplice.checkpoint.manifest import (
     TermRecord,
     read_previous_splice,
 )
+from hubsplice.checkpoint.terms import read_terms
 from hubsplice.checkpoint.writer import WrittenCheckpoint
 from hubsplice.compiler import Compiled
 from hubsplice.edits.base import Edit
@@ -98,6 +99,7 @@ def _base(plan: Plan, written: WrittenCheckpoint) -> BaseRecord:
         repo_id=resolved.repo_id,
         commit=resolved.commit,
         files=dict(written.base_files),
+        terms=read_terms(resolved),
         previous=None if previous is None else read_previous_splice(previous),
     )
 

@@ -15,6 +15,7 @@ from hubsplice.card.escape import Markdown, clean, code
 from hubsplice.card.metadata import license_files
 from hubsplice.checkpoint.manifest import (
     BaseRecord,
+    BaseTerms,
     CalibrationRecord,
     ConfigChange,
     FromSplice,
@@ -94,7 +95,9 @@ class CardContext:
     seeds: str
     versions: str
     files: Table
-    license_id: str | None
+    base_license: str | None
+    other_license: str | None
+    gated: bool
     license_files: tuple[str, ...]
     hubsplice: str
     reproducible: bool
@@ -142,7 +145,9 @@ def card_context(
         seeds=_pairs(manifest.seeds),
         versions=_pairs({"hubsplice": manifest.hubsplice} | manifest.versions),
         files=_files(manifest),
-        license_id=license_id,
+        base_license=_license(manifest.base.terms),
+        other_license=license_id,
+        gated=bool(manifest.base.terms.gated),
         license_files=license_files(manifest),
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
@@ -179,6 +184,12 @@ def _model(base: BaseRecord) -> Markdown:
     if base.repo_id is None or not _REPO_ID.fullmatch(base.repo_id):
         return code(base.name)
     return Markdown(f"[{base.repo_id}](https://huggingface.co/{base.repo_id})")
+
+
+def _license(terms: BaseTerms) -> str | None:
+    if terms.license == "other" and terms.license_name is not None:
+        return terms.license_name
+    return terms.license
 
 
 def _commit(base: BaseRecord) -> Markdown | None:

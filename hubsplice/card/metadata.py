@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import ModelCardData
 
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import BaseTerms, Manifest
 
 _TAGS = ("hubsplice", "sparse-autoencoder", "steering", "interpretability")
 _LICENSE_STEMS = ("license", "licence", "copying")
@@ -15,22 +15,33 @@ def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
 
     Args:
         manifest: of the built checkpoint. A local base is not named.
-        license_id: the base's licence as the Hub writes it, such as `apache-2.0`; None where it
-            is not known, and then the card names none.
+        license_id: the licence that the result is given under, as the Hub writes it, such as
+            `apache-2.0`; None takes the base's, and where that is not known the card names none.
     """
+    terms = manifest.base.terms if license_id is None else BaseTerms(license=license_id)
     files = license_files(manifest)
     # The Hub wants to know where to read a licence that has no identifier of its own.
-    own_text = license_id == "other" and files
+    other = terms.license == "other"
     return ModelCardData(
         base_model=manifest.base.repo_id,
         base_model_relation="finetune" if manifest.base.repo_id is not None else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        license=license_id,
-        license_name="base-model-license" if own_text else None,
-        license_link=files[0] if own_text else None,
+        license=terms.license,
+        license_name=(terms.license_name or "base-model-license") if other else None,
+        license_link=_link(manifest, terms, files) if other else None,
         tags=list(_TAGS),
     )
+
+
+def _link(manifest: Manifest, terms: BaseTerms, files: tuple[str, ...]) -> str | None:
+    """Where to read a licence of its own: in the folder, or where the base's card says."""
+    if files:
+        return files[0]
+    link = terms.license_link
+    if link is None or "://" in link or manifest.base.repo_id is None:
+        return link
+    return f"https://huggingface.co/{manifest.base.repo_id}/blob/main/{link}"
 
 
 def license_files(manifest: Manifest) -> tuple[str, ...]:

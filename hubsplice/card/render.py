@@ -35,7 +35,7 @@ def render_card(
         report: its fidelity; None where it was not measured, which the card then says.
         title: the heading; the base's name where it is None or blank.
         description: a paragraph; none where it is None or blank.
-        license_id: the base's licence as the Hub writes it, such as `apache-2.0`.
+        license_id: another licence than the base's, as the Hub writes it (`apache-2.0`).
         model_id: the Hub id or folder that the examples load.
     """
     context = card_context(

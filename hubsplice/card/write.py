@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubsplice.card.render import render_card
-from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import OutputError
 from hubsplice.fidelity.report import read_report
 from hubsplice.recipe import load_recipe
 from hubsplice.reproduction import RECIPE
-
-CARD = "README.md"
 
 
 def card_text(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> str:
@@ -41,7 +39,7 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
     Args:
         folder: holds `splice.json`, and perhaps `fidelity.json` and `reproduce/recipe.yaml`.
         model_id: what the examples load; the folder's name where it is None.
-        license_id: the base's licence as the Hub writes it, such as `apache-2.0`.
+        license_id: another licence than the base's, as the Hub writes it (`apache-2.0`).
 
     Returns:
         The path of the card.

@@ -9,6 +9,7 @@ CONFIG = "config.json"
 SINGLE_WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 MANIFEST = "splice.json"
+CARD = "README.md"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 COMPANION_PATTERNS: tuple[str, ...] = (

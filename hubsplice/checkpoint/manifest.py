@@ -70,6 +70,17 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+class BaseTerms(Record):
+    """The terms that the base is given under; null is what could not be found out."""
+
+    license: str | None = Field(None, description="As its card has it, such as apache-2.0.")
+    license_name: str | None = Field(None, description="Of a licence without an identifier.")
+    license_link: str | None = None
+    gated: bool | None = Field(
+        None, description="Whether the Hub asks for an agreement before a download."
+    )
+
+
 class BaseRecord(Record):
     """The base model."""
 
@@ -79,6 +90,7 @@ class BaseRecord(Record):
     repo_id: str | None = Field(None, description="The Hub repository; null for a local folder.")
     commit: str | None = Field(None, description="The full commit hash there.")
     files: dict[FileName, FileDigest] = Field(description="Every file of the base that was read.")
+    terms: BaseTerms = Field(default_factory=BaseTerms)
     previous: PreviousSplice | None = Field(
         None, description="The splice that the base itself came from; null for other bases."
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import (
+    CARD,
     COMPANION_PATTERNS,
     CONFIG,
     MANIFEST,
@@ -36,8 +37,8 @@ class ResolvedBase:
 def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> ResolvedBase:
     """Find a base model, downloading what is not there yet.
 
-    From the Hub come the configuration, tokenizer, chat template, licence files and the index of
-    the weights, never code or pickles.
+    From the Hub come the configuration, tokenizer, chat template, card, licence files and the
+    index of the weights, never code or pickles.
 
     Args:
         base_model: a local folder, or a Hub model id; an existing folder wins.
@@ -62,7 +63,7 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
 
 
 def _from_hub(repo_id: str, revision: str | None, *, weights: bool) -> ResolvedBase:
-    description = [CONFIG, WEIGHTS_INDEX, MANIFEST, *COMPANION_PATTERNS]
+    description = [CONFIG, WEIGHTS_INDEX, MANIFEST, CARD, *COMPANION_PATTERNS]
     never = [pattern for pattern in NEVER_CARRIED if pattern != "*.safetensors.index.json"]
     folder = _snapshot(repo_id, revision, allow=description, ignore=never)
     # The cache names a snapshot's folder after its commit.

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.card.write import CARD, card_text, write_card
-from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.card.write import card_text, write_card
+from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.copying import clone_file, copy_range
 from hubsplice.checkpoint.digest import digest_file
 from hubsplice.checkpoint.manifest import read_manifest

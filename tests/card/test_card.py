@@ -20,6 +20,7 @@ from hubsplice.errors import CheckpointError, OutputError, RecipeError
 from tests.card.examples import COMMIT, SHA, manifest, metadata, report, site, term
 from tests.conftest import MakeCheckpoint
 
+BASE = manifest().base.model_dump(mode="json")
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 
 
@@ -65,13 +66,39 @@ def test_metadata_of_a_local_base_of_unknown_licence() -> None:
     data = metadata(text)
     assert not {"base_model", "base_model_relation", "license"} & set(data)
     assert "- Base: `my-folder`, a local folder." in text
-    assert "- Licence: the base's" in text
+    assert "- Licence of the base: not found" in text
 
 
 def test_a_licence_of_its_own_is_linked() -> None:
     data = metadata(rendered(license_id="other"))
     assert data["license_link"] == "LICENSE"
     assert data["license_name"]
+
+
+def test_the_licence_is_the_bases() -> None:
+    terms = {
+        "license": "other",
+        "license_name": "bridge-license",
+        "license_link": "LICENSE.md",
+        "gated": True,
+    }
+    text = rendered(manifest=manifest(base=BASE | {"terms": terms}, files={}))
+    data = metadata(text)
+    assert data["license"] == "other"
+    assert data["license_name"] == "bridge-license"
+    assert data["license_link"] == "https://huggingface.co/owner/Some-Model_1B/blob/main/LICENSE.md"
+    assert "- Licence of the base: `bridge-license`." in text
+    assert "The base is gated" in text
+
+
+def test_another_licence_is_shown_beside_the_bases() -> None:
+    text = rendered(
+        manifest=manifest(base=BASE | {"terms": {"license": "mit"}}), license_id="gpl-3"
+    )
+    assert metadata(text)["license"] == "gpl-3"
+    assert "- Licence of the base: `mit`." in text
+    assert "as whoever published it declares: `gpl-3`." in text
+    assert "gated" not in text
 
 
 def test_the_verdict_comes_first() -> None:

@@ -177,6 +177,7 @@ def test_from_the_hub(hub: HubDouble, tmp_path: Path) -> None:
     assert described[:2] == ["owner/model", COMMIT]
     light = {
         "LICENSE.txt",
+        "README.md",
         "USE_POLICY.md",
         "additional_chat_templates/tools.jinja",
         "chat_template.jinja",

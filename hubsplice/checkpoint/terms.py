@@ -1,0 +1,65 @@
+"""Under which terms a base model is given: what its own card and the Hub say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hubsplice.checkpoint.companions import CARD
+from hubsplice.checkpoint.manifest import BaseTerms
+from hubsplice.checkpoint.resolve import ResolvedBase
+
+
+def read_terms(base: ResolvedBase) -> BaseTerms:
+    """The licence in the base's card, and whether the Hub gates it.
+
+    What is not said, or can't be read, is None: a damaged card is no reason not to build.
+    """
+    metadata = _metadata(base.folder / CARD)
+    name, license_id = _text(metadata.get("license_name")), metadata.get("license")
+    if isinstance(license_id, list):
+        # The Hub indexes one identifier; several are a licence of their own.
+        several = [text for text in map(_text, license_id) if text is not None]
+        license_id = several[0] if len(several) == 1 else "other" if several else None
+        name = name or (", ".join(several) if len(several) > 1 else None)
+    return BaseTerms(
+        license=_text(license_id),
+        license_name=name,
+        license_link=_text(metadata.get("license_link")),
+        gated=_gated(base),
+    )
+
+
+def _metadata(card: Path) -> dict[str, Any]:
+    from huggingface_hub import metadata_load
+
+    if not card.is_file():
+        return {}
+    try:
+        metadata = metadata_load(card)
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _text(value: object) -> str | None:
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def _gated(base: ResolvedBase) -> bool | None:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if base.repo_id is None:
+        return None
+    try:
+        return bool(HfApi().model_info(base.repo_id, revision=base.commit).gated)
+    except (OSError, OfflineModeIsEnabled):
+        return None
+    except Exception as error:
+        # The Hub's client changes its HTTP library between versions; all of them are named so.
+        if type(error).__module__.startswith("httpx"):
+            return None
+        raise
