@@ -6,14 +6,16 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.spliced_layer import SplicedLayer
+from hubsplice.architectures.compiled_layer import CompiledLayer
+from hubsplice.architectures.layer_fields import LayerCount, LayerField
+from hubsplice.architectures.projection import Projection
 from hubsplice.calibration import SiteActivations
-from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.layout import DTYPE_NAMES, Zeros
 from hubsplice.checkpoint.manifest import ConfigChange, FromBase, FromSplice
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
@@ -22,15 +24,22 @@ from hubsplice.intervention import Site
 CONFIG_FIELD = "base_model: config.json"
 """What messages call the base's configuration."""
 
-_LAYER = re.compile(r"(?P<prefix>model\.layers\.)(?P<index>\d+)(?=\.)")
+# What says how the model was stored elsewhere, or asks for code.
+_NEVER_WRITTEN = frozenset({"_name_or_path", "auto_map"})
+_DTYPE_KEYS = ("dtype", "torch_dtype")
+
+L = TypeVar("L", bound=CompiledLayer)
 
 
 @dataclass(frozen=True, eq=False)
-class Architecture(ABC):
+class Architecture(ABC, Generic[L]):
     """A base's family: its configuration and tensor names, before and after a splice.
 
     Everywhere, `after_layers` holds the base layers whose outputs are edited, one for each
     inserted layer; a layer that is named twice gets two layers after it, in that order.
+
+    A family says what it is in class variables and properties, and how its layers compute in
+    `compile` and `layer_tensors`; the rest is the same for all.
 
     Attributes:
         config: the base's config.json.
@@ -39,12 +48,58 @@ class Architecture(ABC):
     class_name_before: ClassVar[str]
     class_name_after: ClassVar[str]
 
+    layer_prefixes: ClassVar[tuple[str, ...]] = ("model.layers.",)
+    """What may stand before a layer's index in tensor names; new tensors get the first."""
+
+    gate_module: ClassVar[str] = "mlp.gate_proj"
+    """The module in a layer of the result whose output begins with the gate pre-activations."""
+
+    decoder_key: ClassVar[str | None] = None
+    """Where config.json keeps the text decoder's fields; None where they are at the top."""
+
+    layer_fields: ClassVar[Mapping[str, LayerField]] = {}
+    """Every field of the decoder's configuration that goes by layers, beside the number of
+    layers: what it means, and so how it follows a splice."""
+
+    absent_means: ClassVar[Mapping[str, Any]] = {}
+    """What the family's class takes for keys that config.json leaves out, where the result's class
+    takes something else; written out in the result."""
+
+    dropped: ClassVar[frozenset[str]] = frozenset()
+    """Keys of the base's decoder configuration that servers would act on, or that mean nothing,
+    in the result's class."""
+
+    rewritten: ClassVar[Mapping[str, Any]] = {}
+    """Keys of the decoder's configuration that the result has with another value."""
+
     config: Mapping[str, Any]
+
+    @property
+    def decoder_config(self) -> Mapping[str, Any]:
+        """The part of config.json that describes the text decoder.
+
+        Raises:
+            CheckpointError: it is missing.
+        """
+        if self.decoder_key is None:
+            return self.config
+        part = self.config.get(self.decoder_key)
+        if not isinstance(part, Mapping):
+            raise CheckpointError(
+                f"{CONFIG_FIELD}: {self.decoder_key}: found {part!r}, expected the fields of the "
+                "text decoder"
+            )
+        return part
+
+    @property
+    def layer_count_field(self) -> str:
+        """What the family calls the number of layers."""
+        return "num_hidden_layers"
 
     @property
     def num_layers(self) -> int:
         """The base's number of decoder layers."""
-        return self.size("num_hidden_layers")
+        return self.size(self.layer_count_field)
 
     @property
     def hidden_size(self) -> int:
@@ -62,9 +117,24 @@ class Architecture(ABC):
         """The epsilon of the norm that an inserted MLP reads through."""
 
     @property
-    @abstractmethod
     def tied(self) -> bool:
         """Whether the output embeddings are the input embeddings, and not stored."""
+        return bool(self.config.get("tie_word_embeddings", False))
+
+    @property
+    @abstractmethod
+    def projections(self) -> Mapping[str, Projection]:
+        """The linear maps of a layer of the result, by name in the layer."""
+
+    @property
+    @abstractmethod
+    def biased_before(self) -> frozenset[str]:
+        """The projections that have a bias in the base's class with this config.json."""
+
+    @property
+    def biased_after(self) -> frozenset[str]:
+        """The projections that have a bias in the result; no fewer than in the base."""
+        return self.biased_before
 
     def validate(self) -> None:
         """Refuse a base that could not be spliced faithfully.
@@ -77,9 +147,24 @@ class Architecture(ABC):
         if problems:
             raise UnsupportedError("\n".join(problems))
 
-    @abstractmethod
     def problems(self) -> Iterator[str]:
         """The reasons why the base cannot be spliced, each beginning with the field."""
+        classes = self.config.get("architectures")
+        if classes != [self.class_name_before]:
+            yield (
+                f"architectures: found {classes!r}, expected {[self.class_name_before]!r}: only "
+                "causal language models can be spliced"
+            )
+        for key in ("quantization_config", "compression_config"):
+            if self.config.get(key):
+                yield (
+                    f"{key}: the base is quantised, and an inserted layer would be rounded with "
+                    "it; splice the unquantised model and quantise the result"
+                )
+        if self.decoder_config.get("per_layer_config"):
+            yield "per_layer_config: layers that differ from each other are not supported"
+        for name, field in self.layer_fields.items():
+            yield from field.problems(name, self.decoder_config, self.num_layers)
 
     def layer_map(self, after_layers: Sequence[int]) -> tuple[FromBase | FromSplice, ...]:
         """Where each layer of the result comes from, in order.
@@ -112,16 +197,33 @@ class Architecture(ABC):
 
     def rename(self, name: str, after_layers: Sequence[int]) -> str:
         """The name in the result of the base's tensor `name`: only a layer's index moves."""
-        match = _LAYER.match(name)
+        prefixes = "|".join(map(re.escape, self.layer_prefixes))
+        match = re.match(rf"(?P<prefix>{prefixes})(?P<index>\d+)(?=\.)", name)
         if match is None:
             return name
         index = int(match["index"])
         moved = index + sum(after < index for after in after_layers)
         return f"{match['prefix']}{moved}{name[match.end() :]}"
 
-    @abstractmethod
     def spliced_config(self, after_layers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
         """The result's config.json, for weights that are served in `dtype`."""
+        layers = self.layer_map(after_layers)
+        before = self.decoder_config
+        decoder = {k: v for k, v in before.items() if k not in _NEVER_WRITTEN | self.dropped}
+        decoder |= {key: value for key, value in self.absent_means.items() if key not in decoder}
+        for name, field in {self.layer_count_field: LayerCount(), **self.layer_fields}.items():
+            if name not in self.dropped:
+                decoder |= field.remapped(name, before, layers)
+        decoder |= self.rewritten
+        config = {key: value for key, value in self.config.items() if key not in _NEVER_WRITTEN}
+        config = decoder if self.decoder_key is None else config | {self.decoder_key: decoder}
+        config["architectures"] = [self.class_name_after]
+        served = str(dtype).removeprefix("torch.")
+        for part in (decoder, config):
+            part |= {key: served for key in _DTYPE_KEYS if key in part}
+        if not any(key in config for key in _DTYPE_KEYS):
+            config["dtype"] = served
+        return config
 
     def config_changes(self, new: Mapping[str, Any]) -> dict[str, ConfigChange]:
         """What differs between the base's config.json and `new`, by key."""
@@ -136,7 +238,6 @@ class Architecture(ABC):
                 changes[key] = ConfigChange(**sides)
         return changes
 
-    @abstractmethod
     def bias_tensors(
         self, base_tensors: Mapping[str, TensorEntry], after_layers: Sequence[int]
     ) -> dict[str, Zeros]:
@@ -153,10 +254,29 @@ class Architecture(ABC):
             CheckpointError: a weight is missing or of another shape than config.json says, or
                 the file has a bias that the base's class does not read and the result's would.
         """
+        biases = {}
+        for layer in range(self.num_layers):
+            for projection, sizes in self.projections.items():
+                name = self._stored_name(base_tensors, f"{layer}.{projection}")
+                dtype = _dtype_of(base_tensors, f"{name}.weight", sizes.shape)
+                bias = f"{name}.bias"
+                if bias in base_tensors:
+                    if projection in self.biased_after - self.biased_before:
+                        raise CheckpointError(
+                            f"tensor {bias!r}: {self.class_name_before} does not read it with "
+                            "this config.json, and the result would; remove it from the base"
+                        )
+                elif projection in self.biased_after:
+                    biases[self.rename(bias, after_layers)] = Zeros((sizes.outputs,), dtype)
+        return biases
 
-    @abstractmethod
+    def _stored_name(self, tensors: Mapping[str, TensorEntry], name: str) -> str:
+        """The name of a layer's part with the prefix that the base's file uses."""
+        named = (f"{prefix}{name}" for prefix in self.layer_prefixes)
+        return next((n for n in named if f"{n}.weight" in tensors), self.layer_prefixes[0] + name)
+
     def inserted_tensors(
-        self, index: int, layer: SplicedLayer, dtype: torch.dtype
+        self, index: int, layer: L, dtype: torch.dtype
     ) -> dict[str, Tensor | Zeros]:
         """All tensors of an inserted layer, by name.
 
@@ -168,9 +288,34 @@ class Architecture(ABC):
         Raises:
             UnsupportedError: the layer has more neurons than fit.
         """
+        room = self.intermediate_size
+        if layer.neurons > room:
+            raise UnsupportedError(
+                f"the edits of one inserted layer need {layer.neurons} neurons, and a layer of "
+                f"this model has {room}: {layer.neurons - room} too many; give fewer edits"
+            )
+        tensors: dict[str, Tensor | Zeros] = {}
+        for projection, sizes in self.projections.items():
+            tensors[f"{projection}.weight"] = Zeros(sizes.shape, dtype)
+            if projection in self.biased_after:
+                tensors[f"{projection}.bias"] = Zeros((sizes.outputs,), dtype)
+        for name, value in self.layer_tensors(layer).items():
+            tensors[name] = value.to(dtype) if value.any() else Zeros(tuple(value.shape), dtype)
+        return {f"{self.layer_prefixes[0]}{index}.{name}": t for name, t in tensors.items()}
 
     @abstractmethod
-    def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> SplicedLayer:
+    def layer_tensors(self, layer: L) -> dict[str, Tensor]:
+        """The tensors of an inserted layer, by name in the layer, at their full shapes.
+
+        The norms, and those of `projections` that are not zero throughout.
+        """
+
+    @abstractmethod
+    def empty_layer(self, dtype: torch.dtype) -> L:
+        """A layer that changes nothing, bit for bit."""
+
+    @abstractmethod
+    def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> L:
         """Compile a site's terms with the construction that suits the family."""
 
     def size(self, name: str) -> int:
@@ -179,9 +324,27 @@ class Architecture(ABC):
         Raises:
             CheckpointError: it is missing or no positive whole number.
         """
-        value = self.config.get(name)
+        value = self.decoder_config.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise CheckpointError(
                 f"{CONFIG_FIELD}: {name}: found {value!r}, expected a positive whole number"
             )
         return value
+
+
+def _dtype_of(tensors: Mapping[str, TensorEntry], name: str, shape: tuple[int, ...]) -> torch.dtype:
+    if name not in tensors:
+        raise CheckpointError(f"tensor {name!r} is missing from the base's weights")
+    entry = tensors[name]
+    if tuple(entry.shape) != shape:
+        raise CheckpointError(
+            f"tensor {name!r}: found shape {list(entry.shape)}, expected {list(shape)} from "
+            "config.json"
+        )
+    for dtype, stored in DTYPE_NAMES.items():
+        if stored == entry.dtype:
+            return dtype
+    raise UnsupportedError(
+        f"tensor {name!r}: found dtype {entry.dtype}, expected one of "
+        f"{', '.join(DTYPE_NAMES.values())}"
+    )
