@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hubsplice.architectures.registry import architecture_of
 from hubsplice.card import write_card
 from hubsplice.check import check
+from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.digest import FileDigest, digest_file
 from hubsplice.checkpoint.layout import Zeros
@@ -95,7 +97,7 @@ def build(
                 compiled.intervention,
                 _inserted(plan, compiled),
                 plan.dtype,
-                tuple(note for splice in compiled.lowered for note in splice.approximations),
+                compiled.approximations,
             )
             report = measure_fidelity(subject, text, require=require, progress=progress)
             write_report(report, folder)
@@ -145,12 +147,13 @@ def measure(
         index for index, layer in enumerate(manifest.layer_map) if isinstance(layer, FromSplice)
     ]
     previous = read_report(folder)
+    gate_module = architecture_of(BaseConfig.open(resolved.folder).config).gate_module
     subject = Subject(
         resolved.folder,
         folder,
         load_intervention(folder / INTERVENTION),
         tuple(
-            InsertedAt.from_constants(index, layer.constants)
+            InsertedAt.from_constants(index, layer.constants, gate_module)
             for index, layer in zip(places, manifest.layers, strict=True)
         ),
         dtype,
@@ -214,7 +217,7 @@ def _write_reproduction(plan: Plan, compiled: Compiled, folder: Path) -> None:
 def _inserted(plan: Plan, compiled: Compiled) -> tuple[InsertedAt, ...]:
     places = plan.architecture.inserted_indices(plan.after_layers)
     return tuple(
-        InsertedAt.from_constants(index, layer_constants(layer))
+        InsertedAt.from_constants(index, layer_constants(layer), plan.architecture.gate_module)
         for index, layer in zip(places, compiled.layers, strict=True)
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from hubsplice.architectures.spliced_layer import SplicedLayer
+from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
@@ -36,12 +36,19 @@ class Compiled:
     tokenizer: PreTrainedTokenizerBase
     text: TokenSequences
     lowered: tuple[LoweredSplice, ...]
-    layers: tuple[SplicedLayer, ...]
+    layers: tuple[CompiledLayer, ...]
 
     @property
     def intervention(self) -> Intervention:
         """The reference hook of all sites."""
         return Intervention(tuple(splice.site for splice in self.lowered))
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What the edits or their constructions do not reproduce, one sentence each."""
+        of_edits = [note for splice in self.lowered for note in splice.approximations]
+        of_layers = [note for layer in self.layers for note in layer.approximations]
+        return tuple(dict.fromkeys((*of_edits, *of_layers)))
 
 
 def compile_plan(plan: Plan, progress: Progress) -> Compiled:
@@ -189,9 +196,9 @@ def _require_finite(planned: PlannedSplice, site: Site, h: Tensor, dtype: torch.
         )
 
 
-def _require_finite_layer(planned: PlannedSplice, layer: SplicedLayer) -> None:
-    for name in SplicedLayer.tensor_names():
-        if not torch.isfinite(getattr(layer, name)).all():
+def _require_finite_layer(planned: PlannedSplice, layer: CompiledLayer) -> None:
+    for name, tensor in layer.tensors().items():
+        if not torch.isfinite(tensor).all():
             raise UnsupportedError(
                 f"{planned.field}.edits: {name} of the inserted layer is not finite: a strength, a "
                 "factor or a vector is too large"

@@ -57,7 +57,8 @@ def loaded(folder: Path, dtype: torch.dtype) -> Iterator[Model]:
 
 def decoder_layers(model: Model) -> nn.ModuleList:
     """The decoder layers, in order."""
-    layers: nn.ModuleList = model.model.layers
+    decoder = model.get_decoder()
+    layers: nn.ModuleList = decoder.h if hasattr(decoder, "h") else decoder.layers
     return layers
 
 
@@ -121,7 +122,7 @@ def collect_outputs(
     try:
         for batch in batches(model, ids, progress):
             with suppress(_Enough):
-                model.model(batch, use_cache=False)
+                model.base_model(batch, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

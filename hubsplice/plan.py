@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -53,7 +54,7 @@ class Plan:
     recipe: Recipe
     resolved: ResolvedBase
     base: BaseCheckpoint
-    architecture: Architecture
+    architecture: Architecture[Any]
     dtype: torch.dtype
     splices: tuple[PlannedSplice, ...]
     warnings: tuple[str, ...]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice import __version__
-from hubsplice.architectures.spliced_layer import SplicedLayer
+from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.manifest import (
@@ -87,7 +87,7 @@ def summary(report: FidelityReport) -> dict[str, Any]:
     }
 
 
-def layer_constants(layer: SplicedLayer) -> dict[str, Any]:
+def layer_constants(layer: CompiledLayer) -> dict[str, Any]:
     """What the manifest records of how a layer was made."""
     return {**layer.constants, "jump_gates": [list(gate) for gate in layer.jump_gates]}
 
@@ -121,7 +121,7 @@ def _portable_splices(plan: Plan) -> list[Any]:
 
 
 def _layer(
-    planned: PlannedSplice, portable_splice: Any, lowered: LoweredSplice, layer: SplicedLayer
+    planned: PlannedSplice, portable_splice: Any, lowered: LoweredSplice, layer: CompiledLayer
 ) -> InsertedLayer:
     sae = planned.sae
     source = portable_splice.sae.model_dump(mode="json", exclude_none=True) if sae else {}

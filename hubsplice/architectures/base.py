@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
+from hubsplice.architectures.inserted_tensor import InsertedTensor
 from hubsplice.architectures.layer_fields import LayerCount, LayerField
 from hubsplice.architectures.projection import Projection
 from hubsplice.calibration import SiteActivations
@@ -294,21 +295,40 @@ class Architecture(ABC, Generic[L]):
                 f"the edits of one inserted layer need {layer.neurons} neurons, and a layer of "
                 f"this model has {room}: {layer.neurons - room} too many; give fewer edits"
             )
-        tensors: dict[str, Tensor | Zeros] = {}
-        for projection, sizes in self.projections.items():
-            tensors[f"{projection}.weight"] = Zeros(sizes.shape, dtype)
-            if projection in self.biased_after:
-                tensors[f"{projection}.bias"] = Zeros((sizes.outputs,), dtype)
+        tensors: dict[str, Tensor | Zeros] = {
+            name: torch.full(tensor.shape, tensor.value, dtype=dtype)
+            if tensor.value
+            else Zeros(tensor.shape, dtype)
+            for name, tensor in self.inserted_layout(index).items()
+        }
         for name, value in self.layer_tensors(layer).items():
-            tensors[name] = value.to(dtype) if value.any() else Zeros(tuple(value.shape), dtype)
-        return {f"{self.layer_prefixes[0]}{index}.{name}": t for name, t in tensors.items()}
+            if value.any():
+                tensors[f"{self.layer_prefixes[0]}{index}.{name}"] = value.to(dtype)
+        return tensors
+
+    def inserted_layout(self, index: int) -> dict[str, InsertedTensor]:
+        """Every tensor that the inserted layer at `index` of the result has, by name."""
+        layout = {}
+        for projection, sizes in self.projections.items():
+            layout[f"{projection}.weight"] = InsertedTensor(sizes.shape, 0.0)
+            if projection in self.biased_after:
+                layout[f"{projection}.bias"] = InsertedTensor((sizes.outputs,), 0.0)
+        layout |= self.norms
+        # Only shapes are wanted, and at full size they would take room.
+        with torch.device("meta"):
+            filled = self.layer_tensors(self.empty_layer(torch.float32))
+        for name, value in filled.items():
+            layout[name] = InsertedTensor(tuple(value.shape), None)
+        return {f"{self.layer_prefixes[0]}{index}.{name}": t for name, t in layout.items()}
+
+    @property
+    @abstractmethod
+    def norms(self) -> Mapping[str, InsertedTensor]:
+        """The tensors of an inserted layer's norms, by name in the layer."""
 
     @abstractmethod
     def layer_tensors(self, layer: L) -> dict[str, Tensor]:
-        """The tensors of an inserted layer, by name in the layer, at their full shapes.
-
-        The norms, and those of `projections` that are not zero throughout.
-        """
+        """What an edit fills, by name in the layer and at full shape: the same names for all."""
 
     @abstractmethod
     def empty_layer(self, dtype: torch.dtype) -> L:

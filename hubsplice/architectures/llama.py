@@ -19,7 +19,7 @@ class Llama(LlamaTarget):
 
     @property
     @override
-    def biased(self) -> frozenset[str]:
+    def biased_before(self) -> frozenset[str]:
         attention = ATTENTION if self.config.get("attention_bias") else frozenset()
         mlp = MLP if self.config.get("mlp_bias") else frozenset()
         return attention | mlp

@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.architectures.base import Architecture
+from hubsplice.architectures.inserted_tensor import InsertedTensor
 from hubsplice.architectures.layer_fields import LayerField, PerLayer
 from hubsplice.architectures.prenorm import compile_prenorm
 from hubsplice.architectures.projection import Projection
@@ -106,11 +107,15 @@ class LlamaTarget(Architecture[SplicedLayer]):
             config["head_dim"] = self.head_dim
         return config
 
+    @property
+    @override
+    def norms(self) -> Mapping[str, InsertedTensor]:
+        return {f"{norm}.weight": InsertedTensor((self.hidden_size,), 1.0) for norm in _NORMS}
+
     @override
     def layer_tensors(self, layer: SplicedLayer) -> dict[str, Tensor]:
         missing = self.intermediate_size - layer.neurons
-        norms = {f"{norm}.weight": torch.ones(self.hidden_size) for norm in _NORMS}
-        return norms | {
+        return {
             "self_attn.o_proj.bias": layer.attention_bias,
             "mlp.gate_proj.weight": functional.pad(layer.gate_weight, (0, 0, 0, missing)),
             "mlp.gate_proj.bias": functional.pad(layer.gate_bias, (0, missing)),

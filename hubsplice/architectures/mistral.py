@@ -25,7 +25,7 @@ class Mistral(LlamaTarget):
 
     @property
     @override
-    def biased(self) -> frozenset[str]:
+    def biased_before(self) -> frozenset[str]:
         return frozenset()
 
     @override

@@ -30,7 +30,7 @@ class Qwen2(LlamaTarget):
 
     @property
     @override
-    def biased(self) -> frozenset[str]:
+    def biased_before(self) -> frozenset[str]:
         return ATTENTION_INPUTS
 
     @override

@@ -10,10 +10,10 @@ from hubsplice.architectures.unsupported import REASONS
 from hubsplice.errors import UnsupportedError, unknown_name
 from hubsplice.registry import Registry
 
-ARCHITECTURES: Registry[type[Architecture]] = Registry("hubsplice.architectures")
+ARCHITECTURES: Registry[type[Architecture[Any]]] = Registry("hubsplice.architectures")
 
 
-def architecture_of(config: Mapping[str, Any]) -> Architecture:
+def architecture_of(config: Mapping[str, Any]) -> Architecture[Any]:
     """The family of a base, from its config.json; `validate` says whether it can be spliced.
 
     Raises:

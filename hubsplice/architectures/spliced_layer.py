@@ -1,17 +1,19 @@
-"""The tensors of one inserted decoder layer, by role rather than by a family's names."""
+"""The compiled layer of pre-norm families with a gated SiLU MLP."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+from typing_extensions import override
+
+from hubsplice.architectures.compiled_layer import CompiledLayer
 
 
 @dataclass(frozen=True, eq=False)
-class SplicedLayer:
+class SplicedLayer(CompiledLayer):
     """A pre-norm decoder layer whose attention adds a constant and whose MLP is the edit.
 
     The layer computes, with x = rms_norm(h + attention_bias) and unit norm weights,
@@ -24,10 +26,6 @@ class SplicedLayer:
         gate_bias, up_bias: shape [neurons].
         down_weight: shape [d, neurons].
         down_bias: shape [d].
-        constants: what was chosen, for the manifest.
-        jump_gates: (term, neuron, side) of every jump. The neuron's gate pre-activation is above
-            `saturation` (see `constants`) where p is above the threshold, or below it if side
-            is -1.
     """
 
     attention_bias: Tensor
@@ -37,8 +35,6 @@ class SplicedLayer:
     up_bias: Tensor
     down_weight: Tensor
     down_bias: Tensor
-    constants: dict[str, Any] = field(default_factory=dict)
-    jump_gates: tuple[tuple[int, int, int], ...] = ()
 
     @staticmethod
     def empty(hidden_size: int, dtype: torch.dtype) -> SplicedLayer:
@@ -55,19 +51,9 @@ class SplicedLayer:
         )
 
     @property
+    @override
     def neurons(self) -> int:
-        """How many of the MLP's neurons the layer uses."""
         return self.gate_weight.shape[0]
-
-    def to(self, dtype: torch.dtype) -> SplicedLayer:
-        """The layer with every tensor rounded to `dtype`."""
-        tensors = {name: getattr(self, name).to(dtype) for name in self.tensor_names()}
-        return replace(self, **tensors)
-
-    @staticmethod
-    def tensor_names() -> tuple[str, ...]:
-        """The names of the tensors among the attributes."""
-        return tuple(f.name for f in fields(SplicedLayer) if f.type == "Tensor")
 
     def with_attention_bias(self, bias: Tensor) -> SplicedLayer:
         """The layer with another attention bias, shape [d]."""
@@ -83,8 +69,8 @@ class SplicedLayer:
         """The gate pre-activations for x [..., d], shape [..., neurons]."""
         return functional.linear(x, self.gate_weight, self.gate_bias)
 
+    @override
     def __call__(self, h: Tensor, eps: float) -> Tensor:
-        """The layer's output for h [..., d], rounding where a served model rounds."""
         h = h.to(self.attention_bias.dtype)
         x = self.normalise(h, eps)
         hidden = functional.silu(self.gates(x)) * functional.linear(x, self.up_weight, self.up_bias)

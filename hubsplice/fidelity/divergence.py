@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,33 @@ from hubsplice.errors import FidelityError
 _LOGITS_AT_ONCE = 2**25
 
 
+@dataclass(frozen=True)
+class LogitScale:
+    """What some families do to the products of hidden states and output embeddings.
+
+    Attributes:
+        factor: multiplies them.
+        softcap: then bounds them smoothly, as softcap·tanh(·/softcap); None where nothing does.
+    """
+
+    factor: float = 1.0
+    softcap: float | None = None
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> LogitScale:
+        """What a decoder's configuration says, by the names that transformers' classes read."""
+        factor = float(config.get("logit_scale") or 1.0) / float(config.get("logits_scaling") or 1)
+        return LogitScale(factor, config.get("final_logit_softcapping"))
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """The logits proper, in the same dtype and shape."""
+        if self.factor != 1.0:
+            logits = logits * self.factor
+        if self.softcap is not None:
+            logits = (logits / self.softcap).tanh() * self.softcap
+        return logits
+
+
 @dataclass(frozen=True, eq=False)
 class Readable:
     """Hidden states and the output embeddings that read them, of one dtype.
@@ -21,10 +49,12 @@ class Readable:
     Attributes:
         hidden: shape [sequences, length, d].
         head: shape [vocabulary, d].
+        scale: what is done to their products.
     """
 
     hidden: Tensor
     head: Tensor
+    scale: LogitScale = LogitScale()
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,17 +89,17 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
     divergences: dict[str, list[Tensor]] = {name: [] for name in others}
     tops: dict[str, list[Tensor]] = {name: [] for name in others}
 
-    def log_probabilities(hidden: Tensor, head: Tensor) -> Tensor:
-        logits = functional.linear(hidden.to(device), heads[id(head)])
+    def log_probabilities(hidden: Tensor, of: Readable) -> Tensor:
+        logits = of.scale(functional.linear(hidden.to(device), heads[id(of.head)]))
         return logits.double().log_softmax(dim=-1)
 
     with torch.inference_mode():
         for start in range(0, len(truth), step):
             part = slice(start, start + step)
-            wanted = log_probabilities(truth[part], reference.head)
+            wanted = log_probabilities(truth[part], reference)
             probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
             for name, other in others.items():
-                found = log_probabilities(states[name][part], other.head)
+                found = log_probabilities(states[name][part], other)
                 # Of two distributions that are almost equal it may come out a little below zero.
                 gap = (probabilities * (wanted - found)).sum(dim=-1).clamp(min=0)
                 divergences[name].append(gap.cpu())

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.calibration import stream_at
-from hubsplice.fidelity.divergence import Comparison, Readable, compare
+from hubsplice.fidelity.divergence import Comparison, LogitScale, Readable, compare
 from hubsplice.fidelity.report import (
     Distribution,
     FidelityReport,
@@ -20,7 +20,14 @@ from hubsplice.fidelity.report import (
     PrecisionFidelity,
     TextRecord,
 )
-from hubsplice.fidelity.runs import InsertedAt, Run, greedy_tokens, head_weight, run_model
+from hubsplice.fidelity.runs import (
+    InsertedAt,
+    Run,
+    greedy_tokens,
+    head_weight,
+    logit_scale,
+    run_model,
+)
 from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
 from hubsplice.fidelity.verdict import verdict
@@ -127,6 +134,7 @@ class _Precise:
     """The float32 base without the hook, with it, and with a hook that edits sinks as well."""
 
     head: Tensor
+    scale: LogitScale
     base: Tensor
     hook: Run
     plain: Tensor
@@ -153,15 +161,15 @@ class _Precise:
                 plain = run_model(
                     model, ids, (), _step(progress, "measuring a plain hook in float32")
                 )
-            head = head_weight(model)
+            head, scale = head_weight(model), logit_scale(model)
         scored = torch.ones(ids.shape, dtype=torch.bool)
         scored[:, 0] = False
         for site in edit.sites:
             scored &= ~site.is_sink(streams[site.layer]).reshape(ids.shape)
-        return _Precise(head, base.hidden, hook, plain.hidden, streams, scored, greedy)
+        return _Precise(head, scale, base.hidden, hook, plain.hidden, streams, scored, greedy)
 
     def readable(self, hidden: Tensor) -> Readable:
-        return Readable(hidden, self.head)
+        return Readable(hidden, self.head, self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,8 +199,8 @@ class _Served:
         return compare(
             precise.readable(precise.hook.hidden),
             {
-                "hook": Readable(self.hook.hidden, self.head),
-                "splice": Readable(self.splice.hidden, self.head),
+                "hook": Readable(self.hook.hidden, self.head, precise.scale),
+                "splice": Readable(self.splice.hidden, self.head, precise.scale),
             },
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hubsplice.fidelity.divergence import LogitScale
 from hubsplice.model import Model, batches, decoder_layers
 
 
@@ -18,22 +19,25 @@ class InsertedAt:
 
     Attributes:
         index: the layer's index in the spliced model.
-        jump_gates: (term, neuron, side) of every jump; see `SplicedLayer`.
+        jump_gates: (term, neuron, side) of every jump; see `CompiledLayer`.
         saturation: the neuron's gate pre-activation at the jump.
+        gate_module: the module in the layer whose output begins with the gate pre-activations.
     """
 
     index: int
     jump_gates: tuple[tuple[int, int, int], ...]
     saturation: float
+    gate_module: str = "mlp.gate_proj"
 
     @staticmethod
-    def from_constants(index: int, constants: Mapping[str, Any]) -> InsertedAt:
+    def from_constants(index: int, constants: Mapping[str, Any], gate_module: str) -> InsertedAt:
         """Read what the manifest records of a layer."""
         gates = constants.get("jump_gates", [])
         return InsertedAt(
             index,
             tuple((int(term), int(neuron), int(side)) for term, neuron, side in gates),
             float(constants.get("saturation", 0.0)),
+            gate_module,
         )
 
 
@@ -76,7 +80,7 @@ def run_model(
     recorders = [_Recorder(model, layer) for layer in inserted]
     try:
         hidden.extend(
-            model.model(batch, use_cache=False).last_hidden_state.cpu()
+            model.base_model(batch, use_cache=False).last_hidden_state.cpu()
             for batch in batches(model, ids, progress)
         )
     finally:
@@ -87,8 +91,13 @@ def run_model(
 
 def head_weight(model: Model) -> Tensor:
     """The output embeddings, shape [vocabulary, d], on the CPU."""
-    weight: Tensor = model.lm_head.weight.detach().cpu()
+    weight: Tensor = model.get_output_embeddings().weight.detach().cpu()
     return weight
+
+
+def logit_scale(model: Model) -> LogitScale:
+    """What the model does to the products of hidden states and output embeddings."""
+    return LogitScale.of(model.config.get_text_config().to_dict())
 
 
 def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int) -> Tensor:
@@ -117,7 +126,7 @@ class _Recorder:
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
         self._gates: list[Tensor] = []
-        gate: nn.Module = module.mlp.gate_proj  # type: ignore[union-attr, assignment]
+        gate = module.get_submodule(layer.gate_module)
         self._handles = [
             module.register_forward_hook(self._keep_streams, with_kwargs=True),
             gate.register_forward_hook(self._keep_gates),

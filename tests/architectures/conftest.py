@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.architectures.registry import architecture_of
-from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.staging import staged_directory
@@ -30,7 +30,7 @@ def splice(tmp_path: Path) -> Splice:
     def make(
         folder: Path,
         after_layers: Sequence[int],
-        layers: Sequence[SplicedLayer] | None = None,
+        layers: Sequence[CompiledLayer] | None = None,
         *,
         name: str = "spliced",
     ) -> Path:
@@ -40,7 +40,7 @@ def splice(tmp_path: Path) -> Splice:
         stored = base.config.get("dtype", base.config.get("torch_dtype"))
         dtype = getattr(torch, stored)
         if layers is None:
-            layers = [SplicedLayer.empty(architecture.hidden_size, dtype)] * len(after_layers)
+            layers = [architecture.empty_layer(dtype)] * len(after_layers)
         new: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(base.tensors, after_layers)}
         indices = architecture.inserted_indices(after_layers)
         for index, layer in zip(indices, layers, strict=True):

@@ -1,0 +1,162 @@
+"""How the fields of config.json that go by layers follow the layers of a splice.
+
+A family declares all of them in one table, from a field's name to what it means: then a splice
+moves every one of them, and none is recomputed by a server from an index that has shifted.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
+
+from hubsplice.checkpoint.manifest import FromBase, FromSplice
+
+LayerMap = Sequence[FromBase | FromSplice]
+
+
+class LayerField(ABC):
+    """The meaning of one field."""
+
+    @abstractmethod
+    def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
+        """What the result's configuration holds.
+
+        Args:
+            name: the field's.
+            config: the base's decoder configuration.
+            layers: where each layer of the result comes from.
+
+        Returns:
+            The field and its value, or nothing where the result must not or need not have it.
+        """
+
+    def problems(self, name: str, config: Mapping[str, Any], num_layers: int) -> Iterator[str]:  # noqa: ARG002
+        """Why the base's value can't be followed, each beginning with the field."""
+        return iter(())
+
+
+@dataclass(frozen=True)
+class LayerCount(LayerField):
+    """The number of layers."""
+
+    @override
+    def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
+        return {name: len(layers)}
+
+
+@dataclass(frozen=True)
+class PerLayer(LayerField):
+    """A list with an entry for each layer.
+
+    Attributes:
+        inserted: the entry of an inserted layer.
+        implied: the list that the family's class takes where the field is missing or empty, from
+            the configuration and the number of layers: it is then written out, since a server
+            would recompute it for the layers as they are counted after the splice. None where a
+            missing field means nothing that depends on the layer.
+    """
+
+    inserted: Any
+    implied: Callable[[Mapping[str, Any], int], list[Any]] | None = None
+
+    def entries(self, name: str, config: Mapping[str, Any], num_layers: int) -> list[Any]:
+        """The base's entries, explicit or implied; empty where there are none."""
+        if config.get(name):
+            return list(config[name])
+        return [] if self.implied is None else self.implied(config, num_layers)
+
+    @override
+    def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
+        entries = self.entries(name, config, sum(isinstance(x, FromBase) for x in layers))
+        if not entries:
+            return {}
+        return {
+            name: [entries[x.base] if isinstance(x, FromBase) else self.inserted for x in layers]
+        }
+
+    @override
+    def problems(self, name: str, config: Mapping[str, Any], num_layers: int) -> Iterator[str]:
+        value = config.get(name)
+        if value and (not isinstance(value, list) or len(value) != num_layers):
+            found = f"{len(value)} entries" if isinstance(value, list) else repr(value)
+            yield f"{name}: found {found}, expected a list of {num_layers}, one for each layer"
+
+
+@dataclass(frozen=True)
+class LayerIndices(LayerField):
+    """A list of the indices of layers of one kind.
+
+    Attributes:
+        inserted: whether inserted layers are of that kind.
+        implied: as in `PerLayer`, the indices that a missing field means.
+    """
+
+    inserted: bool
+    implied: Callable[[Mapping[str, Any], int], list[int]] | None = None
+
+    @override
+    def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
+        listed = config.get(name)
+        if listed is None:
+            if self.implied is None and not self.inserted:
+                return {}
+            count = sum(isinstance(x, FromBase) for x in layers)
+            listed = [] if self.implied is None else self.implied(config, count)
+        return {
+            name: [
+                index
+                for index, layer in enumerate(layers)
+                if (layer.base in listed if isinstance(layer, FromBase) else self.inserted)
+            ]
+        }
+
+    @override
+    def problems(self, name: str, config: Mapping[str, Any], num_layers: int) -> Iterator[str]:
+        value = config.get(name)
+        if value is not None and (
+            not isinstance(value, list) or any(i not in range(num_layers) for i in value)
+        ):
+            yield f"{name}: found {value!r}, expected a list of layers from 0 to {num_layers - 1}"
+
+
+@dataclass(frozen=True)
+class FirstLayers(LayerField):
+    """How many layers from the first are of one kind; a layer inserted right after them is too."""
+
+    @override
+    def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
+        count = config.get(name)
+        if not isinstance(count, int):
+            return {}
+        boundary = next(
+            (i for i, x in enumerate(layers) if isinstance(x, FromBase) and x.base >= count),
+            len(layers),
+        )
+        return {name: count + sum(isinstance(x, FromSplice) for x in layers[:boundary])}
+
+
+@dataclass(frozen=True)
+class MustBeAbsent(LayerField):
+    """A field that no splice can follow.
+
+    Attributes:
+        reason: why, for the message.
+        harmless: values that mean the same as none.
+    """
+
+    reason: str
+    harmless: tuple[Any, ...] = (None, False, 0)
+
+    @override
+    def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
+        return {name: config[name]} if name in config else {}
+
+    @override
+    def problems(self, name: str, config: Mapping[str, Any], num_layers: int) -> Iterator[str]:
+        value = config.get(name)
+        if value not in (*self.harmless, [], {}):
+            yield f"{name}: {self.reason}"
