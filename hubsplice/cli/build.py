@@ -29,6 +29,10 @@ def build(
             "both.",
         ),
     ] = False,
+    allow_failed: Annotated[
+        bool,
+        typer.Option("--allow-failed", help="Keep what misses the fidelity that it requires."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compile a recipe into a checkpoint."""
@@ -46,6 +50,7 @@ def build(
             measure=measure,
             hard_link=hard_link,
             progress=progress,
+            allow_failed=allow_failed,
         )
     for warning in result.warnings:
         print_warning(warning)
