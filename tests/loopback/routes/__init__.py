@@ -1,0 +1,1 @@
+"""The routes of the Hub's API, by subject."""
