@@ -7,24 +7,63 @@ from typing import Annotated
 
 import typer
 
+from hubsplice import __version__
 from hubsplice.errors import OutputError
+
+_ACTION = f"hubsplice/hubsplice/.github/actions/publish@v{__version__}"
+_EXAMPLE = "me/my-edited-model"
 
 
 def init(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write it.")] = Path(
-        "recipe.yaml"
-    ),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    path: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="PATH",
+            help="The recipe to write, or with --workflow the folder.  "
+            "[default: recipe.yaml, or the current folder]",
+            show_default=False,
+        ),
+    ] = None,
+    workflow: Annotated[
+        bool,
+        typer.Option(
+            "--workflow",
+            help="Write a whole repository that releases a model from GitHub Actions.",
+        ),
+    ] = False,
+    repo_id: Annotated[
+        str | None,
+        typer.Option(
+            "--repo-id",
+            metavar="OWNER/NAME",
+            help="The repository on the Hub that the recipe is published to.",
+            show_default=False,
+        ),
+    ] = None,
+    action: Annotated[
+        str,
+        typer.Option(
+            "--action", metavar="REF", help="hubsplice's action, as the workflow's `uses:` has it."
+        ),
+    ] = _ACTION,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Write a commented starter recipe."""
-    from hubsplice.templates import load_template
+    """Write a commented starter recipe, or a repository that releases a model."""
+    from hubsplice.scaffold import RECIPE, recipe_starter, release_repository, write_files
 
-    text = load_template("recipe.yaml.j2").render(name=path.name)
-    try:
-        with path.open("w" if force else "x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise OutputError(f"{path}: exists already; --force overwrites it") from None
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {path}; edit it, then run `hubsplice check {path}`", err=True)
+    if not workflow:
+        recipe = path or Path(RECIPE)
+        if not recipe.parent.is_dir():
+            raise OutputError(f"{recipe}: cannot be written: {recipe.parent} is not a folder")
+        text = recipe_starter(recipe.name, repo_id=repo_id)
+        write_files({recipe.name: text}, recipe.parent, force=force)
+        typer.echo(f"wrote {recipe}; edit it, then run `hubsplice check {recipe}`", err=True)
+        return
+    folder = path or Path()
+    files = release_repository(repo_id or _EXAMPLE, action=action)
+    write_files(files, folder, force=force)
+    for name in files:
+        typer.echo(f"wrote {folder / name}", err=True)
+    if repo_id is None:
+        typer.echo(f"the repository is called {_EXAMPLE} in them; change that", err=True)
+    typer.echo(f"{folder / 'README.md'} says what to set up", err=True)
