@@ -44,6 +44,10 @@ def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
     return result.stdout
 
 
+def names_below(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", "import hubsplice; print(hubsplice.__file__)"],
@@ -57,14 +61,38 @@ def test_the_wheel_is_what_runs(installed: Path, tmp_path: Path) -> None:
 
 
 def test_the_wheel_holds_the_templates_types_and_licence(installed: Path) -> None:
-    templates = {path.name for path in (CHECKOUT / "templates").iterdir()}
-    assert {path.name for path in (installed / "hubsplice/templates").iterdir()} == templates
+    templates = names_below(CHECKOUT / "templates")
+    assert "release/release.yml.j2" in templates
+    assert names_below(installed / "hubsplice/templates") == templates
     assert (installed / "hubsplice/py.typed").is_file()
     (metadata,) = installed.glob("hubsplice-*.dist-info")
     assert metadata.name == f"hubsplice-{__version__}.dist-info"
     assert (metadata / "licenses/LICENSE").is_file()
     # Nothing else of the checkout is installed beside the package.
     assert not [path for path in ("tests", "docs", "examples") if (installed / path).exists()]
+
+
+@pytest.mark.parametrize("name", ["hubsplice", "hf-hubsplice"])
+def test_the_command_is_there_under_both_its_names(
+    installed: Path, tmp_path: Path, name: str
+) -> None:
+    result = subprocess.run(
+        [installed / "bin" / name, "--help"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f"Usage: {name} " in result.stdout
+    assert "Exit codes" in result.stdout
+
+
+def test_a_release_repository_can_be_made_outside_the_checkout(
+    installed: Path, tmp_path: Path
+) -> None:
+    run_installed(installed, tmp_path, "init", "--workflow", "--repo-id", "me/edited")
+    assert "hubsplice/hubsplice" in (tmp_path / ".github/workflows/release.yml").read_text("utf-8")
 
 
 def test_the_installed_commands_work_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
