@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hubsplice.cli import build, card, check, edits, init, measure, publish
+from hubsplice.cli import build, card, check, edits, init, measure, publish, verify
 from hubsplice.cli.app import EXIT_CODES, app
 from hubsplice.errors import HubspliceError
 from hubsplice.terminal import print_error
@@ -17,6 +17,7 @@ for _command in (
     check.check,
     build.build,
     measure.measure,
+    verify.verify,
     card.card,
     edits.edits,
     publish.publish,

@@ -1,0 +1,99 @@
+"""Whether the recipe, the intervention and the report are those that the manifest speaks of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from hubsplice.errors import HubspliceError
+from hubsplice.fidelity.report import read_report
+from hubsplice.intervention import Intervention, Site
+from hubsplice.recipe import load_recipe, portable
+from hubsplice.record import summary
+from hubsplice.reproduction import INTERVENTION, RECIPE, load_intervention
+from hubsplice.verify.claim import Claim
+
+
+def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:
+    """The intervention that a checkpoint carries, or None and why there is none."""
+    try:
+        return load_intervention(folder / INTERVENTION), []
+    except HubspliceError as error:
+        return None, [str(error)]
+
+
+def intervention_problems(intervention: Intervention, claim: Claim) -> list[str]:
+    """Where an intervention edits otherwise than the manifest says."""
+    layers = claim.manifest.layers
+    sites = [site.layer for site in intervention.sites]
+    declared = [layer.site for layer in layers]
+    if sites != declared:
+        return [f"{INTERVENTION}: it edits layers {sites}, expected {declared}"]
+    problems = []
+    for site, layer in zip(intervention.sites, layers, strict=True):
+        found, expected = [t.label for t in site.terms], [t.label for t in layer.terms]
+        if found != expected:
+            problems.append(
+                f"{INTERVENTION}: layer {site.layer}: it edits {found}, expected {expected}"
+            )
+        width = claim.architecture.hidden_size
+        problems += [
+            f"{INTERVENTION}: layer {site.layer}: {term.label!r} has {len(term.encoder)} "
+            f"dimensions, expected {width}"
+            for term in site.terms
+            if len(term.encoder) != width
+        ]
+    return problems
+
+
+def edits_anything(site: Site) -> bool:
+    """Whether a site has a term that is not zero everywhere."""
+    return any(
+        (any(term.function.slopes) or any(term.function.intercepts)) and bool(term.direction.any())
+        for term in site.terms
+    )
+
+
+def recipe_problems(folder: Path, claim: Claim) -> list[str]:
+    """Where reproduce/recipe.yaml asks for other edits than the manifest lists."""
+    try:
+        recipe = portable(load_recipe(folder / RECIPE))
+    except HubspliceError as error:
+        return [f"{RECIPE}: {error}"]
+    # One edit may be several terms, and a splice may leave its layer to the SAE: both lists are
+    # compared as sets.
+    asked = {
+        _canonical(edit.model_dump(mode="json", exclude_none=True))
+        for splice in recipe.splices
+        for edit in splice.edits
+    }
+    listed = {_canonical(term.edit) for layer in claim.manifest.layers for term in layer.terms}
+    problems = [f"{RECIPE}: {edit}: the manifest lists no such edit" for edit in asked - listed]
+    problems += [f"{RECIPE}: {edit}: in the manifest alone" for edit in listed - asked]
+    if len(recipe.splices) != len(claim.manifest.layers):
+        problems.append(
+            f"{RECIPE}: {len(recipe.splices)} splices, and the manifest lists "
+            f"{len(claim.manifest.layers)} layers"
+        )
+    return sorted(problems)
+
+
+def report_problems(folder: Path, claim: Claim) -> list[str]:
+    """Where fidelity.json and the manifest's summary of it differ."""
+    try:
+        report = read_report(folder)
+    except HubspliceError as error:
+        return [str(error)]
+    expected = summary(report) if report else {}
+    declared = claim.manifest.fidelity
+    return [
+        f"fidelity.{key}: found {declared.get(key)!r}, expected {expected.get(key)!r} from the "
+        "report"
+        for key in sorted({*expected, *declared})
+        if declared.get(key) != expected.get(key)
+    ]
+
+
+def _canonical(content: Mapping[str, object]) -> str:
+    return json.dumps(content, sort_keys=True)
