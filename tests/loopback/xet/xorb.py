@@ -38,8 +38,8 @@ class Chunk:
 
 def parse_xorb(body: bytes) -> tuple[Chunk, ...]:
     """The chunks of a serialized xorb. Raises ValueError where it is none."""
-    if not 0 < len(body) <= MAXIMUM_XORB_BYTES:
-        raise ValueError(f"a xorb has 1 to {MAXIMUM_XORB_BYTES} bytes, not {len(body)}")
+    if not body:
+        raise ValueError("a xorb has at least one chunk")
     chunks: list[Chunk] = []
     start = 0
     while start < len(body):
@@ -48,6 +48,11 @@ def parse_xorb(body: bytes) -> tuple[Chunk, ...]:
             raise ValueError(f"the chunk at {start} ends at {chunk.end}, past the xorb's end")
         chunks.append(chunk)
         start = chunk.end
+    # The client fills a xorb up to this size before compression, and headers come on top.
+    if (size := sum(chunk.size for chunk in chunks)) > MAXIMUM_XORB_BYTES:
+        raise ValueError(
+            f"the chunks of a xorb have at most {MAXIMUM_XORB_BYTES} bytes, not {size}"
+        )
     return tuple(chunks)
 
 
