@@ -15,7 +15,8 @@ Faithful, in that an unmodified huggingface_hub and hf_xet work against it:
 - the server extends .gitattributes when an LFS file matches no pattern of it;
 - downloads with `X-Repo-Commit`, `ETag`, `X-Linked-*` and `X-Xet-Hash`, redirects and ranges;
 - errors with `X-Error-Code` and `X-Error-Message`; expired tokens; trusted publishing by OIDC;
-- server-side copies of Xet files between repositories.
+- Xet with its CAS, which has its own notes in `tests.loopback.xet`, and server-side copies of Xet
+  files between repositories.
 
 Simplified:
 
@@ -23,8 +24,7 @@ Simplified:
 - all state but the stored bytes is in memory, and ends with the process;
 - regular files are served where they are asked for, and not from a resolve cache;
 - metadata of cards is checked by the Hub's published rules as far as model releases need them;
-- an object uploaded over Xet may be committed to any repository (objects seeded, uploaded by LFS
-  or copied belong to their repository); pull requests merge file by file, without merging text;
+- pull requests merge file by file, without merging text;
 - over plain http the client can't tell an expired token from a missing repository by the URL, so
   that it reports the 401 itself;
 - id tokens of the stand-in for GitHub are not signed: the process knows those it has issued.

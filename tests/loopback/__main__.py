@@ -15,6 +15,7 @@ from tests.loopback.app import build_app, routers
 from tests.loopback.connections import RememberingProtocol
 from tests.loopback.gate import Gate
 from tests.loopback.hub import Hub
+from tests.loopback.ledger import ShardLedger
 from tests.loopback.storage import Storage
 
 
@@ -45,7 +46,7 @@ def main() -> None:
         hub.storage.xet = XetStore(arguments.root / "xet", authorize=hub.accounts.may_use_cas)
     server = uvicorn.Server(
         uvicorn.Config(
-            Gate(build_app(hub), routers(hub), hub),
+            Gate(ShardLedger(build_app(hub), hub), routers(hub), hub),
             http=RememberingProtocol,
             lifespan="off",
             access_log=False,

@@ -34,7 +34,7 @@ class Accounts:
 
     by_token: dict[str, Account] = field(default_factory=_accounts)
     expired: set[str] = field(default_factory=lambda: {"hf_expired"})
-    cas: dict[str, float] = field(default_factory=dict)
+    cas: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     def of(self, authorization: str | None) -> Account | None:
         """The account of an Authorization header; None for anonymous requests.
@@ -50,15 +50,19 @@ class Accounts:
             raise HubError(401, "Invalid credentials in Authorization header")
         return self.by_token[token]
 
-    def issue_for_cas(self, lifetime: float = 3600) -> tuple[str, int]:
+    def issue_for_cas(self, repo: str) -> tuple[str, int]:
         """A new bearer token for the CAS, and when it expires in seconds of Unix time."""
-        token = f"xet_{secrets.token_hex(16)}"
-        self.cas[token] = time.time() + lifetime
-        return token, int(self.cas[token])
+        token, expiry = f"xet_{secrets.token_hex(16)}", time.time() + 3600
+        self.cas[token] = (repo, expiry)
+        return token, int(expiry)
 
     def may_use_cas(self, token: str) -> bool:
         """Whether the CAS may serve a bearer of this token."""
-        return self.cas.get(token.removeprefix("Bearer ").strip(), 0) > time.time()
+        return token in self.cas and self.cas[token][1] > time.time()
+
+    def repo_of_cas_token(self, authorization: str) -> str:
+        """The repository that a token for the CAS was given out for."""
+        return self.cas[authorization.partition(" ")[2]][0]
 
     def issue_for_publisher(self, repo: str) -> str:
         """A token of trusted publishing: it may write to one repository, and create none."""

@@ -113,7 +113,7 @@ async def seed(hub: TheHub, body: Seed) -> dict[str, str]:
             large.append((path, sha256))
             files[name] = repository.add_lfs(sha256, size)
     if body.on_xet and hub.storage.xet is not None:
-        await asyncio.to_thread(_upload_by_xet, hub, large)
+        await asyncio.to_thread(_upload_by_xet, hub, body.repo, large)
         hub.counters = Counters()
     else:
         for path, sha256 in large:
@@ -123,11 +123,11 @@ async def seed(hub: TheHub, body: Seed) -> dict[str, str]:
     return {"oid": commit.oid}
 
 
-def _upload_by_xet(hub: Hub, files: list[tuple[Path, str]]) -> None:
+def _upload_by_xet(hub: Hub, repo: str, files: list[tuple[Path, str]]) -> None:
     """Store files as Xet clients do, by sending them to this very process."""
     import hf_xet  # type: ignore[import-untyped]
 
-    token, expiry = hub.accounts.issue_for_cas()
+    token, expiry = hub.accounts.issue_for_cas(repo)
     session = hf_xet.XetSession()
     with session.new_upload_commit(
         endpoint=hub.endpoint, token=token, token_expiry_unix_secs=expiry

@@ -118,11 +118,27 @@ class LoopbackHub:
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "NO_PROXY": "*",
         }
-        if self.transfer != "xet":
+        if self.transfer == "xet":
+            # Repetitions after faults needn't take seconds, and telemetry isn't served.
+            environment |= {
+                "HF_XET_CLIENT_RETRY_BASE_DELAY": "50ms",
+                "HF_XET_TELEMETRY_ENABLED": "false",
+            }
+        else:
             environment["HF_HUB_DISABLE_XET"] = "1"
         if token is not None:
             environment["HF_TOKEN"] = token
         return environment
+
+    def run(self, script: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run Python code as a client in a process of its own; see `environment`."""
+        return subprocess.run(
+            [sys.executable, "-c", script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def oidc_environment(self, home: Path, repo: str) -> dict[str, str]:
         """The environment of a job on GitHub with `id-token: write`, publishing to a repository.

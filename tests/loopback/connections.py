@@ -38,7 +38,8 @@ def sender(scope: dict[str, Any]) -> int:
     port = scope["client"][1]
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         columns = line.split()
-        if int(columns[1].rpartition(":")[2], 16) == port:
+        ends = [int(column.rpartition(":")[2], 16) for column in columns[1:3]]
+        if ends == [port, scope["server"][1]]:
             owner = _owner_of(f"socket:[{columns[9]}]")
             if owner is not None:
                 return owner

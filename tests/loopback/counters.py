@@ -29,7 +29,7 @@ class Counters(BaseModel):
     lfs_bytes: int = 0
     """Bodies of LFS uploads."""
     xorb_bytes: int = 0
-    """Bodies of xorbs, in which the chunks of Xet files travel."""
+    """Bodies of xorbs, in which the chunks of Xet files travel (and not of shards)."""
 
     def count(self, method: str, route: str) -> int:
         """How many requests had this method and a route with this text in it."""

@@ -7,29 +7,25 @@ import json
 import os
 import re
 import signal
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import unquote
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from starlette.routing import Match
 
 from tests.loopback import connections, faults
 from tests.loopback.counters import Request
 from tests.loopback.hub import Hub
+from tests.loopback.ledger import App, Message, Receive, Scope, Send
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
+_HASH = re.compile(r"[0-9a-f]{64}")
 _REF_IN_PATH = re.compile(r"/refs/(pr|convert)/([^/]+)")
 
 
 class Gate:
     """An ASGI application in front of the routes of the double."""
 
-    def __init__(self, app: FastAPI, routers: list[APIRouter], hub: Hub) -> None:
+    def __init__(self, app: App, routers: list[APIRouter], hub: Hub) -> None:
         self.app = app
         self.hub = hub
         self._routes = [route for router in routers for route in router.routes]
@@ -111,7 +107,8 @@ class Gate:
     def _route(self, scope: Scope) -> str:
         for route in self._routes:
             if route.matches(scope)[0] is Match.FULL:
-                return str(getattr(route, "path", "?"))
+                # The routes of the CAS are nested; its paths hold nothing but hashes.
+                return getattr(route, "path", None) or _HASH.sub("{hash}", scope["path"])
         return "(no such route)"
 
     def _counting(self, receive: Receive, request: Request) -> Receive:

@@ -84,6 +84,20 @@ class Hub:
             )
         return repository
 
+    def open_to(
+        self, repo: str, account: Account | None, revision: str | None, *, new_pull_request: bool
+    ) -> Repository:
+        """A repository to which an account may send files, be it for a pull request of its own.
+
+        Raises HubError (401, 403, 404) if it may not.
+        """
+        author = self.signed_in(account)
+        repository = self.with_content(repo, account)
+        own = [d.ref for d in repository.discussions if d.author == author.name]
+        if new_pull_request or revision in own:
+            return repository
+        return self.writable(repo, account)
+
     def signed_in(self, account: Account | None) -> Account:
         """Raises HubError for anonymous requests (401) and for tokens that only read (403)."""
         if account is None:
@@ -109,9 +123,7 @@ class Hub:
 
     def holds(self, repository: Repository, sha256: str) -> bool:
         """Whether a commit to the repository may name an LFS object."""
-        if self.storage.size(sha256) is None:
-            return False
-        return sha256 in repository.objects or self.storage.xet_hash(sha256) is not None
+        return sha256 in repository.objects and self.storage.size(sha256) is not None
 
     def commit_file(
         self, repo: str, revision: str, path: str, content: bytes, *, title: str, author: str

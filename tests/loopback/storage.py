@@ -39,6 +39,7 @@ class Storage:
         self.root = root
         self.xet = xet
         self.uploads: dict[str, Upload] = {}
+        self.downloads: dict[str, str] = {}
         (root / "lfs").mkdir(parents=True, exist_ok=True)
         (root / "incoming").mkdir(exist_ok=True)
 
@@ -123,6 +124,18 @@ class Storage:
                 f"{upload.size} bytes and {upload.sha256}",
             )
         whole.replace(self.path(upload.sha256))
+
+    def offer(self, sha256: str) -> str:
+        """A key with which anybody may download an object."""
+        key = secrets.token_urlsafe(16)
+        self.downloads[key] = sha256
+        return key
+
+    def offered(self, key: str) -> str:
+        """The object of a key; raises HubError (403) for an unknown one."""
+        if key not in self.downloads:
+            raise HubError(403, "The signature of this download is not valid")
+        return self.downloads[key]
 
     def copy_in(self, source: Path, sha256: str) -> None:
         """Store a local file whose SHA-256 is known."""

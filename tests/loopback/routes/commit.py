@@ -29,8 +29,7 @@ async def preupload(
     request: Request, hub: TheHub, account: TheAccount, repo: TheRepo, revision: TheRevision
 ) -> dict[str, Any]:
     as_pull_request = request.query_params.get("create_pr") == "1"
-    repository = hub.readable(repo, account) if as_pull_request else hub.writable(repo, account)
-    hub.signed_in(account)
+    repository = hub.open_to(repo, account, revision, new_pull_request=as_pull_request)
     commit = repository.resolve(revision)
     body = await request.json()
     if len(body["files"]) > MOST_FILES:
@@ -65,12 +64,8 @@ async def commit(
     request: Request, hub: TheHub, account: TheAccount, repo: TheRepo, revision: TheRevision
 ) -> dict[str, Any]:
     as_pull_request = request.query_params.get("create_pr") == "1"
-    repository = hub.readable(repo, account)
     author = hub.signed_in(account)
-    if as_pull_request:
-        hub.with_content(repo, account)
-    elif not _owns_pull_request(repository, revision, author.name):
-        hub.writable(repo, account)
+    repository = hub.open_to(repo, account, revision, new_pull_request=as_pull_request)
     header, operations = _parse(await request.body())
     # From here on nothing is awaited, so that the check of the parent and the commit are one step.
     head = repository.resolve(revision)
@@ -117,13 +112,6 @@ async def commit(
     if discussion is not None:
         answer["pullRequestUrl"] = f"{hub.endpoint}/{repo}/discussions/{discussion.num}"
     return answer
-
-
-def _owns_pull_request(repository: Repository, revision: str, author: str) -> bool:
-    return any(
-        discussion.ref == revision and discussion.author == author
-        for discussion in repository.discussions
-    )
 
 
 def _parse(body: bytes) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
@@ -14,8 +13,6 @@ from tests.loopback.hub import Hub
 from tests.loopback.routes.common import TheAccount, TheHub, TheRepo, TheRevision
 
 router = APIRouter()
-
-_downloads: dict[str, str] = {}
 
 
 @router.api_route("/{namespace}/{name}/resolve/{revision}/{path:path}", methods=["GET", "HEAD"])
@@ -41,8 +38,7 @@ async def resolve(
         start, stop, status = _range(request, len(content), headers)
         headers["Content-Length"] = str(stop - start)
         return Response(content[start:stop], status, headers, "text/plain; charset=utf-8")
-    key = secrets.token_urlsafe(16)
-    _downloads[key] = entry.sha256
+    key = hub.storage.offer(entry.sha256)
     headers |= {
         "Location": f"{hub.storage_url}/_storage/objects/{key}",
         "X-Linked-Etag": f'"{entry.sha256}"',
@@ -62,9 +58,7 @@ async def resolve(
 @router.api_route("/_storage/objects/{key}", methods=["GET", "HEAD"])
 async def stored_object(request: Request, hub: TheHub, key: str) -> Response:
     """Give an object to whoever has the key, as a signed URL does."""
-    if key not in _downloads:
-        raise HubError(403, "The signature of this download is not valid")
-    return _send(request, hub, _downloads[key])
+    return _send(request, hub, hub.storage.offered(key))
 
 
 def _send(request: Request, hub: Hub, sha256: str) -> Response:

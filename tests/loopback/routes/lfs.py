@@ -19,12 +19,9 @@ router = APIRouter()
 @router.post("/{namespace}/{name}.git/info/lfs/objects/batch")
 async def batch(request: Request, hub: TheHub, account: TheAccount, repo: TheRepo) -> Response:
     body = await request.json()
-    # A pull request of somebody else's is sent without a ref, since its revision isn't known yet.
-    if "ref" in body and not body["ref"]["name"].startswith("refs/pr/"):
-        repository = hub.writable(repo, account)
-    else:
-        repository = hub.readable(repo, account)
-        hub.signed_in(account)
+    # Files of a new pull request are sent without a ref, since its revision isn't known yet.
+    revision = body["ref"]["name"] if "ref" in body else None
+    repository = hub.open_to(repo, account, revision, new_pull_request=revision is None)
     if body.get("operation") != "upload" or body.get("hash_algo", "sha256") != "sha256":
         raise HubError(400, "Only uploads by sha256 are served")
     offered = body.get("transfers", ["basic"])

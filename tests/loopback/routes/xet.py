@@ -17,26 +17,25 @@ async def read_token(
     hub: TheHub, account: TheAccount, repo: TheRepo, revision: TheRevision
 ) -> Response:
     hub.with_content(repo, account).resolve(revision)
-    return _token(hub)
+    return _token(hub, repo)
 
 
 @router.get(MODELS + "/xet-write-token/{revision}")
 async def write_token(
     request: Request, hub: TheHub, account: TheAccount, repo: TheRepo, revision: TheRevision
 ) -> Response:
-    # Whoever may open a pull request may send its files, before it has a revision.
-    if request.query_params.get("create_pr") == "1" or revision.startswith("refs/pr/"):
-        hub.readable(repo, account)
-        hub.signed_in(account)
-    else:
-        hub.writable(repo, account).resolve(revision)
-    return _token(hub)
+    as_pull_request = request.query_params.get("create_pr") == "1"
+    repository = hub.open_to(repo, account, revision, new_pull_request=as_pull_request)
+    # Without a revision the client asks for one named "None".
+    if not as_pull_request:
+        repository.resolve(revision)
+    return _token(hub, repo)
 
 
-def _token(hub: Hub) -> Response:
+def _token(hub: Hub, repo: str) -> Response:
     if hub.storage.xet is None:
         raise HubError(404, "Xet is not enabled for this repository")
-    token, expiry = hub.accounts.issue_for_cas()
+    token, expiry = hub.accounts.issue_for_cas(repo)
     return JSONResponse(
         {"accessToken": token, "exp": expiry, "casUrl": hub.endpoint},
         headers={
