@@ -18,9 +18,11 @@ def resolve_target(recipe: Path, *, repo_id: str, tag: str, state: Path) -> dict
         state: an empty folder for what the run leaves.
 
     Raises:
-        RecipeError: the recipe is malformed, or no target is named.
+        RecipeError: the recipe is malformed, or no target, or a malformed one, is named.
     """
     from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     publish = load_recipe(recipe).publish
     target = repo_id or publish.repo_id
@@ -29,6 +31,10 @@ def resolve_target(recipe: Path, *, repo_id: str, tag: str, state: Path) -> dict
             f"{recipe}: publish.repo_id: missing, and the action was not given repo-id; expected "
             "`owner/name`"
         )
+    try:
+        validate_repo_id(target)
+    except HFValidationError as error:
+        raise RecipeError(f"repo-id: {target!r}: expected `owner/name`: {error}") from None
     return {
         "folder": str(state / target.rpartition("/")[2]),
         "hub-cache": constants.HF_HUB_CACHE,

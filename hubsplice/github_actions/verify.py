@@ -24,11 +24,14 @@ def verify_download(repo_id: str, revision: str, *, built: Path, download: Path)
 
     Raises:
         CheckpointError: a file is missing, or differs.
-        huggingface_hub.errors.HfHubHTTPError: the revision can't be downloaded.
+        HubError: the revision can't be downloaded.
     """
     from huggingface_hub import snapshot_download
 
-    snapshot_download(repo_id, revision=revision, local_dir=download)
+    from hubsplice.hub.failures import explained_errors
+
+    with explained_errors(repo_id):
+        snapshot_download(repo_id, revision=revision, local_dir=download)
     expected = read_manifest(built / MANIFEST).files
     if read_manifest(download / MANIFEST).files != expected:
         raise CheckpointError(

@@ -44,15 +44,19 @@ use_token() {
   unset INPUT_HF_TOKEN
 }
 
-# use_publisher: the token that was given, or GitHub's identity, which the Hub exchanges for a
-# token of its own that lasts an hour and is good for this repository alone.
+# require_identity: a token, or GitHub's word for who this job is.
+require_identity() {
+  [[ -z "${HF_TOKEN:-}${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ]] || return 0
+  fail "no way to sign in to the Hub: give the job \`permissions: id-token: write\` and name it as \
+a trusted publisher in the settings of the repository, or give the action hf-token"
+}
+
+# use_publisher: the token that was given, or GitHub's word, which the Hub exchanges for a token of
+# its own that lasts an hour and is good for this repository alone.
 use_publisher() {
   use_token
+  require_identity
   [[ -z "${HF_TOKEN:-}" ]] || return 0
-  if [[ -z "${ACTIONS_ID_TOKEN_REQUEST_URL:-}" ]]; then
-    fail "no way to sign in to the Hub: give the job \`permissions: id-token: write\` and name it \
-as a trusted publisher in the settings of $REPO_ID, or give the action hf-token"
-  fi
   [[ "$REPO_ID" == */* ]] || fail "repo-id: $REPO_ID has no owner; a trusted publisher needs \
 \`owner/name\`"
   export HF_OIDC_RESOURCE="$REPO_ID"

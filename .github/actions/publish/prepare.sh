@@ -20,6 +20,12 @@ one_of replace "$INPUT_REPLACE" true false
 one_of verify-download "$INPUT_VERIFY_DOWNLOAD" true false
 one_of cache "$INPUT_CACHE" true false
 
+# Better said before a build than after it.
+if [[ "$INPUT_MODE" == release ]]; then
+  use_token
+  require_identity
+fi
+
 tag="$INPUT_TAG"
 if [[ -z "$tag" && "${GITHUB_REF_TYPE:-}" == tag ]]; then
   tag="$GITHUB_REF_NAME"
