@@ -25,7 +25,7 @@ from hubsplice.compiler import Compiled, compile_plan, load_tokenizer, require_v
 from hubsplice.errors import CheckpointError, FidelityError, OutputError, RecipeError
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
-from hubsplice.fidelity.runs import InsertedAt
+from hubsplice.fidelity.runs import InsertedAt, inserted_at
 from hubsplice.plan import Plan, make_plan
 from hubsplice.recipe import Recipe, dump_recipe, load_recipe, portable
 from hubsplice.record import describe, layer_constants, summary
@@ -152,9 +152,10 @@ def measure(
         resolved.folder,
         folder,
         load_intervention(folder / INTERVENTION),
-        tuple(
-            InsertedAt.from_constants(index, layer.constants, gate_module)
-            for index, layer in zip(places, manifest.layers, strict=True)
+        inserted_at(
+            places,
+            [layer.constants | {"construction": layer.construction} for layer in manifest.layers],
+            gate_module,
         ),
         dtype,
         previous.approximations if previous else (),
@@ -195,7 +196,7 @@ def _write(
         **architecture.bias_tensors(plan.base.tensors, after)
     }
     places = architecture.inserted_indices(after)
-    for index, layer in zip(places, compiled.layers, strict=True):
+    for index, layer in zip(places, compiled.inserted, strict=True):
         tensors |= architecture.inserted_tensors(index, layer, plan.dtype)
     return write_checkpoint(
         plan.base,
@@ -216,10 +217,8 @@ def _write_reproduction(plan: Plan, compiled: Compiled, folder: Path) -> None:
 
 def _inserted(plan: Plan, compiled: Compiled) -> tuple[InsertedAt, ...]:
     places = plan.architecture.inserted_indices(plan.after_layers)
-    return tuple(
-        InsertedAt.from_constants(index, layer_constants(layer), plan.architecture.gate_module)
-        for index, layer in zip(places, compiled.layers, strict=True)
-    )
+    constants = map(layer_constants, compiled.inserted)
+    return inserted_at(places, constants, plan.architecture.gate_module)
 
 
 def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:

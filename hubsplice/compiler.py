@@ -30,13 +30,20 @@ class Compiled:
         tokenizer: the base's.
         text: the calibration text.
         lowered: the splices as ridge functions, in layer order.
-        layers: the inserted layers, in the same order.
+        layers: what is inserted for each, in the same order.
+        stacks: the decoder layers that each of them is written as.
     """
 
     tokenizer: PreTrainedTokenizerBase
     text: TokenSequences
     lowered: tuple[LoweredSplice, ...]
     layers: tuple[CompiledLayer, ...]
+    stacks: tuple[tuple[CompiledLayer, ...], ...]
+
+    @property
+    def inserted(self) -> tuple[CompiledLayer, ...]:
+        """Every decoder layer that is inserted, in the order of the plan's `after_layers`."""
+        return tuple(layer for stack in self.stacks for layer in stack)
 
     @property
     def intervention(self) -> Intervention:
@@ -79,7 +86,8 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
         _require_finite_layer(planned, layer)
         layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
-    return Compiled(tokenizer, text, tuple(lowered), tuple(layers))
+    stacks = tuple(map(plan.architecture.stacked, layers))
+    return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -140,16 +148,17 @@ def _serving(
     if plan.dtype is torch.float32:
         return reference
     name = str(plan.dtype).removeprefix("torch.")
+    layers = [planned.layer for planned in plan.splices]
     intervention = Intervention(tuple(splice.site for splice in lowered))
     with loaded(plan.resolved.folder, plan.dtype) as model:
         streams = stream_at(
             model,
             ids,
-            plan.after_layers,
+            layers,
             intervention,
             lambda done, total: progress(f"calibrating in {name}", done, total),
         )
-    return [streams[layer] for layer in plan.after_layers]
+    return [streams[layer] for layer in layers]
 
 
 def _too_many(

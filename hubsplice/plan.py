@@ -61,8 +61,9 @@ class Plan:
 
     @property
     def after_layers(self) -> list[int]:
-        """The base layers whose outputs are edited, in order."""
-        return [splice.layer for splice in self.splices]
+        """The base layer that each inserted layer follows, in order."""
+        count = self.architecture.layers_per_splice
+        return [splice.layer for splice in self.splices for _ in range(count)]
 
 
 def make_plan(recipe: Recipe) -> Plan:

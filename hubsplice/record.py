@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.manifest import (
+    INJECTION,
     SCHEMA_VERSION,
     Architectures,
     BaseRecord,
@@ -64,7 +65,15 @@ def describe(
         config_changes=architecture.config_changes(config),
         zero_tensors=tuple(sorted(_zero_tensors(plan, compiled))),
         layers=tuple(
-            map(_layer, plan.splices, _portable_splices(plan), compiled.lowered, compiled.layers)
+            layer
+            for parts in zip(
+                plan.splices,
+                _portable_splices(plan),
+                compiled.lowered,
+                compiled.stacks,
+                strict=True,
+            )
+            for layer in _layers(*parts)
         ),
         calibration=_calibration(compiled),
         dtype=str(plan.dtype).removeprefix("torch."),
@@ -107,7 +116,7 @@ def _base(plan: Plan, written: WrittenCheckpoint) -> BaseRecord:
 def _zero_tensors(plan: Plan, compiled: Compiled) -> list[str]:
     architecture, after = plan.architecture, plan.after_layers
     names = list(architecture.bias_tensors(plan.base.tensors, after))
-    for index, layer in zip(architecture.inserted_indices(after), compiled.layers, strict=True):
+    for index, layer in zip(architecture.inserted_indices(after), compiled.inserted, strict=True):
         tensors = architecture.inserted_tensors(index, layer, plan.dtype)
         names += [name for name, tensor in tensors.items() if isinstance(tensor, Zeros)]
     return names
@@ -118,6 +127,20 @@ def _portable_splices(plan: Plan) -> list[Any]:
     splices = portable(plan.recipe).splices
     order = [plan.recipe.splices.index(planned.splice) for planned in plan.splices]
     return [splices[i] for i in order]
+
+
+def _layers(
+    planned: PlannedSplice,
+    portable_splice: Any,
+    lowered: LoweredSplice,
+    stack: tuple[CompiledLayer, ...],
+) -> Iterator[InsertedLayer]:
+    *preparing, edit = stack
+    for layer in preparing:
+        yield InsertedLayer(
+            site=planned.layer, construction=INJECTION, constants=layer_constants(layer), terms=()
+        )
+    yield _layer(planned, portable_splice, lowered, edit)
 
 
 def _layer(

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from hubsplice.architectures import llama, mistral, qwen2
+from hubsplice.architectures import gpt2, gpt_neox, llama, mistral, qwen2
 
-__all__ = ["llama", "mistral", "qwen2"]
+__all__ = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2"]

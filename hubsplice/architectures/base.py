@@ -283,7 +283,7 @@ class Architecture(ABC, Generic[L]):
 
         Args:
             index: the layer's index in the result.
-            layer: what it computes; padded with zeros to the width of the base's layers.
+            layer: what it computes, one of `stacked`; padded with zeros to the base's width.
             dtype: of the tensors.
 
         Raises:
@@ -305,6 +305,15 @@ class Architecture(ABC, Generic[L]):
             if value.any():
                 tensors[f"{self.layer_prefixes[0]}{index}.{name}"] = value.to(dtype)
         return tensors
+
+    @property
+    def layers_per_splice(self) -> int:
+        """How many decoder layers one compiled layer is written as."""
+        return 1
+
+    def stacked(self, layer: L) -> tuple[L, ...]:
+        """The decoder layers that a compiled layer is written as, `layers_per_splice` of them."""
+        return (layer,)
 
     def inserted_layout(self, index: int) -> dict[str, InsertedTensor]:
         """Every tensor that the inserted layer at `index` of the result has, by name."""

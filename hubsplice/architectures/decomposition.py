@@ -5,7 +5,7 @@ Every construction builds the same parts, out of what its family's layer offers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,10 @@ from hubsplice.intervention import Normalization, PiecewiseLinear, Site, Term
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """a(h) = ⟨encoder, h⟩ + offset·s(h) of one of the site's terms, and what is written with it.
+    """a(h) of one of the site's terms, and what is written with it.
+
+    a(h) = ⟨encoder, h⟩ + offset·s(h), and where a norm takes the mean of a token's channels away,
+    a(h) = ⟨encoder, h⟩ + offset·s(h) + mean_weight·(mean(h) - m) + mean_constant for a typical m.
 
     Attributes:
         term: the term's index at the site.
@@ -25,6 +28,8 @@ class Affine:
         normalization: what gives that scale.
         direction: what is written for each unit of a(h) or of a jump, shape [d], float64.
         side: 1, or -1 where a(h) falls as the term's pre-activation rises.
+        mean_weight: what the encoder's entries add up to, where they have been centred.
+        mean_constant: mean_weight·m.
     """
 
     term: int
@@ -33,6 +38,8 @@ class Affine:
     normalization: Normalization
     direction: Tensor
     side: int
+    mean_weight: float = 0.0
+    mean_constant: float = 0.0
 
     @staticmethod
     def of(index: int, term: Term, at: float, factor: float, *, side: int = 1) -> Affine:
@@ -49,11 +56,33 @@ class Affine:
             side,
         )
 
+    def centred(self, typical_mean: float) -> Affine:
+        """The same a(h), with an encoder whose entries add up to zero."""
+        total = float(self.encoder.sum())
+        return replace(
+            self,
+            encoder=self.encoder - self.encoder.mean(),
+            mean_weight=total,
+            mean_constant=total * typical_mean,
+        )
+
+    def reversed(self) -> Affine:
+        """-a(h), with what is written turned round."""
+        return replace(
+            self,
+            encoder=-self.encoder,
+            offset=-self.offset,
+            direction=-self.direction,
+            mean_weight=-self.mean_weight,
+            mean_constant=-self.mean_constant,
+        )
+
     @property
     def threshold(self) -> tuple[Tensor, float]:
         """The encoder at unit length and the bias it wants, the same for a(h) and -a(h)."""
         length = self.encoder.norm() * self.encoder[self.encoder != 0][0].sign()
         offset = self.offset if self.normalization is Normalization.NONE else 0.0
+        offset += self.mean_constant
         return self.encoder / length, offset / float(length)
 
 

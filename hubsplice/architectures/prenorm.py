@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hubsplice.architectures.bias_grid import on_grid
 from hubsplice.architectures.decomposition import Affine, decompose
 from hubsplice.architectures.injection import threshold_bias
 from hubsplice.architectures.site_view import SiteView
@@ -224,7 +225,7 @@ def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
     near = truth.abs().masked_fill(view.is_sink[:, None], torch.inf)
     nearest = near.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices
     biases = biases - error.gather(0, nearest).mean(dim=0)
-    biases = _on_grid(biases, constants.saturation, view.dtype)
+    biases = on_grid(biases, constants.saturation, view.dtype)
     up_weights, up_biases, factors = _heights(affines, view)
     height = _directions(affines) / (2 * constants.saturation * factors[:, None])
     return _Block(
@@ -249,13 +250,6 @@ def _heights(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor, Ten
         weights[chosen], biases[chosen], factor = _scaled_rows(readout, int(chosen.sum()), 4.0)
         factors[chosen] = factor
     return weights, biases, factors
-
-
-def _on_grid(biases: Tensor, saturation: float, dtype: torch.dtype) -> Tensor:
-    """Biases rounded so that bias ± saturation are both representable in `dtype`."""
-    largest = biases.abs() + saturation
-    step = torch.exp2(torch.floor(torch.log2(largest))) * torch.finfo(dtype).eps
-    return torch.round(biases / step) * step
 
 
 def _scaled_constant(
@@ -306,7 +300,7 @@ def _sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants
     down = torch.cat([mean[None], modes]) / (2 * saturation)
     weight = (gain * detector.weight.double()).expand_as(up_weight)
     bias = torch.full_like(up_bias, gain * (detector.bias - 0.5))
-    bias = _on_grid(bias, saturation, view.dtype)
+    bias = on_grid(bias, saturation, view.dtype)
     return _Block(
         torch.cat([weight, weight]),
         torch.cat([bias + saturation, bias - saturation]),

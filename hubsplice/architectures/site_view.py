@@ -84,7 +84,10 @@ class SiteView:
     def reference_values(self, affines: list[Affine]) -> Tensor:
         """a(h)/r of every affine from the reference stream, shape [tokens, n]."""
         encoders = torch.stack([a.encoder for a in affines], dim=1)
-        values = self.activations.reference.double() @ encoders
+        h = self.activations.reference.double()
+        weights = torch.tensor([a.mean_weight for a in affines]).double()
+        values = h @ encoders + torch.tensor([a.mean_constant for a in affines]).double()
+        values += (h.mean(dim=-1, keepdim=True) - self.typical_mean) * weights
         for kind in {a.normalization for a in affines}:
             offsets = torch.tensor(
                 [a.offset if a.normalization is kind else 0.0 for a in affines]
@@ -99,7 +102,8 @@ class SiteView:
         """
         encoders = torch.stack([a.encoder for a in affines])
         weights, biases = encoders.clone(), torch.zeros(len(affines)).double()
-        corrections = [(Normalization.NONE, -encoders @ self.bias.double())]
+        constants = torch.tensor([a.mean_constant for a in affines]).double()
+        corrections = [(Normalization.NONE, constants - encoders @ self.bias.double())]
         for kind in {a.normalization for a in affines}:
             offsets = [a.offset if a.normalization is kind else 0.0 for a in affines]
             corrections.append((kind, torch.tensor(offsets).double()))
@@ -109,4 +113,15 @@ class SiteView:
                 readout = self.read_out(self.scale_of(kind) / self.r)
                 weights += amount[:, None] * readout.weight.double()
                 biases += amount * readout.bias
+        means = torch.tensor([a.mean_weight for a in affines]).double()
+        if means.any():
+            deviation = self.activations.reference.double().mean(dim=-1) - self.typical_mean
+            readout = self.read_out(deviation / self.r)
+            weights += means[:, None] * readout.weight.double()
+            biases += means * readout.bias
         return weights, biases
+
+    @property
+    def typical_mean(self) -> float:
+        """The mean of all channels of all tokens that are no sinks."""
+        return float(self.activations.reference.double()[~self.is_sink].mean())

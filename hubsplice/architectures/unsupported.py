@@ -39,8 +39,6 @@ REASONS: Mapping[str, str] = {
     "gemma3_text": _SANDWICH,
     "gemma4": f"{_SANDWICH}; and each layer scales the whole stream",
     "gemma4_text": f"{_SANDWICH}; and each layer scales the whole stream",
-    "gpt2": f"{_LAYER_NORM}; its attention tensors are fused and transposed",
-    "gpt_neox": f"{_LAYER_NORM}; its MLP may read beside the attention rather than after it",
     "gpt_oss": f"{_EXPERTS}; and vLLM alternates attention kinds by the layer's index",
     "granite": (
         "it multiplies what each block writes by residual_multiplier, which the construction "

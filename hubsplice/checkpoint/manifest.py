@@ -59,6 +59,9 @@ def _relative(value: str) -> str:
     return value
 
 
+INJECTION = "injection"
+"""The construction of a layer that only adds the constant which the layer after it reads."""
+
 FreeForm = dict[str, JsonValue]
 PublicSource = Annotated[FreeForm, AfterValidator(_no_absolute_path)]
 FileName = Annotated[str, Field(min_length=1), AfterValidator(_relative)]
@@ -198,6 +201,11 @@ class Manifest(Record):
     versions: dict[str, str]
     files: dict[FileName, FileDigest] = Field(description="All files but the manifest itself.")
     fidelity: FreeForm = Field(default_factory=dict, description="A summary of fidelity.json.")
+
+    @property
+    def editing_layers(self) -> tuple[InsertedLayer, ...]:
+        """The inserted layers that edit, one per site: not those that only prepare the stream."""
+        return tuple(layer for layer in self.layers if layer.construction != INJECTION)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

@@ -25,7 +25,7 @@ def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:
 
 def intervention_problems(intervention: Intervention, claim: Claim) -> list[str]:
     """Where an intervention edits otherwise than the manifest says."""
-    layers = claim.manifest.layers
+    layers = claim.manifest.editing_layers
     sites = [site.layer for site in intervention.sites]
     declared = [layer.site for layer in layers]
     if sites != declared:
@@ -71,10 +71,10 @@ def recipe_problems(folder: Path, claim: Claim) -> list[str]:
     listed = {_canonical(term.edit) for layer in claim.manifest.layers for term in layer.terms}
     problems = [f"{RECIPE}: {edit}: the manifest lists no such edit" for edit in asked - listed]
     problems += [f"{RECIPE}: {edit}: in the manifest alone" for edit in listed - asked]
-    if len(recipe.splices) != len(claim.manifest.layers):
+    if len(recipe.splices) != len(claim.manifest.editing_layers):
         problems.append(
             f"{RECIPE}: {len(recipe.splices)} splices, and the manifest lists "
-            f"{len(claim.manifest.layers)} layers"
+            f"{len(claim.manifest.editing_layers)} layers"
         )
     return sorted(problems)
 

@@ -1,0 +1,65 @@
+"""Tiny checkpoints of every family, with what makes one layer differ from another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration of a family.
+
+    Attributes:
+        family: its `model_type`.
+        fields: beside the sizes.
+    """
+
+    family: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "-".join([self.family, *(f"{k}={v}" for k, v in self.fields.items())])
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 320,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+    "initializer_range": 0.1,
+}
+
+VARIANTS = [
+    Variant("gpt2"),
+    Variant("gpt2", {"activation_function": "gelu", "tie_word_embeddings": False}),
+    Variant("gpt_neox", {"use_parallel_residual": False, "intermediate_size": 128}),
+    Variant(
+        "gpt_neox",
+        {"use_parallel_residual": False, "intermediate_size": 128, "attention_bias": False},
+    ),
+    Variant("gpt_neox", {"intermediate_size": 128}),
+]
+
+
+def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
+    """Save a random checkpoint of a variant, and give its folder."""
+    config = AutoConfig.for_model(variant.family, **SIZES | variant.fields)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+        # Norm weights and biases start as ones and zeros, which would hide that they are lost.
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    model.save_pretrained(folder)
+    return folder
