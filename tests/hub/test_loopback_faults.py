@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -27,6 +32,8 @@ from tests.loopback.faults import (
 )
 from tests.loopback.session import ClientSession
 
+WRITER = {"Authorization": "Bearer hf_writer"}
+MODEL = {"name": "model", "organization": "me"}
 COMMIT = "/api/models/me/model/commit/main"
 PUBLISH = """
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -53,12 +60,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
 def hub(server: LoopbackHub) -> LoopbackHub:
     """The double without faults and counts, and with an empty repository me/model."""
     server.clear_faults()
-    headers = {"Authorization": "Bearer hf_writer"}
-    body = {"name": "model", "organization": "me"}
-    httpx2.request("DELETE", f"{server.endpoint}/api/repos/delete", json=body, headers=headers)
-    httpx2.post(f"{server.endpoint}/api/repos/create", json=body, headers=headers)
+    httpx2.request("DELETE", f"{server.endpoint}/api/repos/delete", json=MODEL, headers=WRITER)
+    create(server)
     server.reset_counters()
     return server
+
+
+def create(hub: LoopbackHub) -> None:
+    answer = httpx2.post(f"{hub.endpoint}/api/repos/create", json=MODEL, headers=WRITER)
+    assert answer.status_code == 200
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +155,31 @@ def test_a_slow_upload(hub: LoopbackHub) -> None:
     assert httpx2.post(url, json=body).status_code == 200
 
 
+def test_a_client_that_goes_away_amid_an_upload(tmp_path: Path) -> None:
+    content = b"1" * 9999
+    oid = hashlib.sha256(content).hexdigest()
+    with LoopbackHub(tmp_path / "hub") as hub:
+        create(hub)
+        body = {
+            "operation": "upload",
+            "objects": [{"oid": oid, "size": len(content)}],
+        }
+        batch = f"{hub.endpoint}/me/model.git/info/lfs/objects/batch"
+
+        def actions() -> Any:
+            return httpx2.post(batch, json=body, headers=WRITER).json()["objects"][0].get("actions")
+
+        url = urlsplit(actions()["upload"]["href"])
+        assert url.port is not None
+        with socket.create_connection(("127.0.0.1", url.port)) as connection:
+            head = f"PUT {url.path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+            connection.sendall(head.encode() + content[:5000])
+        while not any(r.method == "PUT" and r.status for r in hub.counters().log):
+            time.sleep(0.02)
+        assert actions()
+        # Leaving the block raises if this was an error inside the double.
+
+
 def test_a_client_killed_before_its_commit(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.fault(KillBefore(), path=COMMIT)
     assert publish(hub, tmp_path).returncode == -signal.SIGKILL
@@ -180,10 +215,10 @@ def test_a_token_that_expires_on_the_way(hub: LoopbackHub, session: ClientSessio
     assert session.run(PUBLISH) == "HfHubHTTPError 401"
     assert titles(hub) == ["initial commit"]
     whoami = f"{hub.endpoint}/api/whoami-v2"
-    assert httpx2.get(whoami, headers={"Authorization": "Bearer hf_writer"}).status_code == 401
+    assert httpx2.get(whoami, headers=WRITER).status_code == 401
     assert httpx2.get(whoami, headers={"Authorization": "Bearer hf_other"}).status_code == 200
     hub.clear_faults()
-    assert httpx2.get(whoami, headers={"Authorization": "Bearer hf_writer"}).status_code == 200
+    assert httpx2.get(whoami, headers=WRITER).status_code == 200
 
 
 def test_a_concurrent_writer(hub: LoopbackHub, session: ClientSession) -> None:
@@ -203,9 +238,7 @@ def test_a_conflicting_tag(hub: LoopbackHub, session: ClientSession) -> None:
 
 def test_faults_of_the_xet_storage(tmp_path: Path) -> None:
     with LoopbackHub(tmp_path / "hub", "xet") as hub:
-        headers = {"Authorization": "Bearer hf_writer"}
-        body = {"name": "model", "organization": "me"}
-        httpx2.post(f"{hub.endpoint}/api/repos/create", json=body, headers=headers)
+        create(hub)
         # The client repeats what fails for a moment.
         hub.fault(Status(status=503), method="POST", path="/v1/xorbs/")
         hub.fault(KillAfter(), method="POST", path="/v1/shards")

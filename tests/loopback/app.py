@@ -6,6 +6,7 @@ import secrets
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 
 from tests.loopback import admin
 from tests.loopback.errors import HubError
@@ -18,6 +19,7 @@ def build_app(hub: Hub) -> FastAPI:
     app = FastAPI(openapi_url=None)
     app.state.hub = hub
     app.add_exception_handler(HubError, _answer_error)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     for router in routers(hub):
         app.include_router(router)
     return app
@@ -41,3 +43,8 @@ def _answer_error(request: Request, error: Exception) -> Response:
     if error.code is not None:
         headers["X-Error-Code"] = error.code
     return JSONResponse({"error": error.message}, error.status, headers)
+
+
+def _answer_nobody(request: Request, error: Exception) -> Response:
+    """The end of a request whose sender went away, which is no defect of the double."""
+    return Response(status_code=499)
