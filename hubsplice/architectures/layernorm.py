@@ -13,7 +13,7 @@ is well below. Neurons that open one after another, at knots along u, add up to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -74,6 +74,8 @@ CONSTANTS = {
 _OPENING = 2.0
 # How far a typical ρ shifts the argument.
 _SHIFT = 0.5
+# What is left out of a pre-activation is reported from here on, in standard deviations.
+_UNSEEN = 0.01
 
 
 def compile_layernorm(
@@ -134,7 +136,31 @@ def compile_layernorm(
         constants=asdict(constants)
         | {"construction": "layernorm-bias", "neurons": layer.neurons, "knots": knots},
         jump_gates=tuple((affine.term, i, affine.side) for i, affine in enumerate(parts.jumps)),
+        approximations=tuple(_unseen_means(site, [*ramps, *parts.jumps], view)),
     )
+
+
+def _unseen_means(site: Site, affines: list[Affine], view: SiteView) -> Iterator[str]:
+    """Terms that read more of a token's mean channel than the rest of the stream tells."""
+    readable = [a for a in affines if a.mean_weight]
+    if not readable:
+        return
+    ordinary = ~view.is_sink
+    weights, biases = view.rows(readable)
+    truth = view.reference_values(readable)[ordinary]
+    exact = view.activations.reference.double() + view.bias.double()
+    x = (exact - exact.mean(dim=-1, keepdim=True)) / view.r[:, None]
+    error = (x[ordinary] @ weights.T + biases - truth).std(dim=0) / truth.std(dim=0)
+    worst: dict[int, float] = {}
+    for affine, share in zip(readable, error.tolist(), strict=True):
+        worst[affine.term] = max(share, worst.get(affine.term, 0.0))
+    for term, share in worst.items():
+        if share > _UNSEEN:
+            yield (
+                f"{site.terms[term].label}: its encoder reads the mean of the stream's channels, "
+                f"which LayerNorm takes away; what the rest does not tell of it is {share:.1%} of "
+                "the pre-activation's standard deviation"
+            )
 
 
 def _centred(parts: Parts, typical_mean: float) -> Parts:
