@@ -1,12 +1,14 @@
-"""Scripts that need no Hub: installing, and comparing a tag with a version."""
+"""What needs no Hub: installing, comparing a tag with a version, the action's page."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.actions.conftest import ACTION, CHECKOUT
 
@@ -89,3 +91,12 @@ def test_a_release_has_the_version_of_its_tag(tmp_path: Path, files: list[str], 
     )
     assert (result.returncode == 0) is fits
     assert result.stdout.startswith("::error") is not fits
+
+
+def test_the_page_has_every_input_and_output() -> None:
+    page = (CHECKOUT / "docs/actions.md").read_text(encoding="utf-8")
+    action = yaml.safe_load((ACTION / "action.yml").read_text(encoding="utf-8"))
+    table = set(re.findall(r"`([a-z-]+)`", "".join(re.findall(r"^\|([^|]*)\|", page, re.M))))
+    assert action["inputs"].keys() <= table
+    (outputs,) = re.findall(r"^Outputs: (.*?)\. ", page, re.M)
+    assert set(re.findall(r"`([a-z-]+)`", outputs)) == action["outputs"].keys()
