@@ -125,7 +125,7 @@ async def seed(hub: TheHub, body: Seed) -> dict[str, str]:
 
 def _upload_by_xet(hub: Hub, repo: str, files: list[tuple[Path, str]]) -> None:
     """Store files as Xet clients do, by sending them to this very process."""
-    import hf_xet  # type: ignore[import-untyped]
+    import hf_xet
 
     token, expiry = hub.accounts.issue_for_cas(repo)
     session = hf_xet.XetSession()
