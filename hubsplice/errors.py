@@ -46,6 +46,18 @@ class OutputError(HubspliceError):
     exit_code = 6
 
 
+class HubError(HubspliceError):
+    """The Hub refused, or could not be reached."""
+
+    exit_code = 7
+
+
+class ConflictError(HubspliceError):
+    """The Hub holds something else than expected: a moved branch, a tag elsewhere."""
+
+    exit_code = 8
+
+
 def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     """Say that `value` is not one of `known`, and name the nearest that is.
 

@@ -27,6 +27,11 @@ def print_warning(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)  # noqa: T201
 
 
+def print_note(message: str) -> None:
+    """Print on stderr what explains a result."""
+    print(message, file=sys.stderr)  # noqa: T201
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
     """Print a table on stdout; cells are plain text, never markup."""
     from rich import box

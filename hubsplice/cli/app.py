@@ -17,6 +17,8 @@ EXIT_CODES = {
     4: "a checkpoint is missing, damaged, or holds what can't be trusted",
     5: "the measured fidelity misses what was required",
     6: "the result could not be written",
+    7: "the Hub refused, or could not be reached",
+    8: "the Hub holds something else than expected: a moved branch, a tag elsewhere",
     130: "interrupted",
 }
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson
-from hubsplice.errors import RecipeError
-from hubsplice.terminal import print_json, print_table, print_warning, show_progress
+from hubsplice import __version__
+from hubsplice.cli.app import AsJson, RequireFidelity
+from hubsplice.cli.publication import print_plan, print_published
+from hubsplice.cli.reporting import print_report
+from hubsplice.errors import HubError, RecipeError
+from hubsplice.terminal import print_note, print_warning, show_progress
 
 if TYPE_CHECKING:
-    from hubsplice.build import BuildResult
+    from hubsplice.hub.built import BuiltFolder
+    from hubsplice.hub.plan import Target
+    from hubsplice.recipe import Recipe
 
 
 def publish(
@@ -24,81 +30,174 @@ def publish(
             show_default=False,
         ),
     ],
-    to: Annotated[
-        Path, typer.Option("--to", metavar="DIR", help="The local folder to publish to.")
-    ],
+    repo_id: Annotated[
+        str | None,
+        typer.Option(
+            "--repo-id",
+            metavar="OWNER/NAME",
+            help="The repository; the recipe's publish.repo_id where it is not given.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Where to build a recipe; a folder under builds/ where it is not given, which a "
+            "second run finds.",
+            show_default=False,
+        ),
+    ] = None,
+    tag: Annotated[
+        str | None,
+        typer.Option("--tag", help="Tag the published commit.", show_default=False),
+    ] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option(
+            "--private/--public",
+            help="The visibility of a new repository; --private also refuses a public one.",
+            show_default=False,
+        ),
+    ] = None,
+    pull_request: Annotated[
+        bool, typer.Option("--pr", help="Open a pull request, or update the one that is open.")
+    ] = False,
+    license_id: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            metavar="ID",
+            help="Declare another licence than the base's, such as apache-2.0.",
+            show_default=False,
+        ),
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Publish over files that hubsplice did not publish."),
+    ] = False,
     allow_failed: Annotated[
         bool,
         typer.Option("--allow-failed", help="Publish what missed the fidelity that it requires."),
     ] = False,
+    require_fidelity: RequireFidelity = None,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what a built folder would publish; write nothing."),
+        bool, typer.Option("--dry-run", help="Say what would be sent, and write nothing there.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a built checkpoint, or a recipe's, to a local folder."""
-    if dry_run:
-        _plan_publication(source, to, allow_failed, as_json)
-        return
-    if source.is_file():
-        published = _build(source, to, allow_failed=allow_failed).folder
-    else:
-        from hubsplice.hub import publish_to_folder
+    """Publish a recipe, or a built folder, on the Hugging Face Hub: one commit, and a tag.
 
-        published = publish_to_folder(source, to, allow_failed=allow_failed)
-    if as_json:
-        print_json({"folder": str(published)})
-    else:
-        typer.echo(str(published))
+    A recipe is built and measured first. The card is checked by the Hub before anything is sent,
+    and the checksums afterwards. A run that was interrupted is finished by the same command.
+    """
+    recipe, folder = _source(source, output)
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    from hubsplice.hub.failures import explained_errors
+    from hubsplice.hub.plan import Target, make_publish_plan, require_agreement
 
-def _plan_publication(folder: Path, to: Path, allow_failed: bool, as_json: bool) -> None:
-    if folder.is_file():
-        raise RecipeError(
-            f"--dry-run: {folder} is a recipe, and the sizes of its files are not known before "
-            "they are built; give a built folder, or run `hubsplice check`"
-        )
-    from hubsplice.hub import plan_publication
-
-    publication = plan_publication(folder, to, allow_failed=allow_failed)
-    if as_json:
-        files = dict(publication.sizes)
-        print_json({"folder": str(to), "files": files, "bytes": publication.total})
-        return
-    print_table(
-        ("file", "bytes"),
-        [(name, f"{size:,}") for name, size in publication.sizes.items()]
-        + [("total", f"{publication.total:,}")],
-        title=f"would be written to {to}:",
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    api = HfApi(library_name="hubsplice", library_version=__version__)
+    asked = recipe.publish
+    name = repo_id or asked.repo_id
+    if name is None:
+        raise RecipeError("publish.repo_id: missing; say where to publish there, or with --repo-id")
+    with explained_errors(name):
+        if not dry_run and get_token() is None:
+            raise HubError("no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")
+        full_name = name if "/" in name else f"{api.whoami()['name']}/{name}"
+    target = Target(
+        repo_id=full_name,
+        private=asked.private if private is None else private,
+        require_private=private is True,
+        tag=tag or asked.tag,
+        pull_request=pull_request,
+        license_id=license_id,
+        replace=replace,
     )
+    # What forbids publishing is better said before minutes of building.
+    require_agreement(api, target)
+    if folder is None:
+        folder = _built(recipe, target, output, require_fidelity, as_json)
+    built = _opened(folder, require_fidelity, allow_failed)
+    with show_progress() as progress:
+        plan = make_publish_plan(
+            api,
+            built,
+            target,
+            on_predicted=lambda done, total: progress("predicting the upload", done, total),
+        )
+    for warning in plan.warnings:
+        print_warning(warning)
+    if dry_run or not as_json:
+        print_plan(plan, folder, as_json=as_json)
+    if dry_run:
+        return
+    from hubsplice.hub.publish import publish as publish_plan
+
+    published = publish_plan(api, plan)
+    for note in published.notes:
+        print_warning(note)
+    print_published(published, plan, built, api.endpoint, as_json=as_json)
 
 
-def _build(
-    recipe: Path,
-    output: Path,
-    *,
-    require_fidelity: float | None = None,
-    measure: bool = True,
-    hard_link: bool = False,
-    allow_failed: bool = False,
-) -> BuildResult:
+def _source(source: Path, output: Path | None) -> tuple[Recipe, Path | None]:
+    """The recipe, and the folder where it is built already."""
     from hubsplice.recipe import load_recipe
+    from hubsplice.reproduction import RECIPE
 
-    parsed = load_recipe(recipe)
-    # A mistake in the recipe is shown before the compiler's imports, which take seconds.
-    from hubsplice.build import build as build_recipe
+    if not source.is_dir():
+        return load_recipe(source), None
+    if output is not None:
+        raise RecipeError(f"--output: {source} is built already")
+    return load_recipe(source / RECIPE), source
+
+
+def _built(
+    recipe: Recipe,
+    target: Target,
+    output: Path | None,
+    require_fidelity: float | None,
+    as_json: bool,
+) -> Path:
+    from hubsplice.hub.builds import build_place
+
+    place = output or build_place(recipe, target.repo_id)
+    if output is None and place.is_dir():
+        print_note(f"found the recipe built in {place}; remove that folder to build it again")
+        return place
+    from hubsplice.build import build
 
     with show_progress() as progress:
-        result = build_recipe(
-            parsed,
-            output=output,
+        # A result that misses its requirement is kept: the plan refuses it, and it can be read.
+        result = build(
+            recipe,
+            output=place,
             require_fidelity=require_fidelity,
-            measure=measure,
-            hard_link=hard_link,
+            measure=True,
+            hard_link=False,
             progress=progress,
-            allow_failed=allow_failed,
+            allow_failed=True,
         )
     for warning in result.warnings:
         print_warning(warning)
-    return result
+    if result.report is not None and not as_json:
+        print_report(result.report)
+    return place
+
+
+def _opened(folder: Path, require_fidelity: float | None, allow_failed: bool) -> BuiltFolder:
+    from hubsplice.hub.built import open_built
+
+    with show_progress() as progress:
+        return open_built(
+            folder,
+            require_fidelity=require_fidelity,
+            allow_failed=allow_failed,
+            on_read=lambda done, total: progress("verifying", done, total),
+        )

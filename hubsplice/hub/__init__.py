@@ -1,5 +1,1 @@
-"""Publishing a spliced checkpoint."""
-
-from hubsplice.hub.local import Publication, plan_publication, publish_to_folder
-
-__all__ = ["Publication", "plan_publication", "publish_to_folder"]
+"""Publishing a spliced checkpoint on the Hugging Face Hub."""

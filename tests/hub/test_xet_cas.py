@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import fastapi
-import hf_xet  # type: ignore[import-untyped]
+import hf_xet
 import numpy as np
 import pytest
 import uvicorn

@@ -1,0 +1,173 @@
+"""A built folder as something to publish: verified, with the checksums that the Hub knows."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubsplice.card.write import card_text
+from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_sections
+from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.errors import CheckpointError, FidelityError
+from hubsplice.fidelity.report import FidelityReport, read_report
+from hubsplice.fidelity.verdict import verdict
+from hubsplice.recipe import Recipe, load_recipe
+from hubsplice.reproduction import RECIPE
+
+LARGEST_IN_GIT = 10 * 1024 * 1024
+"""In bytes; the Hub keeps a larger file in its storage, and so asks for no git hash of it."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to publish.
+
+    Attributes:
+        digest: SHA-256 and size in bytes.
+        blob_id: its git hash; None for one too large for git.
+        source: where its bytes are: a path, or the bytes themselves.
+    """
+
+    digest: FileDigest
+    blob_id: str | None
+    source: Path | bytes
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltFolder:
+    """What `hubsplice build` wrote, verified against its manifest.
+
+    Attributes:
+        folder: where it is.
+        manifest: what it is made of.
+        report: its fidelity; None where it was not measured.
+        recipe: what it was built from, where that is recorded.
+    """
+
+    folder: Path
+    manifest: Manifest
+    report: FidelityReport | None
+    recipe: Recipe | None
+    _files: Mapping[str, LocalFile]
+
+    @property
+    def title(self) -> str:
+        """What to call the publication; the same for every build of a recipe."""
+        title = self.recipe.title if self.recipe else None
+        return title or f"{self.manifest.base.name.split('/')[-1]}, spliced"
+
+    def files(self, model_id: str, license_id: str | None) -> dict[str, LocalFile]:
+        """All files to publish, by name, with a card that bears the model's id.
+
+        Args:
+            model_id: what the card's examples load.
+            license_id: another licence than the base's, or None.
+        """
+        text = card_text(self.folder, model_id=model_id, license_id=license_id).encode()
+        return dict(sorted({**self._files, CARD: _in_memory(text)}.items()))
+
+
+def open_built(
+    folder: Path,
+    *,
+    require_fidelity: float | None,
+    allow_failed: bool,
+    on_read: Callable[[int, int], None],
+) -> BuiltFolder:
+    """Verify a built folder, reading every file once.
+
+    Args:
+        folder: what `hubsplice build` wrote, or a download of it.
+        require_fidelity: the largest ratio of splice error to noise floor that passes, beside
+            what the report was held to; None asks for nothing more.
+        allow_failed: accept a checkpoint that missed the fidelity that it requires.
+        on_read: told how many bytes have been read, of how many.
+
+    Raises:
+        CheckpointError: hubsplice did not build the folder, or a file was altered, is missing,
+            or is none that hubsplice wrote.
+        FidelityError: the required fidelity was missed, or not measured.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder}: expected a recipe or a folder that hubsplice built")
+    manifest = read_manifest(folder / MANIFEST)
+    report = read_report(folder)
+    if not allow_failed:
+        _refuse_failed(folder, report, require_fidelity)
+    _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD})
+    total = sum(expected.size for expected in manifest.files.values())
+    done = 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        on_read(done, total)
+
+    files = {}
+    for name, expected in sorted(manifest.files.items()):
+        files[name] = _verified(folder / name, expected, read)
+    manifest_bytes = (folder / MANIFEST).read_bytes()
+    files[MANIFEST] = LocalFile(
+        digest_bytes(manifest_bytes), _blob_id(manifest_bytes), folder / MANIFEST
+    )
+    recipe = load_recipe(folder / RECIPE) if RECIPE in manifest.files else None
+    return BuiltFolder(folder, manifest, report, recipe, files)
+
+
+def _refuse_failed(folder: Path, report: FidelityReport | None, require: float | None) -> None:
+    if report is None:
+        if require is None:
+            return
+        raise FidelityError(f"{folder}: a fidelity of {require:g} is required, and none measured")
+    sentence, passed = report.verdict, report.passed
+    if passed is not False and require is not None:
+        sentence, passed = verdict(report.precisions[0], require)
+    if passed is False:
+        raise FidelityError(f"{folder}: {sentence} --allow-failed publishes it all the same")
+
+
+def _in_memory(data: bytes) -> LocalFile:
+    return LocalFile(digest_bytes(data), _blob_id(data), data)
+
+
+def _refuse_unknown(folder: Path, known: set[str]) -> None:
+    for name in sorted(_visible_files(folder)):
+        if name not in known:
+            raise CheckpointError(
+                f"{folder / name}: the manifest does not list it; only what hubsplice wrote is "
+                "published: remove the file"
+            )
+
+
+def _visible_files(folder: Path) -> Iterator[str]:
+    """Files by relative name, without the hidden ones that download tools leave."""
+    for path, subfolders, files in os.walk(folder):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith("."):
+                yield Path(path, name).relative_to(folder).as_posix()
+
+
+def _verified(path: Path, expected: FileDigest, on_read: Callable[[int], None]) -> LocalFile:
+    try:
+        found = digest_sections(path, 0, on_read=on_read)[0]
+        blob_id = _blob_id(path.read_bytes()) if found.size <= LARGEST_IN_GIT else None
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: missing, and the manifest lists it") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    if found.sha256 != expected.sha256:
+        raise CheckpointError(
+            f"{path}: it was altered after the build: sha256 {found.sha256}, expected "
+            f"{expected.sha256}"
+        )
+    return LocalFile(found, blob_id, path)
+
+
+def _blob_id(data: bytes) -> str:
+    """Git's name of a file with this content, which is no measure of security here."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()

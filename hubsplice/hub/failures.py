@@ -1,0 +1,118 @@
+"""What a failed call to the Hub means: worth another try, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from hubsplice.checkpoint.space import full_disk
+from hubsplice.errors import HubError, HubspliceError
+
+Result = TypeVar("Result")
+
+ATTEMPTS = 5
+_LONGEST_WAIT = 8.0
+_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 507})
+
+
+class StorageError(HubError):
+    """The storage behind the Hub failed; hf_xet has no error class of its own for it."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed in a moment."""
+    status = _status(error)
+    if status is not None:
+        return status in _TRANSIENT
+    return isinstance(error, ConnectionError | TimeoutError | StorageError) or _in_transport(error)
+
+
+def wait_before(attempt: int) -> float:
+    """Seconds to wait before the next attempt, after so many."""
+    return min(2.0 ** (attempt - 1), _LONGEST_WAIT)
+
+
+def retried(call: Callable[[], Result]) -> Result:
+    """Call again after transient failures: for calls that may be repeated without harm."""
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt
+
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=lambda state: wait_before(state.attempt_number),
+        reraise=True,
+    )
+    return retrying(call)
+
+
+@contextmanager
+def explained_errors(repo_id: str) -> Iterator[None]:
+    """Turn what the Hub's client raises into errors that say what to do.
+
+    Raises:
+        HubError: for everything but what only a developer can explain.
+    """
+    try:
+        yield
+    except HubspliceError:
+        raise
+    except Exception as error:
+        known = explained(error, repo_id)
+        if known is None:
+            raise
+        raise known from None
+
+
+def explained(error: Exception, repo_id: str) -> HubspliceError | None:
+    """The error for the user; None for what only a developer can explain."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return HubError(f"repo_id: {repo_id!r} is not a Hub model id (`owner/name`): {error}")
+    if isinstance(error, errors.OIDCError | errors.LocalTokenNotFoundError):
+        return HubError(f"no token for the Hub: {_first_line(error)}")
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubError("HF_HUB_OFFLINE is set, and publishing needs the Hub")
+    status = _status(error)
+    if isinstance(error, PermissionError) or status == 401:
+        return HubError(
+            f"{repo_id}: the Hub refused the token: it is missing, expired or revoked, or the "
+            "repository is not one that it may see; log in with `hf auth login` or set HF_TOKEN, "
+            "then run the same command again: what was sent is not sent twice"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return HubError(
+            f"{repo_id}: no such repository, or none that this token may see; check the spelling "
+            "and log in with `hf auth login`"
+        )
+    if status == 403:
+        return HubError(
+            f"{repo_id}: the token may not do this; it needs write access: {_message(error)}"
+        )
+    if status is not None or is_transient(error):
+        return HubError(f"{repo_id}: {_message(error)}; run the same command again")
+    if isinstance(error, OSError):
+        return full_disk(error, Path.cwd())
+    return None
+
+
+def _message(error: Exception) -> str:
+    said = getattr(error, "server_message", None) or str(error).strip()
+    status = _status(error)
+    line = said.splitlines()[0] if said else type(error).__name__
+    return line if status is None or str(status) in line else f"{line} ({status})"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _status(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _in_transport(error: BaseException) -> bool:
+    # The Hub's client changes its HTTP library between versions; all of them are named so.
+    return type(error).__module__.startswith("httpx")

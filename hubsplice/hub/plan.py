@@ -1,0 +1,250 @@
+"""What publishing would do to a repository, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from huggingface_hub import HfApi
+
+from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.errors import ConflictError, HubError
+from hubsplice.hub.built import BuiltFolder, LocalFile
+from hubsplice.hub.card_check import validate_card
+from hubsplice.hub.copies import CopySource, copy_sources
+from hubsplice.hub.failures import explained_errors
+from hubsplice.hub.prediction import predict_upload
+from hubsplice.hub.repository import RemoteFile, Repository, RepositoryState, same_tree
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where to publish, and how.
+
+    Attributes:
+        repo_id: `owner/name`.
+        private: whether a new repository is private.
+        require_private: whether a repository that is public already is an error.
+        tag: the tag for the published commit.
+        pull_request: propose the commit, rather than put it on main.
+        license_id: another licence than the base's.
+        replace: publish over what hubsplice did not publish.
+    """
+
+    repo_id: str
+    private: bool = True
+    require_private: bool = False
+    tag: str | None = None
+    pull_request: bool = False
+    license_id: str | None = None
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How a repository's files differ from those to be published; names, sorted."""
+
+    created: tuple[str, ...]
+    changed: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    deleted: tuple[str, ...]
+
+    @staticmethod
+    def between(remote: Mapping[str, RemoteFile], files: Mapping[str, LocalFile]) -> Changes:
+        """What has to change in `remote` for it to be exactly `files`."""
+        there = [name for name in sorted(files) if name in remote]
+        unchanged = tuple(name for name in there if remote[name].holds(files[name]))
+        return Changes(
+            created=tuple(name for name in sorted(files) if name not in remote),
+            changed=tuple(name for name in there if name not in unchanged),
+            unchanged=unchanged,
+            deleted=tuple(name for name in sorted(remote) if name not in files),
+        )
+
+    @property
+    def sent(self) -> tuple[str, ...]:
+        """The names of what has to come from somewhere."""
+        return (*self.created, *self.changed)
+
+
+@dataclass(frozen=True)
+class PublishPlan:
+    """What would be sent, and what is there already.
+
+    Attributes:
+        target: where to.
+        title: of the commit.
+        summary: its description.
+        files: everything that is to be there, by name.
+        parent: the commit that it is put on; None for a new repository.
+        private: whether the repository is, or would be, private.
+        changes: how the repository's files differ from these.
+        copies: what the Hub copies from the base's repository, by name; the rest is uploaded.
+        upload_bytes: predicted bytes to send, after what is stored already.
+        published: the commit that holds exactly these files, if there is one already.
+        tagged: whether the tag points to it.
+        license_id: the licence that the card declares.
+        base_license: the base's own.
+        verdict: of the fidelity report.
+        passed: whether it met what was required; None where nothing was.
+        warnings: what the user should know.
+    """
+
+    target: Target
+    title: str
+    summary: str
+    files: Mapping[str, LocalFile]
+    parent: str | None
+    private: bool
+    changes: Changes
+    copies: Mapping[str, CopySource]
+    upload_bytes: int
+    published: str | None
+    tagged: bool
+    license_id: str | None
+    base_license: str | None
+    verdict: str
+    passed: bool | None
+    warnings: tuple[str, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(file.digest.size for file in self.files.values())
+
+
+def require_agreement(api: HfApi, target: Target) -> None:
+    """Refuse early what no build could be published to.
+
+    Raises:
+        ConflictError, HubError: as `make_publish_plan`, but for the tag and the card.
+    """
+    with explained_errors(target.repo_id):
+        _refuse_conflicts(target, Repository(api, target.repo_id).state())
+
+
+def make_publish_plan(
+    api: HfApi, built: BuiltFolder, target: Target, *, on_predicted: Callable[[int, int], None]
+) -> PublishPlan:
+    """Compare what is to be published with what is there, and have the Hub check the card.
+
+    Nothing is written.
+
+    Args:
+        api: the Hub.
+        built: what to publish.
+        target: where to.
+        on_predicted: told of how many bytes the upload is predicted, of how many.
+
+    Raises:
+        ConflictError: the tag points to something else, the repository is public and must not
+            be, or it holds what hubsplice did not publish.
+        HubError: the Hub refuses the card or the token, or can't be reached.
+    """
+    with explained_errors(target.repo_id):
+        return _compared(api, built, target, on_predicted)
+
+
+def _compared(
+    api: HfApi, built: BuiltFolder, target: Target, on_predicted: Callable[[int, int], None]
+) -> PublishPlan:
+    repository = Repository(api, target.repo_id)
+    state = repository.state()
+    _refuse_conflicts(target, state)
+    files = built.files(target.repo_id, target.license_id)
+    # A pull request is about what main holds, and sets no tag.
+    tagged = None
+    if state is not None and target.tag is not None and not target.pull_request:
+        tagged = state.tags.get(target.tag)
+    if tagged is not None and not same_tree(repository.files(tagged), files):
+        raise ConflictError(
+            f"tag: {target.tag!r} of {target.repo_id} points to {tagged}, which holds other "
+            "files; give another tag, or delete that one"
+        )
+    published = tagged
+    if published is None and state is not None and same_tree(state.files, files):
+        published = state.head
+    there = state.files if state else {}
+    changes = Changes.between(repository.files(published) if published else there, files)
+    copies = {}
+    if published is None:
+        validate_card(files[CARD])
+        copies = copy_sources(api, built.manifest.base, files, changes.sent)
+    uploaded = [files[name] for name in changes.sent if name not in copies]
+    terms = built.manifest.base.terms
+    report = built.report
+    return PublishPlan(
+        target=target,
+        title=f"Publish {built.title}",
+        summary=_summary(built),
+        files=files,
+        parent=state.head if state else None,
+        private=state.private if state else target.private,
+        changes=changes,
+        copies=copies,
+        upload_bytes=predict_upload(
+            uploaded, scratch=built.folder.parent, on_progress=on_predicted
+        ),
+        published=published,
+        tagged=tagged is not None,
+        license_id=target.license_id or terms.license,
+        base_license=terms.license,
+        verdict=report.verdict if report else "Fidelity was not measured.",
+        passed=report.passed if report else None,
+        warnings=tuple(_warnings(built, target, state)),
+    )
+
+
+def _summary(built: BuiltFolder) -> str:
+    base = built.manifest.base
+    lines = [
+        f"Base: {base.name}" + (f" at {base.commit}" if base.commit else ""),
+        f"Compiled by hubsplice {built.manifest.hubsplice}",
+    ]
+    if built.report is not None:
+        lines.append(built.report.verdict)
+    return "\n".join(lines)
+
+
+def _refuse_conflicts(target: Target, state: RepositoryState | None) -> None:
+    if state is None:
+        if target.pull_request:
+            raise HubError(
+                f"{target.repo_id}: no such repository, and a pull request needs one; publish "
+                "without --pr first"
+            )
+        return
+    if target.require_private and not state.private:
+        raise ConflictError(
+            f"private: {target.repo_id} is public; make it private in its settings, or publish "
+            "to another repository"
+        )
+    foreign = sorted(state.files.keys() - {CARD})
+    if foreign and MANIFEST not in state.files and not target.replace:
+        raise ConflictError(
+            f"{target.repo_id} holds {len(foreign)} files that hubsplice did not publish, such as "
+            f"{foreign[0]!r}; --replace deletes them, and they stay in the repository's history"
+        )
+
+
+def _warnings(built: BuiltFolder, target: Target, state: RepositoryState | None) -> list[str]:
+    warnings = []
+    terms = built.manifest.base.terms
+    if terms.license is None and target.license_id is None:
+        warnings.append("the base's card names no licence, so this one names none; see --license")
+    if target.license_id is not None and target.license_id != terms.license:
+        warnings.append(
+            f"licence: {target.license_id!r} is declared, and the base's is "
+            f"{terms.license or 'not known'!r}"
+        )
+    if terms.gated and (state is None or not state.private) and not target.private:
+        warnings.append(
+            "the base is gated, and a public repository is not unless you gate it in its settings"
+        )
+    if state is not None and target.private and not state.private and not target.require_private:
+        warnings.append(
+            f"{target.repo_id} is public; `private` is for a repository that is made anew"
+        )
+    if target.pull_request and target.tag is not None:
+        warnings.append(f"tag: {target.tag!r} is not set by a pull request; tag what is merged")
+    return warnings

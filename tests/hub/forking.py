@@ -1,0 +1,99 @@
+"""Commands as processes of their own, without the seconds that importing PyTorch takes.
+
+One process imports it, and forks for every command. Nothing that reads the environment when it is
+imported (huggingface_hub does) is imported before the fork.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).parents[2]
+
+
+class Forker:
+    """Runs `hubsplice` commands, one at a time; `stop` it in the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.hub.forking"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, arguments: list[str], environment: dict[str, str], cwd: Path
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; a negative exit code is the signal that killed it."""
+        out, err = self._folder / "stdout", self._folder / "stderr"
+        request = {
+            "argv": ["hubsplice", *arguments],
+            "environment": environment,
+            "cwd": str(cwd),
+            "stdout": str(out),
+            "stderr": str(err),
+        }
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        code = int(self._process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), err.read_text())
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+
+def _serve() -> None:
+    import torch  # noqa: F401
+
+    assert "huggingface_hub" not in sys.modules
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _become(**json.loads(line))
+        status = os.waitpid(child, 0)[1]
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+
+
+def _become(
+    argv: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str
+) -> NoReturn:
+    code = 1
+    try:
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        for number, path in ((0, os.devnull), (1, stdout), (2, stderr)):
+            mode = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(path, mode), number)
+        sys.argv = argv
+        from hubsplice.cli import main
+
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve()
