@@ -258,14 +258,16 @@ def _jumps(affines: list[Affine], view: SiteView, constants: LayerNormConstants)
         return _Block.none(len(view.bias))
     ordinary = ~view.is_sink
     truth = view.reference_values(affines) * view.r[:, None]
-    encoders = torch.stack([a.encoder for a in affines], dim=1)
-    noise = (view.activations.serving.double() - view.activations.reference.double()) @ encoders
+    weights, biases = view.rows(affines)
+    # All that keeps the argument from being the reference's: what the served stream has gathered
+    # before, the rounding of the constant's sum and of x, and that of the rows.
+    gates = view.x @ weights.to(view.dtype).double().T + biases
+    noise = (gates * view.r[:, None] - truth)[ordinary]
     width = torch.maximum(
-        constants.ramp_sigmas * noise[ordinary].std(dim=0),
+        constants.ramp_sigmas * noise.std(dim=0),
         constants.narrowest_ramp * truth[ordinary].std(dim=0),
     ).clamp(min=1e-12)
     slope = 2 * constants.saturation * view.r[ordinary].median() / width
-    weights, biases = view.rows(affines)
     weights, biases = slope[:, None] * weights, slope * biases
     gates = view.x @ weights.to(view.dtype).double().T + biases
     error = gates - slope * truth / view.r[:, None]

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hubsplice.architectures.bias_grid import on_grid
-from hubsplice.architectures.decomposition import Affine, decompose
+from hubsplice.architectures.decomposition import Affine, Parts, decompose
 from hubsplice.architectures.injection import threshold_bias
 from hubsplice.architectures.site_view import SiteView
 from hubsplice.architectures.spliced_layer import SplicedLayer
@@ -82,6 +82,27 @@ def compile_prenorm(
     constants = constants or CONSTANTS[dtype]
     if not site.terms:
         return SplicedLayer.empty(activations.reference.shape[1], dtype)
+    parts, view = prepare(site, activations, dtype, constants)
+    bias = view.bias
+    down_bias = parts.constant - bias.double()
+    blocks = [
+        *edit_blocks(parts, view, constants),
+        constant_remainder(down_bias, down_bias.to(dtype).double(), constants.saturation),
+    ]
+    if view.has_sinks:
+        blocks.append(sink_guard(assembled(blocks, bias, down_bias), view, constants))
+    layer = assembled(blocks, bias, down_bias)
+    return SplicedLayer(
+        **{name: getattr(layer, name) for name in SplicedLayer.tensor_names()},
+        constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
+        jump_gates=jump_gates(parts),
+    )
+
+
+def prepare(
+    site: Site, activations: SiteActivations, dtype: torch.dtype, constants: PreNormConstants
+) -> tuple[Parts, SiteView]:
+    """A site with terms taken apart, and its calibration as the MLP sees it."""
     parts = decompose(site, activations)
     bias = threshold_bias(site, parts, activations, constants).to(dtype)
     probe = SplicedLayer.empty(bias.shape[0], dtype).with_attention_bias(bias)
@@ -94,29 +115,26 @@ def compile_prenorm(
         r=(shifted.pow(2).mean(dim=-1) + activations.eps).sqrt(),
         damping=constants.damping,
     )
-    down_bias = parts.constant - bias.double()
-    blocks = [
+    return parts, view
+
+
+def edit_blocks(parts: Parts, view: SiteView, constants: PreNormConstants) -> list[Block]:
+    """The neurons of everything but constants; those of jumps come first."""
+    return [
+        _jumps(parts.jumps, view, constants),
         _ramps(parts.ramps, view, constants),
         _linear(parts.linear, view),
-        _jumps(parts.jumps, view, constants),
         *(_scaled_constant(vector, view, constants) for vector in parts.scaled_constants),
-        _constant_remainder(down_bias, dtype, constants.saturation),
     ]
-    first_jump = blocks[0].neurons + blocks[1].neurons
-    if view.has_sinks:
-        blocks.append(_sink_guard(_layer(blocks, bias, down_bias), view, constants))
-    layer = _layer(blocks, bias, down_bias)
-    return SplicedLayer(
-        **{name: getattr(layer, name) for name in SplicedLayer.tensor_names()},
-        constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
-        jump_gates=tuple(
-            (affine.term, first_jump + i, affine.side) for i, affine in enumerate(parts.jumps)
-        ),
-    )
+
+
+def jump_gates(parts: Parts) -> tuple[tuple[int, int, int], ...]:
+    """See `CompiledLayer`, for a layer that begins with `edit_blocks`."""
+    return tuple((affine.term, i, affine.side) for i, affine in enumerate(parts.jumps))
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class Block:
     """Neurons: gate and up rows [n, d] with biases [n], and what each writes, [n, d]."""
 
     gate_weight: Tensor
@@ -130,13 +148,14 @@ class _Block:
         return len(self.gate_bias)
 
     @staticmethod
-    def none(hidden_size: int) -> _Block:
+    def none(hidden_size: int) -> Block:
         rows, biases = torch.zeros(0, hidden_size).double(), torch.zeros(0).double()
-        return _Block(rows, biases, rows, biases, rows)
+        return Block(rows, biases, rows, biases, rows)
 
 
-def _layer(blocks: Iterable[_Block], bias: Tensor, down_bias: Tensor) -> SplicedLayer:
-    blocks = list(blocks) or [_Block.none(len(bias))]
+def assembled(blocks: Iterable[Block], bias: Tensor, down_bias: Tensor) -> SplicedLayer:
+    """The layer of these neurons, rounded to the precision of `bias`."""
+    blocks = list(blocks) or [Block.none(len(bias))]
     dtype = bias.dtype
 
     def joined(name: str) -> Tensor:
@@ -171,10 +190,10 @@ def _scaled_rows(readout: ReadOut, count: int, intercept: float) -> tuple[Tensor
     )
 
 
-def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> _Block:
+def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
     """silu(K·a/r)·r/K ≈ relu(a), one neuron each."""
     if not affines:
-        return _Block.none(len(view.bias))
+        return Block.none(len(view.bias))
     weights, biases = view.rows(affines)
     sharpness = constants.sharpness
     rounded = (sharpness * weights).to(view.dtype).double() / sharpness
@@ -183,7 +202,7 @@ def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
     active = (truth > 0) & ~view.is_sink[:, None]
     biases = biases - (error * active).sum(dim=0) / active.sum(dim=0).clamp(min=16)
     up_weights, up_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 4.0)
-    return _Block(
+    return Block(
         sharpness * weights,
         sharpness * biases,
         up_weights,
@@ -192,21 +211,21 @@ def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
     )
 
 
-def _linear(affines: list[Affine], view: SiteView) -> _Block:
+def _linear(affines: list[Affine], view: SiteView) -> Block:
     """silu of a large multiple of r is that multiple: r·(a/r) = a, one neuron each, no kink."""
     if not affines:
-        return _Block.none(len(view.bias))
+        return Block.none(len(view.bias))
     gate_weights, gate_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 64.0)
     weights, biases = view.rows(affines)
     error = view.x @ weights.to(view.dtype).double().T + biases - view.reference_values(affines)
     biases = biases - error[~view.is_sink].mean(dim=0)
-    return _Block(gate_weights, gate_biases, weights, biases, _directions(affines) / factor)
+    return Block(gate_weights, gate_biases, weights, biases, _directions(affines) / factor)
 
 
-def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> _Block:
+def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
     """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
     if not affines:
-        return _Block.none(len(view.bias))
+        return Block.none(len(view.bias))
     ordinary = ~view.is_sink
     truth = view.reference_values(affines) * view.r[:, None]
     encoders = torch.stack([a.encoder for a in affines], dim=1)
@@ -228,7 +247,7 @@ def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
     biases = on_grid(biases, constants.saturation, view.dtype)
     up_weights, up_biases, factors = _heights(affines, view)
     height = _directions(affines) / (2 * constants.saturation * factors[:, None])
-    return _Block(
+    return Block(
         torch.cat([weights, weights]),
         torch.cat([biases + constants.saturation, biases - constants.saturation]),
         torch.cat([up_weights, up_weights]),
@@ -254,11 +273,11 @@ def _heights(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor, Ten
 
 def _scaled_constant(
     scaled: tuple[Normalization, Tensor], view: SiteView, constants: PreNormConstants
-) -> _Block:
+) -> Block:
     """s(h)·c for an SAE that normalises its input: a gate that is always open, up = s."""
     kind, vector = scaled
     up_weights, up_biases, factor = _scaled_rows(view.read_out(view.scale_of(kind)), 1, 4.0)
-    return _Block(
+    return Block(
         torch.zeros_like(vector)[None],
         torch.full((1,), constants.saturation, dtype=torch.float64),
         up_weights,
@@ -267,16 +286,16 @@ def _scaled_constant(
     )
 
 
-def _constant_remainder(exact: Tensor, dtype: torch.dtype, saturation: float) -> _Block:
+def constant_remainder(exact: Tensor, written: Tensor, saturation: float) -> Block:
     """What rounding takes from a constant vector, written by a neuron that is always open."""
-    rest = exact - exact.to(dtype).double()
+    rest = exact - written
     if not rest.any():
-        return _Block.none(len(exact))
+        return Block.none(len(exact))
     nothing, one = torch.zeros_like(exact)[None], torch.ones(1, dtype=torch.float64)
-    return _Block(nothing, saturation * one, nothing, one, rest[None] / saturation)
+    return Block(nothing, saturation * one, nothing, one, rest[None] / saturation)
 
 
-def _sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants) -> _Block:
+def sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants) -> Block:
     """Neurons that fire on sinks alone and take back what the layer writes there.
 
     A pair takes back the mean, and further pairs the directions in which what is written varies
@@ -301,7 +320,7 @@ def _sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants
     weight = (gain * detector.weight.double()).expand_as(up_weight)
     bias = torch.full_like(up_bias, gain * (detector.bias - 0.5))
     bias = on_grid(bias, saturation, view.dtype)
-    return _Block(
+    return Block(
         torch.cat([weight, weight]),
         torch.cat([bias + saturation, bias - saturation]),
         torch.cat([up_weight, up_weight]),

@@ -49,6 +49,13 @@ VARIANTS = [
     Variant("gpt_neox", {"intermediate_size": 128}),
 ]
 
+TRAINED = [
+    Variant("llama", {"intermediate_size": 256}),
+    Variant("gpt2"),
+    Variant("gpt_neox", {"use_parallel_residual": False, "intermediate_size": 256}),
+    Variant("gpt_neox", {"intermediate_size": 256}),
+]
+
 
 def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
     """Save a random checkpoint of a variant, and give its folder."""

@@ -1,0 +1,105 @@
+"""Tiny models trained for a moment on text, so that their streams have structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+
+from hubsplice.architectures.registry import architecture_of
+from hubsplice.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.intervention import Intervention, Site, Term
+from hubsplice.model import loaded
+from hubsplice.text.builtin import builtin_corpus
+from tests.architectures.families import Variant, save_tiny
+from tests.architectures.streams import EDITS
+
+LENGTH = 64
+LAYER = 1
+NOTHING = Intervention(())
+
+
+def text_ids() -> Tensor:
+    """Bytes of the built-in text as token ids from 3 on, shape [sequences, LENGTH]; id 1 begins."""
+    text = "\n".join(document.text for document in islice(builtin_corpus().documents, 60))
+    data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + 3
+    rows = data[: len(data) // (LENGTH - 1) * (LENGTH - 1)].reshape(-1, LENGTH - 1)
+    return functional.pad(rows, (1, 0), value=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A model that has been trained a little.
+
+    Attributes:
+        folders: by precision, the same weights rounded.
+        calibration: token ids, shape [sequences, LENGTH].
+        held_out: others.
+    """
+
+    folders: dict[torch.dtype, Path]
+    calibration: Tensor
+    held_out: Tensor
+
+    @staticmethod
+    def make(variant: Variant, folder: Path, *, steps: int = 120) -> Trained:
+        """Train a variant for some steps, which takes seconds."""
+        ids = text_ids()
+        ids = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))]
+        base = save_tiny(variant, folder / "random", torch.float32)
+        model: Any = AutoModelForCausalLM.from_pretrained(base)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for step in range(steps):
+                batch = ids[256 + 16 * step : 256 + 16 * (step + 1)]
+                loss = model(input_ids=batch, labels=batch).loss
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+        folders = {}
+        for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float32, "float32")):
+            folders[dtype] = folder / name
+            # Both hold the bfloat16 weights, as a checkpoint in bfloat16 does in either precision.
+            model.to(torch.bfloat16).to(dtype).save_pretrained(folders[dtype])
+        return Trained(folders, ids[:96], ids[96:160])
+
+    def streams(self, ids: Tensor) -> dict[torch.dtype, Tensor]:
+        """The stream after LAYER in both precisions, shape [tokens, d]."""
+        found = {}
+        for dtype, folder in self.folders.items():
+            with loaded(folder, dtype) as model:
+                found[dtype] = stream_at(model, ids, [LAYER], NOTHING, lambda *_: None)[LAYER]
+        return found
+
+    def activations(self, dtype: torch.dtype) -> SiteActivations:
+        streams = self.streams(self.calibration)
+        reference = streams[torch.float32]
+        eps = architecture_of(BaseConfig.open(self.folders[dtype]).config).norm_eps
+        return SiteActivations(reference, streams[dtype], median_norm(reference), eps)
+
+    def site(self, kind: str, activations: SiteActivations, *, features: int = 6) -> Site:
+        """Features that are active on a tenth of the tokens, edited in one of the ways of EDITS."""
+        h = activations.reference
+        sink_norm = 5 * activations.median_norm
+        ordinary = h[h.norm(dim=1) <= sink_norm]
+        generator = torch.Generator().manual_seed(4)
+        chosen = ordinary[torch.randperm(len(ordinary), generator=generator)[: 2 * features]]
+        # Directions that the stream itself takes; nothing is read or written along its mean.
+        axes = functional.normalize(chosen - ordinary.mean(dim=0), dim=1)
+        axes = axes - axes.mean(dim=1, keepdim=True)
+        terms = []
+        for i in range(features):
+            encoder, direction = axes[2 * i], axes[2 * i + 1]
+            p = ordinary @ encoder
+            bias = -float(p.quantile(0.9))
+            function = EDITS[kind].function(float(p.std()))
+            terms.append(Term(f"feature {i}", encoder, bias, function, direction))
+        return Site(LAYER, tuple(terms), sink_norm)
