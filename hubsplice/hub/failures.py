@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
-from hubsplice.checkpoint.space import full_disk
-from hubsplice.errors import HubError, HubspliceError
+from hubsplice.errors import HubError, HubspliceError, OutputError
 
 Result = TypeVar("Result")
 
@@ -67,7 +65,7 @@ def explained_errors(repo_id: str) -> Iterator[None]:
 
 def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     """The error for the user; None for what only a developer can explain."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     if isinstance(error, errors.HFValidationError):
         return HubError(f"repo_id: {repo_id!r} is not a Hub model id (`owner/name`): {error}")
@@ -94,7 +92,10 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     if status is not None or is_transient(error):
         return HubError(f"{repo_id}: {_message(error)}; run the same command again")
     if isinstance(error, OSError):
-        return full_disk(error, Path.cwd())
+        return OutputError(
+            f"{constants.HF_XET_CACHE}: the Hub's client could not work there: "
+            f"{_first_line(error)}; make room, or set HF_XET_CACHE to a folder that has it"
+        )
     return None
 
 

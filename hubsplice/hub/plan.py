@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from huggingface_hub import HfApi
 
 from hubsplice.checkpoint.companions import CARD, MANIFEST
-from hubsplice.errors import ConflictError, HubError
+from hubsplice.checkpoint.space import readable_size
+from hubsplice.errors import ConflictError, HubError, OutputError
 from hubsplice.hub.built import BuiltFolder, LocalFile
 from hubsplice.hub.card_check import validate_card
 from hubsplice.hub.copies import CopySource, copy_sources
@@ -170,7 +171,16 @@ def _compared(
     if published is None:
         validate_card(files[CARD])
         copies = copy_sources(api, built.manifest.base, files, changes.sent)
+    warnings = _warnings(built, target, state)
     uploaded = [files[name] for name in changes.sent if name not in copies]
+    try:
+        upload_bytes = predict_upload(
+            uploaded, scratch=built.folder.parent, on_progress=on_predicted
+        )
+    except OutputError as error:
+        # No reason not to publish what is built.
+        upload_bytes = sum(file.digest.size for file in uploaded)
+        warnings.append(f"{error}; it is at most {readable_size(upload_bytes)}")
     terms = built.manifest.base.terms
     report = built.report
     return PublishPlan(
@@ -182,16 +192,14 @@ def _compared(
         private=state.private if state else target.private,
         changes=changes,
         copies=copies,
-        upload_bytes=predict_upload(
-            uploaded, scratch=built.folder.parent, on_progress=on_predicted
-        ),
+        upload_bytes=upload_bytes,
         published=published,
         tagged=tagged is not None,
         license_id=target.license_id or terms.license,
         base_license=terms.license,
         verdict=report.verdict if report else "Fidelity was not measured.",
         passed=report.passed if report else None,
-        warnings=tuple(_warnings(built, target, state)),
+        warnings=tuple(warnings),
     )
 
 

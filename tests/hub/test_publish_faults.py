@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from hubsplice.errors import OutputError
 from tests.hub.conftest import Publisher, build_steered
 from tests.hub.test_publish import of_folder, published_files
 from tests.loopback.client import LoopbackHub
@@ -247,3 +252,60 @@ def test_a_slow_link_takes_its_time(
     done = publish(built, "--repo-id", repo, "--tag", "v1.0")
     assert done.code == 0, done.err
     ends_well(publish, built, repo, hub)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """A function that mounts a filesystem of so many bytes, and gives where."""
+    mount = shutil.which("mount")
+    if mount is None or os.geteuid() != 0:
+        pytest.skip("a disk of its own takes root and mount")
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def mounted(size: int) -> Path:
+        made = subprocess.run(
+            [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            pytest.skip(f"a disk of its own can't be mounted here: {made.stderr.strip()}")
+        return place
+
+    yield mounted
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_under_the_clients_cache(
+    publish: Publisher,
+    built: Path,
+    repo: str,
+    hub: LoopbackHub,
+    small_disk: Callable[[int], Path],
+) -> None:
+    publish.more = {"HF_XET_CACHE": str(small_disk(8192))}
+    done = publish(built, "--repo-id", repo, "--tag", "v1.0")
+    assert done.code == OutputError.exit_code
+    assert "HF_XET_CACHE" in done.err
+    assert published_files(hub, repo) == {}
+    publish.more = {}
+    ends_well(publish, built, repo, hub)
+
+
+def test_a_full_disk_beside_the_build_hinders_the_prediction_alone(
+    publish: Publisher,
+    built: Path,
+    repo: str,
+    hub: LoopbackHub,
+    small_disk: Callable[[int], Path],
+) -> None:
+    size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+    folder = shutil.copytree(built, small_disk(size + 150_000) / "built")
+    done = publish(folder, "--repo-id", repo, "--tag", "v1.0")
+    assert done.code == 0, done.err
+    assert "it is at most" in done.err
+    assert [path.name for path in folder.parent.iterdir()] == ["built"]
+    assert published_files(hub, repo) == of_folder(folder)
