@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubsplice.verify.result import Check, Verification
-from hubsplice.verify.verify import verify
+from hubsplice.verify.result import Check
+from hubsplice.verify.verify import Run, Verification, verify
 
-__all__ = ["Check", "Verification", "verify"]
+__all__ = ["Check", "Run", "Verification", "verify"]

@@ -33,27 +33,3 @@ class Check(Record):
     def impossible(name: str, reason: str) -> Check:
         """A check that could not be made, which proves nothing."""
         return Check(name=name, passed=None, detail=f"not checked: {reason}")
-
-
-class Verification(Record):
-    """The outcome for one spliced checkpoint."""
-
-    model: str
-    base: str
-    passed: bool
-    verdict: str = Field(description="One sentence; first on the terminal.")
-    checks: tuple[Check, ...]
-
-    @staticmethod
-    def of(model: str, base: str, checks: Sequence[Check], held: str) -> Verification:
-        """The verdict over `checks`; `held` says what they prove where all of them pass."""
-        missed = [check.name for check in checks if not check.passed]
-        verdict = f"Verified: {held}."
-        if missed:
-            verdict = (
-                f"NOT verified: {len(missed)} of {len(checks)} checks did not pass: "
-                f"{', '.join(missed)}."
-            )
-        return Verification(
-            model=model, base=base, passed=not missed, verdict=verdict, checks=tuple(checks)
-        )

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.compiler import load_tokenizer
 from hubsplice.errors import RecipeError
+from hubsplice.fidelity.report import read_report
+from hubsplice.reproduction import INTERVENTION, load_intervention
 from hubsplice.terminal import Progress
+from hubsplice.verify.behaviour import NAMES, Behaviour, Trial, behaviour_checks
 from hubsplice.verify.claim import Claim
+from hubsplice.verify.engines import Engine
 from hubsplice.verify.integrity import integrity_checks
-from hubsplice.verify.result import Verification
+from hubsplice.verify.prompts import builtin_prompts, read_prompts
+from hubsplice.verify.result import Check, Record
 from hubsplice.verify.source import find_published
+
+NEW_TOKENS = 16
+
+NEEDED_TO_RUN = frozenset({"layer map", "intervention", "report"})
+"""The checks without which there is nothing to compare an engine with."""
+
+
+class Verification(Record):
+    """The outcome for one spliced checkpoint."""
+
+    model: str
+    base: str
+    passed: bool
+    verdict: str = Field(description="One sentence; first on the terminal.")
+    checks: tuple[Check, ...]
+    behaviour: Behaviour | None = Field(None, description="Null where no engine was run.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How an engine is put to the test.
+
+    Attributes:
+        engine: the engine.
+        dtype: the precision to serve in; None for the one that the layers were compiled for.
+        prompts: a text file with one prompt a line; None for text that comes with Python.
+        new_tokens: how many are generated after each prompt; one or more.
+    """
+
+    engine: Engine
+    dtype: str | None = None
+    prompts: Path | None = None
+    new_tokens: int = NEW_TOKENS
 
 
 def verify(
-    model: str, *, base: str | None, revision: str | None, progress: Progress
+    model: str,
+    *,
+    base: str | None,
+    revision: str | None,
+    progress: Progress,
+    run: Run | None = None,
 ) -> Verification:
     """Verify a spliced checkpoint against its base.
 
@@ -25,25 +75,71 @@ def verify(
             that it names.
         revision: of the checkpoint's repository.
         progress: told of every step.
+        run: an engine to run beside the checks of files; see `behaviour` for the rules.
 
     Returns:
         Every check, passed or not; `passed` over all.
 
     Raises:
-        HubspliceError: there is nothing to check: no manifest, no base, or files that can't be
-            read.
+        HubspliceError: there is nothing to check: no manifest, no base, no engine, or files that
+            can't be read.
     """
     published = find_published(model, revision)
     manifest = read_manifest(published.folder / MANIFEST)
     resolved = _resolve(manifest, base)
     claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
     checks = integrity_checks(published.folder, claim, published.files, progress)
-    held = (
-        f"every tensor of {manifest.base.name} is in it byte for byte, and nothing else but "
-        f"{len(manifest.layers)} inserted layer{'' if len(manifest.layers) == 1 else 's'} and "
-        "zero biases"
+    behaviour = None
+    if run is not None:
+        more, behaviour = _run_engine(published.folder, claim, run, checks, progress)
+        checks += more
+    passed = all(check.passed for check in checks)
+    return Verification(
+        model=published.name,
+        base=_named(manifest),
+        passed=passed,
+        verdict=_held(manifest, behaviour) if passed else _missed(checks),
+        checks=checks,
+        behaviour=behaviour,
     )
-    return Verification.of(published.name, _named(manifest), checks, held)
+
+
+def _run_engine(
+    folder: Path, claim: Claim, run: Run, checks: Sequence[Check], progress: Progress
+) -> tuple[tuple[Check, ...], Behaviour | None]:
+    needed = {check.name for check in checks if not check.passed} & NEEDED_TO_RUN
+    if needed:
+        reason = f"it takes what did not pass: {', '.join(sorted(needed))}"
+        return tuple(Check.impossible(name, reason) for name in NAMES), None
+    base = claim.base.folder
+    # The base's tokenizer: that the checkpoint has the same is one of the checks.
+    tokenizer = load_tokenizer(base)
+    trial = Trial(
+        folder,
+        base,
+        load_intervention(folder / INTERVENTION),
+        read_report(folder),
+        run.dtype or claim.manifest.dtype,
+        builtin_prompts(tokenizer) if run.prompts is None else read_prompts(run.prompts, tokenizer),
+        run.new_tokens,
+    )
+    return behaviour_checks(trial, run.engine, progress)
+
+
+def _held(manifest: Manifest, behaviour: Behaviour | None) -> str:
+    count = len(manifest.layers)
+    files = (
+        f"Verified: every tensor of {manifest.base.name} is in it byte for byte, and nothing else "
+        f"but {count} inserted layer{'' if count == 1 else 's'} and zero biases"
+    )
+    if behaviour is None:
+        return f"{files}."
+    return f"{files}; {behaviour.engine} in {behaviour.dtype} serves the edit."
+
+
+def _missed(checks: Sequence[Check]) -> str:
+    missed = [check.name for check in checks if not check.passed]
+    return f"NOT verified: {len(missed)} of {len(checks)} checks did not pass: {', '.join(missed)}."
 
 
 def _resolve(manifest: Manifest, base: str | None) -> ResolvedBase:
