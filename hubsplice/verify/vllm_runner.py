@@ -13,7 +13,8 @@ job, the version of vLLM and for every request the natural logarithms of the pro
 gave to the tokens, without any sampling parameter applied:
 
     {"version": "...", "batches": [[{"prompt": [from the second token on], "tokens": [ids],
-                                     "logprobs": [of those]}, ...], ...]}
+                                     "logprobs": [of those], "cached": prompt tokens that were
+                                     not read again}, ...], ...]}
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ def _result(output: Any) -> dict[str, Any]:
         "prompt": prompt,
         "tokens": tokens,
         "logprobs": [entry[token].logprob for token, entry in chosen],
+        "cached": output.num_cached_tokens or 0,
     }
 
 

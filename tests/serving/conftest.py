@@ -1,0 +1,208 @@
+"""Spliced models, and one process of a real vLLM that runs all of them in turn.
+
+The engine is slow to start: every job of every test is given to it at once, and the tests look at
+what came back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
+
+from hubsplice.build import build
+from hubsplice.recipe import parse_recipe
+from hubsplice.verify.engines import Prompt, run_vllm
+from hubsplice.verify.prompts import builtin_prompts
+from hubsplice.verify.transcript import Transcript
+from tests.build.conftest import Build, Workshop, make, quiet, workshop
+
+__all__ = ["Build", "Workshop", "make", "workshop"]
+
+REPOSITORY = Path(__file__).parents[2]
+SAE = REPOSITORY / "examples" / "sae-smollm2-135m-l13"
+NEW_TOKENS = 8
+TEXT = "calibration: {tokens: 3072, sequence_length: 64}\nfidelity: {tokens: 512}\n"
+
+# By name: what SmolLM2 is spliced with. Features: 0 outer space, 1 computers, 2 food.
+SMOLLM2_SPLICES = {
+    "amplified": """
+  - sae: {path: SAE}
+    edits:
+      - {feature: 0, kind: clamp, to: 5.6}
+      - {feature: 1, kind: scale, factor: -2}
+""",
+    "jumps": """
+  - sae: {path: SAE}
+    edits:
+      - {feature: 1, kind: gated_steer, strength: 0.4 x norm}
+      - {feature: 2, kind: clamp, to: 20, when: active}
+""",
+    "two splices": """
+  - sae: {path: SAE}
+    edits:
+      - {feature: 1, kind: ablate}
+      - {feature: 0, kind: steer, strength: 0.1 x norm}
+  - after_layer: 20
+    edits: [{kind: steer, vector: {path: v.safetensors}, strength: 0.15 x norm}]
+""",
+}
+FAMILIES = ("llama", "mistral", "qwen2")
+FAMILY_SPLICES = """
+  - {after_layer: 2, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 3}]}
+  - sae: {path: jumprelu}
+    edits:
+      - {kind: scale, feature: 3, factor: 4}
+      - {kind: clamp, feature: 5, to: 2, when: active}
+"""
+
+
+@pytest.fixture(scope="session")
+def python() -> Path:
+    """The interpreter of vLLM's environment; a test that needs it is skipped without."""
+    named = os.environ.get("HUBSPLICE_VLLM_PYTHON")
+    if named is None:
+        pytest.skip("HUBSPLICE_VLLM_PYTHON names no interpreter; `make test-serving` makes one")
+    if not Path(named).is_file():
+        pytest.skip(f"HUBSPLICE_VLLM_PYTHON: there is no {named}")
+    return Path(named)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A spliced checkpoint and its base."""
+
+    folder: Path
+    base: Path
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        return builtin_prompts(AutoTokenizer.from_pretrained(self.base))
+
+
+@pytest.fixture(scope="session")
+def models(
+    python: Path,
+    smollm2: Path,
+    workshop: Workshop,
+    shared_tiny_llama: Callable[..., Path],
+    make: Build,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Model]:
+    """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for float32."""
+    folder = tmp_path_factory.mktemp("spliced")
+    generator = torch.Generator().manual_seed(0)
+    save_file({"v": torch.randn(576, generator=generator)}, folder / "v.safetensors")
+    made = {}
+    for name, splices in SMOLLM2_SPLICES.items():
+        text = f"base_model: {smollm2}\nsplices:{splices.replace('SAE', str(SAE))}{TEXT}"
+        result = build(
+            parse_recipe(text, folder=folder),
+            output=folder / name.replace(" ", "-"),
+            require_fidelity=None,
+            measure=False,
+            hard_link=False,
+            progress=quiet,
+        )
+        made[name] = Model(result.folder, smollm2)
+    for family in FAMILIES:
+        # vLLM's attention on CPUs takes heads of 32 dimensions and more.
+        base = shared_tiny_llama(
+            family, name=f"wide-{family}", head_dim=32, num_attention_heads=2, num_key_value_heads=1
+        )
+        result = make(FAMILY_SPLICES, folder / family, base=base, measure=False)
+        made[family] = Model(result.folder, base)
+    return made
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model, how it is served, and what it is asked."""
+
+    model: str
+    dtype: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+# Prompts are longer than a step may read (chunked prefill), more than run at once, and asked
+# twice (prefix caching).
+CHUNKED = Job(
+    "amplified",
+    "float32",
+    (
+        ("max_num_batched_tokens", 32),
+        ("max_num_seqs", 3),
+        ("enable_prefix_caching", True),
+        ("block_size", 16),
+    ),
+)
+JOBS = (
+    *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in ("float32", "bfloat16")),
+    *(Job(family, "float32") for family in FAMILIES),
+    CHUNKED,
+)
+
+Answers = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Served:
+    """What vLLM answered to each job, batch by batch: all prompts at once, all of them again
+    without the log probabilities of the prompt, and the first prompt alone."""
+
+    version: str
+    batches: dict[Job, list[Answers]]
+
+    def transcripts(self, job: Job, prompts: Sequence[Prompt]) -> list[Transcript]:
+        return [
+            Transcript(
+                prompt,
+                tuple(answer["tokens"]),
+                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
+            )
+            for prompt, answer in zip(prompts, self.batches[job][0], strict=True)
+        ]
+
+
+@pytest.fixture(scope="session")
+def served(python: Path, models: dict[str, Model]) -> Served:
+    """Everything that vLLM is asked offline, by one process."""
+
+    def asked(prompts: Sequence[Prompt], *, prompt_logprobs: bool) -> list[dict[str, Any]]:
+        return [
+            {"prompt": list(p), "new_tokens": NEW_TOKENS, "prompt_logprobs": prompt_logprobs}
+            for p in prompts
+        ]
+
+    results = run_vllm(
+        python,
+        [
+            {
+                "model": str(models[job.model].folder),
+                "options": {
+                    "dtype": job.dtype,
+                    "enforce_eager": True,
+                    "skip_tokenizer_init": True,
+                    "max_model_len": 256,
+                    **dict(job.options),
+                },
+                "batches": [
+                    asked(models[job.model].prompts, prompt_logprobs=True),
+                    asked(models[job.model].prompts, prompt_logprobs=False),
+                    asked(models[job.model].prompts[:1], prompt_logprobs=False),
+                ],
+            }
+            for job in JOBS
+        ],
+    )
+    return Served(
+        results[0]["version"],
+        {job: result["batches"] for job, result in zip(JOBS, results, strict=True)},
+    )
