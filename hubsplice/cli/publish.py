@@ -39,17 +39,6 @@ def publish(
             show_default=False,
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="DIR",
-            help="Where to build a recipe; a folder under builds/ where it is not given, which a "
-            "second run finds.",
-            show_default=False,
-        ),
-    ] = None,
     tag: Annotated[
         str | None,
         typer.Option("--tag", help="Tag the published commit.", show_default=False),
@@ -90,10 +79,11 @@ def publish(
 ) -> None:
     """Publish a recipe, or a built folder, on the Hugging Face Hub: one commit, and a tag.
 
-    A recipe is built and measured first. The card is checked by the Hub before anything is sent,
+    A recipe is built and measured first, in a folder under builds/ that a second run finds. The
+    card is checked by the Hub before anything is sent,
     and the checksums afterwards. A run that was interrupted is finished by the same command.
     """
-    recipe, folder = _source(source, output)
+    recipe, folder = _source(source)
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -123,7 +113,7 @@ def publish(
     # What forbids publishing is better said before minutes of building.
     require_agreement(api, target)
     if folder is None:
-        folder = _built(recipe, target, output, require_fidelity, as_json)
+        folder = _built(recipe, target, require_fidelity, as_json)
     built = _opened(folder, require_fidelity, allow_failed)
     with show_progress() as progress:
         plan = make_publish_plan(
@@ -146,29 +136,26 @@ def publish(
     print_published(published, plan, built, api.endpoint, as_json=as_json)
 
 
-def _source(source: Path, output: Path | None) -> tuple[Recipe, Path | None]:
+def _source(source: Path) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
     from hubsplice.recipe import load_recipe
     from hubsplice.reproduction import RECIPE
 
     if not source.is_dir():
         return load_recipe(source), None
-    if output is not None:
-        raise RecipeError(f"--output: {source} is built already")
     return load_recipe(source / RECIPE), source
 
 
 def _built(
     recipe: Recipe,
     target: Target,
-    output: Path | None,
     require_fidelity: float | None,
     as_json: bool,
 ) -> Path:
     from hubsplice.hub.builds import build_place
 
-    place = output or build_place(recipe, target.repo_id)
-    if output is None and place.is_dir():
+    place = build_place(recipe, target.repo_id)
+    if place.is_dir():
         print_note(f"found the recipe built in {place}; remove that folder to build it again")
         return place
     from hubsplice.build import build
