@@ -2,6 +2,26 @@
 
 from __future__ import annotations
 
-from hubsplice.architectures import gpt2, gpt_neox, llama, mistral, qwen2
+from hubsplice.architectures import (
+    gpt2,
+    gpt_neox,
+    granite,
+    llama,
+    mistral,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    smollm3,
+)
 
-__all__ = ["gpt2", "gpt_neox", "llama", "mistral", "qwen2"]
+__all__ = [
+    "gpt2",
+    "gpt_neox",
+    "granite",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+]

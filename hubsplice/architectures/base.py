@@ -73,6 +73,9 @@ class Architecture(ABC, Generic[L]):
     rewritten: ClassVar[Mapping[str, Any]] = {}
     """Keys of the decoder's configuration that the result has with another value."""
 
+    tied_when_absent: ClassVar[bool] = False
+    """Whether embeddings are tied where config.json does not say."""
+
     config: Mapping[str, Any]
 
     @property
@@ -120,12 +123,16 @@ class Architecture(ABC, Generic[L]):
     @property
     def tied(self) -> bool:
         """Whether the output embeddings are the input embeddings, and not stored."""
-        return bool(self.config.get("tie_word_embeddings", False))
+        return bool(self.config.get("tie_word_embeddings", self.tied_when_absent))
 
     @property
     @abstractmethod
     def projections(self) -> Mapping[str, Projection]:
         """The linear maps of a layer of the result, by name in the layer."""
+
+    def base_projections(self, layer: int) -> Mapping[str, Projection]:  # noqa: ARG002
+        """Those of them that a layer of the base has; layers may differ."""
+        return self.projections
 
     @property
     @abstractmethod
@@ -257,7 +264,7 @@ class Architecture(ABC, Generic[L]):
         """
         biases = {}
         for layer in range(self.num_layers):
-            for projection, sizes in self.projections.items():
+            for projection, sizes in self.base_projections(layer).items():
                 name = self._stored_name(base_tensors, f"{layer}.{projection}")
                 dtype = _dtype_of(base_tensors, f"{name}.weight", sizes.shape)
                 bias = f"{name}.bias"

@@ -28,6 +28,7 @@ class GPT2(LayerNormTarget):
     norm_names: ClassVar[tuple[str, str]] = ("ln_1", "ln_2")
     activation_field: ClassVar[str] = "activation_function"
     default_activation: ClassVar[str] = "gelu_new"
+    tied_when_absent: ClassVar[bool] = True
     layer_fields: ClassVar[Mapping[str, LayerField]] = {
         "scale_attn_by_inverse_layer_idx": MustBeAbsent(
             "found true, expected false: attention would be scaled by another layer's index, and "
@@ -58,11 +59,6 @@ class GPT2(LayerNormTarget):
     @override
     def norm_eps(self) -> float:
         return float(self.config.get("layer_norm_epsilon", 1e-5))
-
-    @property
-    @override
-    def tied(self) -> bool:
-        return bool(self.config.get("tie_word_embeddings", True))
 
     @property
     @override

@@ -34,12 +34,18 @@ class InjectionConstants(Protocol):
 
 
 def threshold_bias(
-    site: Site, parts: Parts, activations: SiteActivations, constants: InjectionConstants
+    site: Site,
+    parts: Parts,
+    activations: SiteActivations,
+    constants: InjectionConstants,
+    *,
+    steadied: bool = False,
 ) -> Tensor:
     """The shortest bias, beside the injected constant, that carries every threshold.
 
     Jumps come first where one direction has several thresholds: a bend that is a little off
-    changes little, a jump that is off fires on the wrong tokens.
+    changes little, a jump that is off fires on the wrong tokens. The constant is injected where
+    the scale must be told, or where `steadied` asks for it.
     """
     longest = constants.longest_bias * activations.median_norm
     start = torch.zeros_like(parts.constant)
@@ -47,7 +53,9 @@ def threshold_bias(
     for affine in (*parts.jumps, *parts.ramps, *parts.linear):
         encoder, offset = affine.threshold
         targets.setdefault(encoder.float().numpy().tobytes(), (encoder, offset))
-    if any(a.normalization is Normalization.NONE for a in (*parts.ramps, *parts.linear)):
+    if steadied or any(
+        a.normalization is Normalization.NONE for a in (*parts.ramps, *parts.linear)
+    ):
         start = injected_constant(site, activations, constants)
     if not targets:
         return start

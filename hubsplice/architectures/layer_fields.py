@@ -92,7 +92,8 @@ class LayerIndices(LayerField):
 
     Attributes:
         inserted: whether inserted layers are of that kind.
-        implied: as in `PerLayer`, the indices that a missing field means.
+        implied: further layers of that kind, from the configuration and the number of layers,
+            listed or not: they are then written out.
     """
 
     inserted: bool
@@ -100,12 +101,11 @@ class LayerIndices(LayerField):
 
     @override
     def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
-        listed = config.get(name)
-        if listed is None:
-            if self.implied is None and not self.inserted:
-                return {}
-            count = sum(isinstance(x, FromBase) for x in layers)
-            listed = [] if self.implied is None else self.implied(config, count)
+        if config.get(name) is None and self.implied is None and not self.inserted:
+            return {}
+        listed = set(config.get(name) or [])
+        if self.implied is not None:
+            listed |= set(self.implied(config, sum(isinstance(x, FromBase) for x in layers)))
         return {
             name: [
                 index

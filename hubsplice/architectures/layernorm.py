@@ -212,9 +212,8 @@ def _ramps(
         return _Block.none(len(view.bias))
     weights, biases = view.rows(affines)
     sharpness = constants.sharpness
-    rounded = (sharpness * weights).to(view.dtype).double() / sharpness
     truth = view.reference_values(affines)
-    error = view.x @ rounded.T + biases - truth
+    error = view.arguments(sharpness * weights, sharpness * biases) / sharpness - truth
     active = (truth > 0) & ~view.is_sink[:, None]
     count = active.sum(dim=0)
     biases = biases - (error * active).sum(dim=0) / count.clamp(min=16)
@@ -261,15 +260,14 @@ def _jumps(affines: list[Affine], view: SiteView, constants: LayerNormConstants)
     weights, biases = view.rows(affines)
     # All that keeps the argument from being the reference's: what the served stream has gathered
     # before, the rounding of the constant's sum and of x, and that of the rows.
-    gates = view.x @ weights.to(view.dtype).double().T + biases
-    noise = (gates * view.r[:, None] - truth)[ordinary]
+    noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
     width = torch.maximum(
         constants.ramp_sigmas * noise.std(dim=0),
         constants.narrowest_ramp * truth[ordinary].std(dim=0),
     ).clamp(min=1e-12)
     slope = 2 * constants.saturation * view.r[ordinary].median() / width
     weights, biases = slope[:, None] * weights, slope * biases
-    gates = view.x @ weights.to(view.dtype).double().T + biases
+    gates = view.arguments(weights, biases)
     error = gates - slope * truth / view.r[:, None]
     # The rounding of the rows and of x moves the threshold: take back the mean error of the
     # tokens nearest to it.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from typing_extensions import override
 
-from hubsplice.architectures.llama_target import ATTENTION, MLP, LlamaTarget
+from hubsplice.architectures.llama_target import LlamaTarget
 from hubsplice.architectures.registry import ARCHITECTURES
 
 
@@ -16,13 +16,6 @@ class Llama(LlamaTarget):
     """Llama: its own target."""
 
     class_name_before: ClassVar[str] = "LlamaForCausalLM"
-
-    @property
-    @override
-    def biased_before(self) -> frozenset[str]:
-        attention = ATTENTION if self.config.get("attention_bias") else frozenset()
-        mlp = MLP if self.config.get("mlp_bias") else frozenset()
-        return attention | mlp
 
     @override
     def problems(self) -> Iterator[str]:

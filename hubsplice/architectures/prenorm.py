@@ -10,7 +10,7 @@ constant and needs no scale. What a adds to the stream, `down_bias` takes away.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,7 +37,7 @@ class PreNormConstants:
         longest_bias: the most that the rest of the attention bias may measure, in that unit.
         sharpness: factor on a ramp's gate; SiLU is a ReLU to within 0.28/sharpness of it.
         ramp_sigmas: width of a jump's ramp, in units of the noise that the serving precision
-            puts on the pre-activation.
+            puts on the pre-activation, in the stream and inside the layer.
         narrowest_ramp: the least such width, in standard deviations of the pre-activation.
         saturation: half the distance between a jump's two gates; a power of two, so that the
             rounding of the two gates cancels.
@@ -58,7 +58,7 @@ class PreNormConstants:
 
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
+    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=2.0),
     torch.float32: PreNormConstants(
         injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
@@ -70,6 +70,8 @@ def compile_prenorm(
     activations: SiteActivations,
     dtype: torch.dtype,
     constants: PreNormConstants | None = None,
+    *,
+    multiplier: float = 1.0,
 ) -> SplicedLayer:
     """Compile a site's terms into one inserted layer.
 
@@ -78,44 +80,49 @@ def compile_prenorm(
         activations: calibration at this site.
         dtype: the serving precision, which the tensors are rounded to.
         constants: overrides `CONSTANTS[dtype]`.
+        multiplier: of what a block adds to the stream, in families that have one.
     """
     constants = constants or CONSTANTS[dtype]
+    empty = replace(
+        SplicedLayer.empty(activations.reference.shape[1], dtype), multiplier=multiplier
+    )
     if not site.terms:
-        return SplicedLayer.empty(activations.reference.shape[1], dtype)
-    parts, view = prepare(site, activations, dtype, constants)
-    bias = view.bias
-    down_bias = parts.constant - bias.double()
+        return empty
+    parts = decompose(site, activations)
+    bias = threshold_bias(site, parts, activations, constants)
+    frame = empty.with_attention_bias((bias / multiplier).to(dtype))
+    view = view_through(frame, site, activations, constants)
+    wanted = parts.constant - frame.constant.double()
+    # In these terms what attention adds is taken away exactly, whatever the factor rounds it to.
+    taken = parts.constant / multiplier - frame.attention_bias.double()
+    frame = replace(frame, down_bias=taken.to(dtype))
     blocks = [
         *edit_blocks(parts, view, constants),
-        constant_remainder(down_bias, down_bias.to(dtype).double(), constants.saturation),
+        constant_remainder(wanted, (frame.down_bias * multiplier).double(), constants.saturation),
     ]
     if view.has_sinks:
-        blocks.append(sink_guard(assembled(blocks, bias, down_bias), view, constants))
-    layer = assembled(blocks, bias, down_bias)
-    return SplicedLayer(
-        **{name: getattr(layer, name) for name in SplicedLayer.tensor_names()},
+        blocks.append(sink_guard(assembled(blocks, frame), view, constants))
+    layer = assembled(blocks, frame)
+    return replace(
+        layer,
         constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
         jump_gates=jump_gates(parts),
     )
 
 
-def prepare(
-    site: Site, activations: SiteActivations, dtype: torch.dtype, constants: PreNormConstants
-) -> tuple[Parts, SiteView]:
-    """A site with terms taken apart, and its calibration as the MLP sees it."""
-    parts = decompose(site, activations)
-    bias = threshold_bias(site, parts, activations, constants).to(dtype)
-    probe = SplicedLayer.empty(bias.shape[0], dtype).with_attention_bias(bias)
-    shifted = activations.reference.double() + bias.double()
-    view = SiteView.of(
+def view_through(
+    frame: SplicedLayer, site: Site, activations: SiteActivations, constants: PreNormConstants
+) -> SiteView:
+    """Calibration as the MLP of a layer sees it that adds the constant of `frame`."""
+    shifted = activations.reference.double() + frame.constant.double()
+    return SiteView.of(
         site,
         activations,
-        bias,
-        x=probe.normalise(activations.serving, activations.eps),
+        frame.constant,
+        x=frame.normalise(activations.serving, activations.eps),
         r=(shifted.pow(2).mean(dim=-1) + activations.eps).sqrt(),
         damping=constants.damping,
     )
-    return parts, view
 
 
 def edit_blocks(parts: Parts, view: SiteView, constants: PreNormConstants) -> list[Block]:
@@ -153,22 +160,20 @@ class Block:
         return Block(rows, biases, rows, biases, rows)
 
 
-def assembled(blocks: Iterable[Block], bias: Tensor, down_bias: Tensor) -> SplicedLayer:
-    """The layer of these neurons, rounded to the precision of `bias`."""
-    blocks = list(blocks) or [Block.none(len(bias))]
-    dtype = bias.dtype
+def assembled(blocks: Iterable[Block], frame: SplicedLayer) -> SplicedLayer:
+    """The layer `frame` with these neurons, rounded to its precision."""
+    blocks, dtype = list(blocks), frame.attention_bias.dtype
 
     def joined(name: str) -> Tensor:
-        return torch.cat([getattr(block, name) for block in blocks]).to(dtype)
+        return torch.cat([getattr(block, name) for block in blocks])
 
-    return SplicedLayer(
-        bias,
-        joined("gate_weight"),
-        joined("gate_bias"),
-        joined("up_weight"),
-        joined("up_bias"),
-        joined("down").T.contiguous(),
-        down_bias.to(dtype),
+    return replace(
+        frame,
+        gate_weight=joined("gate_weight").to(dtype),
+        gate_bias=joined("gate_bias").to(dtype),
+        up_weight=joined("up_weight").to(dtype),
+        up_bias=joined("up_bias").to(dtype),
+        down_weight=(joined("down") / frame.multiplier).to(dtype).T.contiguous(),
     )
 
 
@@ -196,9 +201,8 @@ def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
         return Block.none(len(view.bias))
     weights, biases = view.rows(affines)
     sharpness = constants.sharpness
-    rounded = (sharpness * weights).to(view.dtype).double() / sharpness
     truth = view.reference_values(affines)
-    error = view.x @ rounded.T + biases - truth
+    error = view.arguments(sharpness * weights, sharpness * biases) / sharpness - truth
     active = (truth > 0) & ~view.is_sink[:, None]
     biases = biases - (error * active).sum(dim=0) / active.sum(dim=0).clamp(min=16)
     up_weights, up_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 4.0)
@@ -217,7 +221,7 @@ def _linear(affines: list[Affine], view: SiteView) -> Block:
         return Block.none(len(view.bias))
     gate_weights, gate_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 64.0)
     weights, biases = view.rows(affines)
-    error = view.x @ weights.to(view.dtype).double().T + biases - view.reference_values(affines)
+    error = view.arguments(weights, biases) - view.reference_values(affines)
     biases = biases - error[~view.is_sink].mean(dim=0)
     return Block(gate_weights, gate_biases, weights, biases, _directions(affines) / factor)
 
@@ -228,16 +232,17 @@ def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
         return Block.none(len(view.bias))
     ordinary = ~view.is_sink
     truth = view.reference_values(affines) * view.r[:, None]
-    encoders = torch.stack([a.encoder for a in affines], dim=1)
-    noise = (view.activations.serving.double() - view.activations.reference.double()) @ encoders
+    weights, biases = view.rows(affines)
+    # All that keeps the argument from being the reference's: what the served stream has gathered
+    # before, the rounding of the constant's sum and of x, and that of the rows.
+    noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
     width = torch.maximum(
-        constants.ramp_sigmas * noise[ordinary].std(dim=0),
+        constants.ramp_sigmas * noise.std(dim=0),
         constants.narrowest_ramp * truth[ordinary].std(dim=0),
     ).clamp(min=1e-12)
     slope = 2 * constants.saturation * view.r[ordinary].median() / width
-    weights, biases = view.rows(affines)
     weights, biases = slope[:, None] * weights, slope * biases
-    gates = view.x @ weights.to(view.dtype).double().T + biases
+    gates = view.arguments(weights, biases)
     error = gates - slope * truth / view.r[:, None]
     # The rounding of the rows and of x moves the threshold: take back the mean error of the
     # tokens nearest to it.
@@ -310,6 +315,7 @@ def sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants)
         x.float(), exact.up_weight, exact.up_bias
     )
     written = (hidden @ exact.down_weight.T + exact.down_bias + exact.attention_bias).double()
+    written = written * layer.multiplier
     mean = written.mean(dim=0)
     modes = torch.linalg.svd(written - mean, full_matrices=False).Vh[: constants.guard_modes]
     fitter = RidgeFitter(x, torch.ones(len(x)).double(), damping=1e-2)

@@ -24,6 +24,8 @@ class SiteView:
         r: what the norm divided by, from the reference stream, shape [tokens], float64.
         is_sink: which tokens must stay untouched, shape [tokens].
         fitter: of read-outs from x on the other tokens.
+        one: where neurons have no biases, what they are made from: weights [d] whose product with
+            x is nearly 1.
     """
 
     activations: SiteActivations
@@ -32,6 +34,7 @@ class SiteView:
     r: Tensor
     is_sink: Tensor
     fitter: RidgeFitter
+    one: Tensor | None = None
 
     @staticmethod
     def of(
@@ -120,6 +123,12 @@ class SiteView:
             weights += means[:, None] * readout.weight.double()
             biases += means * readout.bias
         return weights, biases
+
+    def arguments(self, weights: Tensor, biases: Tensor) -> Tensor:
+        """What neurons of these rows [n, d] and biases [n] get in the layer, [tokens, n]."""
+        if self.one is not None:
+            weights, biases = weights + biases[:, None] * self.one, torch.zeros_like(biases)
+        return self.x @ weights.to(self.dtype).double().T + biases
 
     @property
     def typical_mean(self) -> float:

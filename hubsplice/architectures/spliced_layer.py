@@ -18,7 +18,9 @@ class SplicedLayer(CompiledLayer):
 
     The layer computes, with x = rms_norm(h + attention_bias) and unit norm weights,
 
-        h + attention_bias + down·(silu(gate·x + gate_bias) ⊙ (up·x + up_bias)) + down_bias.
+        h + attention_bias + down·(silu(gate·x + gate_bias) ⊙ (up·x + up_bias)) + down_bias,
+
+    with what attention and the MLP add multiplied by `multiplier`, each.
 
     Attributes:
         attention_bias: the constant that attention's output bias adds, shape [d].
@@ -26,6 +28,7 @@ class SplicedLayer(CompiledLayer):
         gate_bias, up_bias: shape [neurons].
         down_weight: shape [d, neurons].
         down_bias: shape [d].
+        multiplier: of what a block adds to the stream, in families that have one.
     """
 
     attention_bias: Tensor
@@ -35,6 +38,7 @@ class SplicedLayer(CompiledLayer):
     up_bias: Tensor
     down_weight: Tensor
     down_bias: Tensor
+    multiplier: float = 1.0
 
     @staticmethod
     def empty(hidden_size: int, dtype: torch.dtype) -> SplicedLayer:
@@ -59,9 +63,14 @@ class SplicedLayer(CompiledLayer):
         """The layer with another attention bias, shape [d]."""
         return replace(self, attention_bias=bias)
 
+    @property
+    def constant(self) -> Tensor:
+        """What attention adds to the stream, shape [d]."""
+        return self.attention_bias * self.multiplier
+
     def normalise(self, h: Tensor, eps: float) -> Tensor:
         """What the MLP reads, from the stream h [..., d] at the site, in the layer's dtype."""
-        shifted = (h.to(self.attention_bias.dtype) + self.attention_bias).float()
+        shifted = (h.to(self.attention_bias.dtype) + self.constant).float()
         variance = shifted.pow(2).mean(-1, keepdim=True)
         return (shifted * torch.rsqrt(variance + eps)).to(self.attention_bias.dtype)
 
@@ -74,6 +83,5 @@ class SplicedLayer(CompiledLayer):
         h = h.to(self.attention_bias.dtype)
         x = self.normalise(h, eps)
         hidden = functional.silu(self.gates(x)) * functional.linear(x, self.up_weight, self.up_bias)
-        return (h + self.attention_bias) + functional.linear(
-            hidden, self.down_weight, self.down_bias
-        )
+        written = functional.linear(hidden, self.down_weight, self.down_bias)
+        return (h + self.constant) + written * self.multiplier

@@ -40,10 +40,6 @@ REASONS: Mapping[str, str] = {
     "gemma4": f"{_SANDWICH}; and each layer scales the whole stream",
     "gemma4_text": f"{_SANDWICH}; and each layer scales the whole stream",
     "gpt_oss": f"{_EXPERTS}; and vLLM alternates attention kinds by the layer's index",
-    "granite": (
-        "it multiplies what each block writes by residual_multiplier, which the construction "
-        "does not take into account yet"
-    ),
     "llama4": _EXPERTS,
     "llama4_text": _EXPERTS,
     "mixtral": _EXPERTS,
@@ -52,11 +48,5 @@ REASONS: Mapping[str, str] = {
     "olmo3": _POST_NORM,
     "phi3": _FUSED,
     "qwen2_moe": _EXPERTS,
-    "qwen3": _QK_NORM,
-    "qwen3_moe": f"{_EXPERTS}; and it normalises queries and keys",
     "seed_oss": "it has all biases that are needed, and is not done yet",
-    "smollm3": (
-        "it has all biases that are needed, and is not done yet: no_rope_layers, which goes by "
-        "the layer's index, must grow with the model"
-    ),
 }

@@ -38,6 +38,14 @@ SIZES: dict[str, Any] = {
     "initializer_range": 0.1,
 }
 
+GATED: dict[str, Any] = {"intermediate_size": 192, "num_key_value_heads": 2}
+EXPERTS: dict[str, Any] = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "head_dim": 16,
+}
+
 VARIANTS = [
     Variant("gpt2"),
     Variant("gpt2", {"activation_function": "gelu", "tie_word_embeddings": False}),
@@ -47,6 +55,18 @@ VARIANTS = [
         {"use_parallel_residual": False, "intermediate_size": 128, "attention_bias": False},
     ),
     Variant("gpt_neox", {"intermediate_size": 128}),
+    Variant("granite", GATED | {"residual_multiplier": 0.22, "logits_scaling": 8.0}),
+    Variant("smollm3", GATED),
+    Variant("smollm3", GATED | {"use_sliding_window": True, "sliding_window": 8}),
+    Variant("smollm3", GATED | {"no_rope_layers": [0, 1, 1, 0], "mlp_bias": True}),
+    Variant("qwen3", GATED | {"head_dim": 24}),
+    Variant(
+        "qwen3",
+        GATED | {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 2},
+    ),
+    Variant("qwen3", GATED | {"attention_bias": True, "tie_word_embeddings": True}),
+    Variant("qwen3_moe", GATED | EXPERTS),
+    Variant("qwen3_moe", GATED | EXPERTS | {"mlp_only_layers": [2], "decoder_sparse_step": 2}),
 ]
 
 TRAINED = [
@@ -54,6 +74,9 @@ TRAINED = [
     Variant("gpt2"),
     Variant("gpt_neox", {"use_parallel_residual": False, "intermediate_size": 256}),
     Variant("gpt_neox", {"intermediate_size": 256}),
+    Variant("smollm3", {"intermediate_size": 256}),
+    Variant("granite", {"intermediate_size": 256, "residual_multiplier": 0.22}),
+    Variant("qwen3", GATED | {"intermediate_size": 256, "head_dim": 16}),
 ]
 
 

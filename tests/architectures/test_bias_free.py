@@ -1,0 +1,95 @@
+"""The construction without MLP biases against edits written out by hand, on fresh tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubsplice.architectures.bias_free import compile_bias_free
+from hubsplice.architectures.bias_free_layer import BiasFreeLayer
+from hubsplice.intervention import Site
+from tests.architectures.streams import (
+    EDITS,
+    EPS,
+    SINKS,
+    D,
+    HandSite,
+    calibration,
+    hand_site,
+    served,
+    stream,
+)
+
+SHARES = [0.1, 0.9]
+
+
+def compiled(hand: HandSite, dtype: torch.dtype) -> BiasFreeLayer:
+    return compile_bias_free(hand.site, calibration(dtype), dtype)
+
+
+def made_by(layer: BiasFreeLayer, h: Tensor) -> Tensor:
+    return layer(h, EPS).double() - h.double()
+
+
+def root_mean_square(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("active", SHARES)
+@pytest.mark.parametrize("kind", EDITS)
+def test_in_float32_fresh_tokens_get_the_edit(kind: str, active: float) -> None:
+    hand = hand_site(EDITS[kind], active=active)
+    h = stream(2)
+    made = made_by(compiled(hand, torch.float32), h)
+    wanted, ordinary = hand.delta(h), hand.is_ordinary(h)
+    edited = (wanted.norm(dim=1) > 0) & ordinary
+    assert edited.sum() > 300
+    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
+    assert error <= (0.035 if hand.edit.thresholds else 0.01)
+    # A layer that does nothing has an error of one; sinks keep to themselves.
+    assert int((~ordinary).sum()) == SINKS
+    assert (made[~ordinary].norm(dim=1) <= 1e-3 * h[~ordinary].norm(dim=1)).all()
+    idle = ordinary & ~edited & (hand.distance(h) > 0.01)
+    assert (made[idle].norm(dim=1) <= 2e-3 * h[idle].norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("kind", ["relu ablate", "jump ablate", "gated steer", "steer"])
+def test_in_bfloat16_what_is_rounded_and_not_constant_stays_small(kind: str) -> None:
+    hand = hand_site(EDITS[kind])
+    h = stream(2)
+    ordinary = hand.is_ordinary(h)
+    truth = h.double() + hand.delta(h)
+    seen = served(h, torch.bfloat16, 12)
+    hook = (seen.double() + hand.delta(seen)).to(torch.bfloat16)
+    layer = compiled(hand, torch.bfloat16)
+    splice = layer(seen, EPS)
+    floor = root_mean_square((hook.double() - truth)[ordinary]) ** 2
+    error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
+    # There is no constant but what the stream tells of one, and the report says how good it is.
+    assert error <= 2.2 * floor
+    assert any("no biases" in note for note in layer.approximations)
+    change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
+    assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_site_without_terms_changes_no_bit(dtype: torch.dtype) -> None:
+    layer = compile_bias_free(Site(0, ()), calibration(dtype), dtype)
+    assert layer.neurons == 0
+    h = served(stream(4), dtype, 5)
+    assert torch.equal(layer(h, EPS), h)
+
+
+def test_what_is_injected_is_taken_away_from_every_token() -> None:
+    # The edit fires on no token: what is left of the layer adds up to nothing, sinks included.
+    hand = hand_site(EDITS["gated steer"], active=0.001)
+    h = stream(2)
+    layer = compiled(hand, torch.float32)
+    idle = hand.distance(h) > 0.01
+    idle &= hand.delta(h).norm(dim=1) == 0
+    assert idle.sum() > 3000
+    assert float(layer.attention_bias.norm()) > 5 * float(h[SINKS:].norm(dim=1).median())
+    made = made_by(layer, h)[idle]
+    assert (made.norm(dim=1) <= 3e-4 * layer.attention_bias.norm()).all()
+    assert layer.neurons >= 2 * D
