@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from hubsplice.architectures import (
+    gemma2,
+    gemma3,
     gpt2,
     gpt_neox,
     granite,
@@ -15,6 +17,8 @@ from hubsplice.architectures import (
 )
 
 __all__ = [
+    "gemma2",
+    "gemma3",
     "gpt2",
     "gpt_neox",
     "granite",

@@ -46,6 +46,8 @@ EXPERTS: dict[str, Any] = {
     "head_dim": 16,
 }
 
+WINDOWED: dict[str, Any] = {"sliding_window": 8, "head_dim": 16}
+
 VARIANTS = [
     Variant("gpt2"),
     Variant("gpt2", {"activation_function": "gelu", "tie_word_embeddings": False}),
@@ -56,6 +58,14 @@ VARIANTS = [
     ),
     Variant("gpt_neox", {"intermediate_size": 128}),
     Variant("granite", GATED | {"residual_multiplier": 0.22, "logits_scaling": 8.0}),
+    Variant("gemma2", GATED | WINDOWED),
+    Variant("gemma3_text", GATED | WINDOWED),
+    Variant(
+        "gemma3_text",
+        GATED
+        | WINDOWED
+        | {"sliding_window_pattern": 3, "tie_word_embeddings": False, "attention_bias": True},
+    ),
     Variant("smollm3", GATED),
     Variant("smollm3", GATED | {"use_sliding_window": True, "sliding_window": 8}),
     Variant("smollm3", GATED | {"no_rope_layers": [0, 1, 1, 0], "mlp_bias": True}),
