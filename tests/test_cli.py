@@ -17,7 +17,7 @@ from hubsplice.cli import EXIT_CODES, app, main
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import HubspliceError
 
-COMMANDS = ("init", "check", "build", "measure", "verify", "card", "edits", "publish")
+COMMANDS = ("init", "check", "build", "measure", "verify", "serve", "card", "edits", "publish")
 # pydantic is not among them: newer versions of typer import it themselves.
 HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
 MAIN = [sys.executable, "-c", "from hubsplice.cli import main; main()"]

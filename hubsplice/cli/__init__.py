@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hubsplice.cli import build, card, check, edits, init, measure, publish, verify
+from hubsplice.cli import build, card, check, edits, init, measure, publish, serve, verify
 from hubsplice.cli.app import EXIT_CODES, app
 from hubsplice.errors import HubspliceError
 from hubsplice.terminal import print_error
@@ -18,6 +18,7 @@ for _command in (
     build.build,
     measure.measure,
     verify.verify,
+    serve.serve,
     card.card,
     edits.edits,
     publish.publish,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,13 @@ class Published:
     files: frozenset[str] | None
 
 
-def find_published(model: str, revision: str | None) -> Published:
+def find_published(model: str, revision: str | None, wanted: Sequence[str] = _READ) -> Published:
     """Find a spliced checkpoint, downloading what is not there yet: never code or pickles.
 
     Args:
         model: a local folder, or a Hub model id; an existing folder wins.
         revision: a commit, branch or tag of the Hub repository; None for its default branch.
+        wanted: patterns of the files to download.
 
     Raises:
         RecipeError: no such folder, repository or revision.
@@ -51,25 +53,28 @@ def find_published(model: str, revision: str | None) -> Published:
         return Published(folder, model, frozenset(visible_files(folder)))
     if model.startswith(("/", "./", "../", "~")) or folder.exists():
         raise RecipeError(f"{model!r}: there is no such folder")
-    return _download(model, revision)
+    return _download(model, revision, wanted)
 
 
-def _download(repo_id: str, revision: str | None) -> Published:
+def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Published:
     from huggingface_hub import HfApi, errors, snapshot_download
 
     listed = None
     try:
+        folder = Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=list(wanted),
+                ignore_patterns=list(_NEVER),
+            )
+        )
         with suppress(errors.OfflineModeIsEnabled):
-            info = HfApi().model_info(repo_id, revision=revision)
-            revision = info.sha
+            # The cache names a snapshot's folder after its commit, and branches move.
+            info = HfApi().model_info(repo_id, revision=folder.name)
             listed = frozenset(
                 file.rfilename for file in info.siblings or () if not is_hidden(file.rfilename)
             )
-        folder = Path(
-            snapshot_download(
-                repo_id, revision=revision, allow_patterns=list(_READ), ignore_patterns=list(_NEVER)
-            )
-        )
     except errors.HFValidationError:
         raise RecipeError(
             f"{repo_id!r} is neither an existing folder nor a Hub model id (`owner/name`)"

@@ -1,0 +1,151 @@
+"""`hubsplice serve`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hubsplice.cli.app import AsJson
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.serving.engines import ENGINES, EngineKey
+from hubsplice.serving.online import OnlineQuantization
+from hubsplice.terminal import print_json, print_note, print_warning
+
+if TYPE_CHECKING:
+    from hubsplice.serving.commands import ServeCommand
+
+
+def serve(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER|REPO",
+            help="A spliced checkpoint: its folder, or its Hub repository.",
+            show_default=False,
+        ),
+    ],
+    extra: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- ARGUMENTS]", help="Further arguments of the engine.", show_default=False
+        ),
+    ] = None,
+    engine: Annotated[EngineKey, typer.Option(help="What serves the model.")] = EngineKey.VLLM,
+    revision: Annotated[
+        str | None,
+        typer.Option(
+            "--revision", help="The repository's commit, branch or tag.", show_default=False
+        ),
+    ] = None,
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The longest context, in tokens. [default: the model's]", show_default=False
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="[default: the engine's]", show_default=False),
+    ] = None,
+    quantization: Annotated[
+        OnlineQuantization | None,
+        typer.Option(
+            help="Have vLLM quantise the base's layers while it loads them; the inserted ones "
+            "stay as they are.",
+            show_default=False,
+        ),
+    ] = None,
+    python: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="The Python interpreter of the engine's environment. [default: what is on PATH]",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        bool, typer.Option("--run", help="Become the server, instead of printing its command.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the command that serves a spliced checkpoint; with --run, start it.
+
+    Engines that are known to ignore something that the checkpoint needs are refused.
+    """
+    from hubsplice.checkpoint.companions import CONFIG, MANIFEST
+    from hubsplice.checkpoint.manifest import read_manifest
+    from hubsplice.serving.commands import ServeOptions, serve_command
+    from hubsplice.serving.quantized import quantized_problem
+    from hubsplice.verify.source import find_published
+
+    if run and as_json:
+        raise RecipeError("--json: it prints the command, and --run starts it; choose one")
+    found = find_published(model, revision, (MANIFEST, CONFIG))
+    manifest = read_manifest(found.folder / MANIFEST)
+    if (problem := quantized_problem(_read_config(found.folder), manifest)) is not None:
+        print_warning(f"{CONFIG}: {problem}")
+    command = serve_command(
+        ENGINES[engine],
+        model,
+        manifest,
+        ServeOptions(
+            max_model_len=max_model_len,
+            port=port,
+            # What was looked at is what is served, wherever a branch moves.
+            revision=None if found.folder == Path(model).expanduser() else found.folder.name,
+            quantization=quantization,
+            python=python,
+            extra=tuple(extra or ()),
+        ),
+    )
+    if run:
+        _become(command)
+    elif as_json:
+        print_json(
+            {
+                "engine": command.verdict.engine.name,
+                "examined": command.verdict.engine.version,
+                "verdict": command.verdict.outcome.value,
+                "reason": command.verdict.reason,
+                "evidence": command.verdict.evidence,
+                "commands": [list(step) for step in command.steps],
+            }
+        )
+    else:
+        typer.echo(command.text)
+        if command.verdict.reason:
+            print_note(f"{command.verdict.engine.name}: {command.verdict.reason}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    from hubsplice.checkpoint.companions import CONFIG
+    from hubsplice.checkpoint.strict_json import parse_object
+
+    path = folder / CONFIG
+    try:
+        return parse_object(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _become(command: ServeCommand) -> None:
+    """Replace this process by the server, so that signals reach it."""
+    if len(command.steps) > 1:
+        raise UnsupportedError(
+            f"--run: {command.verdict.engine.name} takes several commands:\n{command.text}"
+        )
+    (step,) = command.steps
+    print_note(command.text)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(step[0], step)  # noqa: S606 - there is nothing to quote for a shell
+    except OSError as error:
+        raise UnsupportedError(
+            f"--run: {step[0]} can't be started: {error.strerror}; name the interpreter of an "
+            f"environment with {command.verdict.engine.name} by --python"
+        ) from None

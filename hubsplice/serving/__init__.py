@@ -1,0 +1,1 @@
+"""Serving spliced models: what engines honour, the commands that start them, quantisation."""

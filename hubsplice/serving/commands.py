@@ -1,0 +1,170 @@
+"""The commands that start engines."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.serving.engines import Engine, EngineKey
+from hubsplice.serving.online import OnlineQuantization
+from hubsplice.serving.quantization import QuantizationFormat, exclusions
+from hubsplice.serving.requirements import Requirements
+from hubsplice.serving.verdict import Outcome, Verdict, verdict
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How to serve a model.
+
+    Attributes:
+        max_model_len: the longest context, in tokens; None for the model's own.
+        port: None for the engine's own.
+        revision: of a Hub repository, the commit that was looked at.
+        quantization: None to serve the weights as they are.
+        python: the interpreter of the engine's environment; None for the engine on the PATH.
+        extra: further arguments of the engine, as they are.
+    """
+
+    max_model_len: int | None = None
+    port: int | None = None
+    revision: str | None = None
+    quantization: OnlineQuantization | None = None
+    python: Path | None = None
+    extra: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ServeCommand:
+    """What serves a model.
+
+    Attributes:
+        verdict: on the engine.
+        steps: the commands, one after another, the last of which serves.
+    """
+
+    verdict: Verdict
+    steps: tuple[tuple[str, ...], ...]
+
+    @property
+    def text(self) -> str:
+        """One line per command, for a POSIX shell."""
+        return "\n".join(shlex.join(step) for step in self.steps)
+
+
+def serve_command(
+    engine: Engine, model: str, manifest: Manifest, options: ServeOptions
+) -> ServeCommand:
+    """The command that serves a model faithfully.
+
+    Args:
+        engine: what serves it.
+        model: a folder or a Hub model id.
+        manifest: of the model.
+        options: how.
+
+    Raises:
+        UnsupportedError: the engine would ignore something that the model needs, it is not known
+            whether it would, or hubsplice can't say how to start it so.
+        RecipeError: the engine has no such option.
+    """
+    found = verdict(engine, Requirements.of(manifest))
+    if found.outcome is Outcome.REFUSES:
+        raise UnsupportedError(f"--engine {engine.key}: {found.reason}")
+    if found.outcome is Outcome.UNKNOWN:
+        raise UnsupportedError(
+            f"--engine {engine.key}: {found.reason}; an engine that ignores something gives no "
+            "error and another model"
+        )
+    if options.quantization is not None and engine.key is not EngineKey.VLLM:
+        raise RecipeError(
+            f"--quantization: found {options.quantization.value}; only vLLM's is known to leave "
+            f"inserted layers alone, not {engine.name}'s"
+        )
+    steps = _COMMANDS[engine.key](model, manifest, options)
+    return ServeCommand(found, tuple(map(tuple, steps)))
+
+
+def _vllm(model: str, manifest: Manifest, options: ServeOptions) -> list[list[str]]:
+    command = (
+        ["vllm", "serve", model]
+        if options.python is None
+        # `vllm serve` asks for a package named vllm, which builds for other devices are not.
+        else [str(options.python), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
+    )
+    command += [*_revision(options), "--dtype", manifest.dtype]
+    if options.max_model_len is not None:
+        command += ["--max-model-len", str(options.max_model_len)]
+    if options.quantization is not None:
+        left = exclusions(manifest, QuantizationFormat.VLLM_ONLINE)
+        # vLLM's `fp8` is an old name for the scheme that has its own by now.
+        scheme = (
+            OnlineQuantization.FP8_PER_TENSOR
+            if options.quantization is OnlineQuantization.FP8
+            else options.quantization
+        )
+        command += ["--quantization", scheme.value, left.place, json.dumps(left.as_config())]
+    return [[*command, *_port(options), *options.extra]]
+
+
+def _transformers(model: str, manifest: Manifest, options: ServeOptions) -> list[list[str]]:
+    if options.max_model_len is not None:
+        raise RecipeError("--max-model-len: `transformers serve` has no such option; leave it out")
+    program = "transformers"
+    if options.python is not None:
+        # Console scripts lie beside the interpreter of their environment.
+        program = str(options.python.parent / program)
+    named = model if options.revision is None else f"{model}@{options.revision}"
+    command = [program, "serve", named, "--dtype", manifest.dtype]
+    return [[*command, *_port(options), *options.extra]]
+
+
+def _sglang(model: str, manifest: Manifest, options: ServeOptions) -> list[list[str]]:
+    command = [str(options.python or "python"), "-m", "sglang.launch_server", "--model-path", model]
+    command += [*_revision(options), "--dtype", manifest.dtype]
+    if options.max_model_len is not None:
+        command += ["--context-length", str(options.max_model_len)]
+    return [[*command, *_port(options), *options.extra]]
+
+
+def _tgi(model: str, manifest: Manifest, options: ServeOptions) -> list[list[str]]:
+    command = ["text-generation-launcher", "--model-id", model]
+    command += [*_revision(options), "--dtype", manifest.dtype]
+    if options.max_model_len is not None:
+        command += ["--max-total-tokens", str(options.max_model_len)]
+    return [[*command, *_port(options), *options.extra]]
+
+
+def _llama_cpp(model: str, manifest: Manifest, options: ServeOptions) -> list[list[str]]:
+    name = model.rstrip("/").rsplit("/", 1)[-1]
+    folder, file = model, f"{name}.gguf"
+    steps = []
+    if options.revision is not None:
+        folder = name
+        steps.append(["hf", "download", model, *_revision(options), "--local-dir", folder])
+    kind = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}[manifest.dtype]
+    converter = [str(options.python or "python"), "convert_hf_to_gguf.py", folder]
+    steps.append([*converter, "--outtype", kind, "--outfile", file])
+    length = [] if options.max_model_len is None else ["--ctx-size", str(options.max_model_len)]
+    return [*steps, ["llama-server", "--model", file, *length, *_port(options), *options.extra]]
+
+
+def _revision(options: ServeOptions) -> list[str]:
+    return [] if options.revision is None else ["--revision", options.revision]
+
+
+def _port(options: ServeOptions) -> list[str]:
+    return [] if options.port is None else ["--port", str(options.port)]
+
+
+_COMMANDS: Mapping[EngineKey, Callable[[str, Manifest, ServeOptions], list[list[str]]]] = {
+    EngineKey.VLLM: _vllm,
+    EngineKey.TRANSFORMERS: _transformers,
+    EngineKey.SGLANG: _sglang,
+    EngineKey.TGI: _tgi,
+    EngineKey.LLAMA_CPP: _llama_cpp,
+}

@@ -1,0 +1,197 @@
+"""`hubsplice serve`: the command that it prints, and the one that it becomes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from hubsplice.checkpoint.manifest import write_manifest
+from hubsplice.cli import main
+from tests.serve.manifests import QKV, manifest, zero_biases
+
+Serve = Callable[..., "Outcome"]
+MAIN = [sys.executable, "-c", "from hubsplice.cli import main; main()", "serve"]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def serve(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Serve:
+    """Run the command in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def invoke(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["hubsplice", "serve", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        assert isinstance(stop.value.code, int)
+        return Outcome(stop.value.code, *capsys.readouterr())
+
+    return invoke
+
+
+def checkpoint(folder: Path, config: dict[str, Any] | None = None, **fields: Any) -> Path:
+    folder.mkdir()
+    write_manifest(manifest(**{"zero_tensors": zero_biases(*QKV)} | fields), folder)
+    (folder / "config.json").write_text(json.dumps(config or {}), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return checkpoint(tmp_path / "my model")
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Path:
+    """An interpreter whose engine tells what it was called with, and stays until it is told."""
+    path = tmp_path / "bin" / "python"
+    path.parent.mkdir()
+    path.write_text(
+        f"#!{sys.executable}\n"
+        "import json, os, signal, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))\n"
+        "print(json.dumps({'arguments': sys.argv[1:], 'pid': os.getpid()}), flush=True)\n"
+        "signal.pause()\n",
+        encoding="utf-8",
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def test_the_command_is_quoted_and_nothing_else_is_on_stdout(serve: Serve, folder: Path) -> None:
+    result = serve("my model", "--max-model-len", "4096", "--port", "8001", "--", "--seed", "a b")
+    assert result.code == 0, result.err
+    assert result.out.count("\n") == 1
+    assert shlex.split(result.out) == [
+        *("vllm", "serve", "my model", "--dtype", "bfloat16"),
+        *("--max-model-len", "4096", "--port", "8001", "--seed", "a b"),
+    ]
+
+
+def test_the_dtype_is_the_one_that_the_layers_were_compiled_for(
+    serve: Serve, tmp_path: Path
+) -> None:
+    checkpoint(tmp_path / "exact", dtype="float32")
+    assert shlex.split(serve("exact").out) == ["vllm", "serve", "exact", "--dtype", "float32"]
+
+
+@pytest.mark.parametrize("name", ["fp8", "fp8_per_tensor"])
+def test_quantisation_leaves_the_inserted_layers_out(serve: Serve, folder: Path, name: str) -> None:
+    words = shlex.split(serve(folder.name, "--quantization", name).out)
+    assert words[words.index("--quantization") + 1] == "fp8_per_tensor"
+    config = json.loads(words[words.index("--quantization-config") + 1])
+    assert config == {"ignore": ["model.layers.2.*", "model.layers.4.*"]}
+
+
+@pytest.mark.parametrize(
+    ("engine", "reason"),
+    [
+        ("sglang", "SGLang 0.5.23 ignores mlp.down_proj.bias"),
+        ("tgi", "ignores self_attn.o_proj.bias of LlamaForCausalLM"),
+    ],
+)
+@pytest.mark.parametrize("run", [(), ("--run",)])
+def test_engines_that_would_ignore_something_are_refused(
+    serve: Serve, folder: Path, engine: str, reason: str, run: tuple[str, ...]
+) -> None:
+    result = serve(folder.name, "--engine", engine, *run)
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith(f"error: --engine {engine}: ")
+    assert reason in result.err
+
+
+def test_engines_that_were_not_examined_are_refused(serve: Serve, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "x", after="GPT2LMHeadModel")
+    result = serve("x", "--engine", "tgi")
+    assert (result.code, result.out) == (3, "")
+    assert "has not been examined" in result.err
+
+
+def test_llama_cpp_needs_a_file_first(serve: Serve, folder: Path) -> None:
+    result = serve(folder.name, "--engine", "llama.cpp", "--max-model-len", "512")
+    convert, start = map(shlex.split, result.out.splitlines())
+    assert convert[1:3] == ["convert_hf_to_gguf.py", "my model"]
+    assert start == ["llama-server", "--model", "my model.gguf", "--ctx-size", "512"]
+    assert "GGUF" in result.err
+    assert serve(folder.name, "--engine", "llama.cpp", "--run").code == 3
+
+
+def test_json(serve: Serve, folder: Path) -> None:
+    content = json.loads(serve(folder.name, "--json").out)
+    assert content["verdict"] == "works"
+    assert content["engine"] == "vLLM"
+    assert content["commands"] == [["vllm", "serve", "my model", "--dtype", "bfloat16"]]
+
+
+def test_run_becomes_the_server_that_it_prints(
+    serve: Serve, folder: Path, interpreter: Path
+) -> None:
+    given = [folder.name, "--python", str(interpreter), "--port", "9"]
+    expected = ["-m", "vllm.entrypoints.openai.api_server", "--model", "my model"]
+    expected += ["--dtype", "bfloat16", "--port", "9", "--stay"]
+    assert shlex.split(serve(*given, "--", "--stay").out) == [str(interpreter), *expected]
+    with subprocess.Popen(
+        [*MAIN, *given, "--run", "--", "--stay"],
+        cwd=folder.parent,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        assert said == {"arguments": expected, "pid": process.pid}
+        # Signals reach the server itself.
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 42
+
+
+def test_an_interpreter_that_is_not_there(serve: Serve, folder: Path) -> None:
+    result = serve(folder.name, "--run", "--python", "nowhere/python")
+    assert result.code == 3
+    assert result.err.splitlines()[-1].startswith("error: --run: nowhere/python can't be")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["./nowhere"], "there is no such folder"),
+        (["my model", "--revision", "main"], "--revision: 'main' was given"),
+        (["my model", "--run", "--json"], "--json: "),
+        (["my model", "--engine", "transformers", "--quantization", "fp8"], "--quantization: "),
+        (["my model", "--engine", "transformers", "--max-model-len", "9"], "--max-model-len: "),
+        (["my model", "--engine", "vlm"], "vlm"),
+    ],
+)
+def test_wrong_command_lines(
+    serve: Serve, folder: Path, arguments: list[str], message: str
+) -> None:
+    result = serve(*arguments)
+    assert message in result.err
+    assert result.code == 2
+    assert result.out == ""
+
+
+def test_a_folder_that_is_no_splice(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "plain").mkdir()
+    result = serve("plain")
+    assert result.code == 4
+    assert "the manifest is missing" in result.err
