@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.decomposition import Affine, decompose
+from hubsplice.architectures.decomposition import Affine, Parts, decompose
 from hubsplice.architectures.sandwich_frame import (
     Frame,
     SandwichConstants,
@@ -92,7 +92,7 @@ def compile_sandwich(
             "saturation": 0.0,
         },
         jump_gates=tuple((a.term, i, a.side) for i, a in enumerate(parts.jumps)),
-        approximations=tuple(_inexact_one(site, view)),
+        approximations=tuple(_inexact(site, parts, view)),
     )
 
 
@@ -229,14 +229,24 @@ def _joined(blocks: Iterable[_Block], name: str) -> Tensor:
     return torch.cat([getattr(block, name) for block in blocks])
 
 
-def _inexact_one(site: Site, view: _View) -> Iterator[str]:
-    """How far what stands for one in every neuron is from a constant."""
-    unit = (view.unit * view.r / view.level)[~view.is_sink]
+def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
+    """What is read out of the stream with an error that shows."""
+    ordinary = ~view.is_sink
+    unit = (view.unit * view.r / view.level)[ordinary]
     error = float((unit - 1).square().mean().sqrt())
     if error > _REPORTED:
         yield (
             f"layer {site.layer}: the family's MLP has no biases; what stands for them varies by "
             f"{error:.2%} from token to token, and the sizes of edits with it"
+        )
+    kinds = {a.normalization for a in (*parts.ramps, *parts.jumps, *parts.linear)}
+    kinds |= {kind for kind, _ in parts.scaled_constants}
+    for kind in sorted(kinds - {Normalization.NONE}):
+        read = view.x @ view.scale_row(kind) * view.r / view.level / view.scale_of(kind)
+        error = float((read[ordinary] - 1).square().mean().sqrt())
+        yield (
+            f"layer {site.layer}: the SAE normalises its input ({kind.value}), and the scale is "
+            f"read with an error of {error:.2%}"
         )
 
 

@@ -1,0 +1,133 @@
+"""The sandwich construction against edits written out by hand, on fresh tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from hubsplice.architectures.sandwich import compile_sandwich
+from hubsplice.architectures.sandwich_layer import SandwichLayer
+from hubsplice.intervention import Normalization, Site
+from tests.architectures.streams import (
+    EDITS,
+    EPS,
+    SINKS,
+    HandSite,
+    calibration,
+    hand_site,
+    served,
+    stream,
+)
+
+ROOM = 512
+
+
+def compiled(hand: HandSite, dtype: torch.dtype, room: int = ROOM) -> SandwichLayer:
+    return compile_sandwich(hand.site, calibration(dtype), dtype, room)
+
+
+def made_by(layer: SandwichLayer, h: Tensor) -> Tensor:
+    return layer(h, EPS).double() - h.double()
+
+
+def root_mean_square(x: Tensor) -> float:
+    return float(x.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("active", [0.1, 0.9])
+@pytest.mark.parametrize("kind", EDITS)
+def test_in_float32_fresh_tokens_get_the_edit(kind: str, active: float) -> None:
+    hand = hand_site(EDITS[kind], active=active)
+    h = stream(2)
+    made = made_by(compiled(hand, torch.float32), h)
+    wanted, ordinary = hand.delta(h), hand.is_ordinary(h)
+    edited = (wanted.norm(dim=1) > 0) & ordinary
+    assert edited.sum() > 300
+    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
+    assert error <= (0.03 if hand.edit.thresholds else 0.005)
+    # A layer that does nothing has an error of one; sinks keep to themselves.
+    assert int((~ordinary).sum()) == SINKS
+    assert (made[~ordinary].norm(dim=1) <= 1e-3 * h[~ordinary].norm(dim=1)).all()
+    idle = ordinary & ~edited & (hand.distance(h) > 0.01)
+    assert (made[idle].norm(dim=1) <= 2e-3 * h[idle].norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("kind", EDITS)
+def test_in_bfloat16_the_splice_is_about_as_good_as_the_hook(kind: str) -> None:
+    hand = hand_site(EDITS[kind])
+    h = stream(2)
+    ordinary = hand.is_ordinary(h)
+    truth = h.double() + hand.delta(h)
+    seen = served(h, torch.bfloat16, 12)
+    hook = (seen.double() + hand.delta(seen)).to(torch.bfloat16)
+    splice = compiled(hand, torch.bfloat16)(seen, EPS)
+    floor = root_mean_square((hook.double() - truth)[ordinary]) ** 2
+    error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
+    # The stream has no constant but what is injected, and 64 channels, of which one is lost.
+    assert error <= 2.2 * floor
+    change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
+    assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_site_without_terms_changes_no_bit(dtype: torch.dtype) -> None:
+    layer = compile_sandwich(Site(0, ()), calibration(dtype), dtype, ROOM)
+    assert layer.neurons == 0
+    h = served(stream(4), dtype, 5)
+    assert torch.equal(layer(h, EPS), h)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_attention_adds_is_taken_away_again(dtype: torch.dtype) -> None:
+    # The edit fires on next to no token, but its threshold is what attention's constant carries.
+    hand = hand_site(EDITS["gated steer"], active=0.001)
+    h = served(stream(2), dtype, 5)
+    layer = compiled(hand, dtype)
+    added = layer.attention_constant(EPS).double()
+    typical = h[SINKS:].double().norm(dim=1).median()
+    assert added.norm() > 0.1 * typical
+    idle = (hand.distance(h) > 0.5) & (hand.delta(h).norm(dim=1) == 0)
+    assert idle.sum() > 2000
+    # The rounding of the sum, and of taking the constant away again.
+    largest = torch.finfo(dtype).eps * (h.double().norm(dim=1) + added.norm())
+    assert (made_by(layer, h).norm(dim=1) <= largest)[idle].all()
+
+
+@pytest.mark.parametrize("kind", ["relu ablate", "jump ablate", "steer"])
+def test_edits_follow_the_tokens_scale_as_far_as_it_can_be_read(kind: str) -> None:
+    hand = hand_site(EDITS[kind], normalization=Normalization.CONSTANT_NORM_RESCALE)
+    h = stream(2)
+    layer = compiled(hand, torch.float32)
+    assert any("normalises its input" in note for note in layer.approximations)
+    made = made_by(layer, h)
+    wanted = hand.delta(h)
+    edited = (wanted.norm(dim=1) > 0) & hand.is_ordinary(h)
+    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
+    # A norm is no linear function of the stream.
+    assert error <= 0.45
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_probes_gates_tell_where_features_count_as_active(dtype: torch.dtype) -> None:
+    hand = hand_site(EDITS["two-sided ablate"])
+    h = stream(2)
+    layer = compiled(hand, dtype)
+    assert len(layer.jump_gates) == 12
+    assert layer.constants["saturation"] == 0.0
+    x = layer.normalise(h.to(dtype), EPS)
+    ordinary = hand.is_ordinary(h)
+    p = hand.projections(h)
+    for term, neuron, side in layer.jump_gates:
+        deviation = hand.deviations[term]
+        jump = (0.5 if side > 0 else -2.0) * deviation
+        above = (layer.gates(x)[:, neuron] > layer.constants["saturation"]) ^ (side < 0)
+        clear = ordinary & ((p[:, term] - jump).abs() > 0.1 * deviation)
+        assert torch.equal(above[clear], (p[:, term] > jump)[clear])
+
+
+def test_jumps_take_the_room_that_is_left() -> None:
+    hand = hand_site(EDITS["gated steer"])
+    sizes = [compiled(hand, torch.bfloat16, room).neurons for room in (10, 100, 512)]
+    assert sizes[0] > 10
+    assert sizes[0] < sizes[1] <= 100 < sizes[2] <= 512
