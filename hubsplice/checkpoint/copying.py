@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from collections.abc import Callable
 
 _PAGE = 4096
 _KERNEL_CHUNK = 1 << 26
@@ -52,7 +51,6 @@ def copy_range(
     offset: int,
     destination_offset: int,
     count: int,
-    on_copied: Callable[[int], None],
 ) -> None:
     """Copy `count` bytes between two open files.
 
@@ -65,7 +63,6 @@ def copy_range(
         offset: where to begin reading.
         destination_offset: where to begin writing.
         count: in bytes.
-        on_copied: called with the number of bytes after each piece.
 
     Raises:
         EOFError: the source ends early.
@@ -86,9 +83,7 @@ def copy_range(
             if not data:
                 raise EOFError(f"the source ends at byte {position}, expected {end}")
             copied = os.pwrite(destination, data, position + shift)
-        if copied:
-            position += copied
-            on_copied(copied)
+        position += copied
 
 
 def _copy_in_kernel(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.safetensors_header import Header, TensorEntry, serialize_header
+from hubsplice.checkpoint.safetensors_header import PAGE, Header, TensorEntry, serialize_header
 from hubsplice.errors import CheckpointError, UnsupportedError
 
 DTYPE_NAMES: Mapping[torch.dtype, str] = {
@@ -51,6 +51,11 @@ class ShardLayout:
         if self.header is None:
             return self.source.file_size
         return len(self.header) + self.source.data_size
+
+    @property
+    def can_share_blocks(self) -> bool:
+        """Whether the data keeps its place in a page, as filesystems that share blocks ask for."""
+        return self.header is None or (len(self.header) - self.source.data_start) % PAGE == 0
 
 
 @dataclass(frozen=True)

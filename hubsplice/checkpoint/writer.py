@@ -1,12 +1,11 @@
-"""Writing the spliced checkpoint as a stream: base data moved in the kernel, one shard added."""
+"""Writing the spliced checkpoint: the base's data read once for all purposes, one shard added."""
 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,34 +14,17 @@ import torch
 from torch import Tensor
 
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.base_shard import write_base_shard
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX, companion_files
-from hubsplice.checkpoint.copying import clone_file, copy_range
-from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file, digest_sections
-from hubsplice.checkpoint.layout import (
-    DTYPE_NAMES,
-    Layout,
-    NewShardLayout,
-    ShardLayout,
-    Zeros,
-)
+from hubsplice.checkpoint.copying import clone_file
+from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file
+from hubsplice.checkpoint.layout import DTYPE_NAMES, Layout, NewShardLayout, Zeros
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.checkpoint.space import full_disk, require_free_space
-from hubsplice.errors import CheckpointError, OutputError
+from hubsplice.errors import CheckpointError
 
-
-@dataclass(frozen=True)
-class DataSection:
-    """The data of one base shard, the same in the base and in the written file.
-
-    Attributes:
-        written_as: the name of the written file.
-        sha256: of the bytes after the header, of both files.
-        size: of those bytes.
-    """
-
-    written_as: str
-    sha256: str
-    size: int
+# Each takes one or two cores for its digests; more of them outrun most disks.
+_SHARDS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -52,12 +34,10 @@ class WrittenCheckpoint:
     Attributes:
         files: every written file, by its name relative to the destination.
         base_files: every file of the base that was read for it, by its name in the base.
-        data_sections: by the name of each base shard.
     """
 
     files: Mapping[str, FileDigest]
     base_files: Mapping[str, FileDigest]
-    data_sections: Mapping[str, DataSection]
 
 
 def write_checkpoint(
@@ -72,7 +52,9 @@ def write_checkpoint(
 ) -> WrittenCheckpoint:
     """Write the base under new tensor names, with new tensors beside its own.
 
-    The data section of every base shard is carried over byte for byte, and checked to be so.
+    The data section of every base shard is carried over byte for byte: each byte is read once,
+    and what is hashed for the base, hashed for the result and written is the same memory. What a
+    disk that accepts it keeps of it, only reading it again can tell, against these digests.
     Memory holds one new tensor at a time. The same input gives the same bytes.
 
     Args:
@@ -84,14 +66,14 @@ def write_checkpoint(
         config: written as config.json.
         hard_link: link shards whose names all stay, so that base and result share one file;
             a write in place to one then changes the other.
-        on_progress: called with bytes done and bytes in all, counting both writing and checking;
-            at times from another thread, never twice at once.
+        on_progress: called with bytes done and bytes in all; at times from another thread,
+            never twice at once.
 
     Raises:
-        CheckpointError: two tensors end up with one name, a new tensor is not finite, or the
-            base changes underneath.
+        CheckpointError: two tensors end up with one name, a new tensor is not finite, the base
+            changes underneath, or a model cache holds something else than its name says.
         UnsupportedError: a new tensor is not of a floating-point dtype.
-        OutputError: the disk is full, or did not keep what was written.
+        OutputError: the disk is full.
     """
     plan = Layout.of(base, rename, new_tensors)
     destination.mkdir(exist_ok=True)
@@ -108,8 +90,8 @@ def write_checkpoint(
 def _bytes_to_write(plan: Layout, destination: Path, hard_link: bool) -> int:
     added = 0 if plan.added is None else plan.added.written_size
     copied = [s for s in plan.shards if not (hard_link and s.header is None)]
-    if not copied or _can_clone(copied[0].source.path, destination):
-        return added
+    if copied and _can_clone(copied[0].source.path, destination):
+        copied = [s for s in copied if not s.can_share_blocks]
     return added + sum(shard.size for shard in copied)
 
 
@@ -134,13 +116,27 @@ def _write(
 ) -> WrittenCheckpoint:
     files: dict[str, FileDigest] = {}
     base_files: dict[str, FileDigest] = {}
-    sections: dict[str, DataSection] = {}
-    checking = sum(s.source.file_size + s.size for s in plan.shards)
-    progress = _Progress(plan.total_size + checking, on_progress)
-    for shard in plan.shards:
-        name = shard.source.path.name
-        _write_base_shard(shard, destination / shard.name, hard_link, progress)
-        base_files[name], files[shard.name], sections[name] = _check(shard, destination, progress)
+    progress = _Progress(plan.total_size, on_progress)
+    with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
+        jobs = [
+            pool.submit(
+                write_base_shard,
+                shard,
+                destination / shard.name,
+                hard_link=hard_link,
+                on_done=progress.add,
+            )
+            for shard in plan.shards
+        ]
+        try:
+            for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
+                job.result()
+        except BaseException:
+            progress.stop()
+            pool.shutdown(cancel_futures=True)
+            raise
+    for shard, job in zip(plan.shards, jobs, strict=True):
+        base_files[shard.source.path.name], files[shard.name] = job.result()
     if plan.added is not None:
         _write_new_shard(plan.added, destination / plan.added.name, new_tensors, progress)
         files[plan.added.name] = digest_file(destination / plan.added.name)
@@ -152,94 +148,31 @@ def _write(
             base_files[name] = digest_file(base.folder / name)
     files[CONFIG] = _write_new_file(destination / CONFIG, _json(config))
     files[WEIGHTS_INDEX] = _write_new_file(destination / WEIGHTS_INDEX, _json(plan.index))
-    return WrittenCheckpoint(
-        dict(sorted(files.items())),
-        dict(sorted(base_files.items())),
-        dict(sorted(sections.items())),
-    )
+    return WrittenCheckpoint(dict(sorted(files.items())), dict(sorted(base_files.items())))
 
 
 class _Progress:
-    """Counts bytes from several threads, and reports them one call at a time."""
+    """Counts bytes from several threads, reports them one call at a time, and can end it all."""
 
     def __init__(self, total: int, report: Callable[[int, int], None] | None) -> None:
         self._total, self._report = total, report
         self._done = 0
+        self._stopped = False
         self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
+        """Count; raises `CancelledError` after `stop`."""
         with self._lock:
+            if self._stopped:
+                raise CancelledError
             self._done += count
             if self._report is not None:
                 self._report(self._done, self._total)
 
-
-def _write_base_shard(shard: ShardLayout, path: Path, hard_link: bool, progress: _Progress) -> None:
-    source = shard.source
-    if hard_link and shard.header is None and _link(source.path, path):
-        progress.add(shard.size)
-        return
-    with source.path.open("rb") as original, path.open("xb", buffering=0) as copy:
-        if shard.header is None and clone_file(original.fileno(), copy.fileno()):
-            progress.add(shard.size)
-            return
-        start, header = (0, b"") if shard.header is None else (source.data_start, shard.header)
-        copy.write(header)
-        progress.add(len(header))
-        try:
-            copy_range(
-                original.fileno(),
-                copy.fileno(),
-                offset=start,
-                destination_offset=len(header),
-                count=source.file_size - start,
-                on_copied=progress.add,
-            )
-        except EOFError:
-            raise _changed(source.path) from None
-
-
-def _link(source: Path, path: Path) -> bool:
-    """Hard-link, following symbolic links as a model cache has them; False across filesystems."""
-    try:
-        os.link(os.path.realpath(source), path)
-    except FileExistsError:
-        raise
-    except OSError:
-        return False
-    return True
-
-
-def _changed(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path}: the file changed while it was being copied")
-
-
-def _check(
-    shard: ShardLayout, destination: Path, progress: _Progress
-) -> tuple[FileDigest, FileDigest, DataSection]:
-    """The digests of a base shard and its copy, whose data sections must agree."""
-    source = shard.source
-    path = destination / shard.name
-    split = source.data_start if shard.header is None else len(shard.header)
-    cancelled = threading.Event()
-    with ThreadPoolExecutor(2) as pool:
-        try:
-            jobs = [
-                pool.submit(digest_sections, file, start, on_read=progress.add, cancelled=cancelled)
-                for file, start in ((source.path, source.data_start), (path, split))
-            ]
-            (base_file, base_data), (file, data) = (job.result() for job in jobs)
-        except BaseException:
-            cancelled.set()
-            raise
-    if base_file.size != source.file_size:
-        raise _changed(source.path)
-    if data != base_data:
-        raise OutputError(
-            f"{path}: the data read back differs from {source.path}: the base changed meanwhile, "
-            "or the disk is failing"
-        )
-    return base_file, file, DataSection(shard.name, data.sha256, data.size)
+    def stop(self) -> None:
+        """Let every other thread fail at its next report."""
+        with self._lock:
+            self._stopped = True
 
 
 def _write_new_shard(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hubsplice.card.write import card_text
 from hubsplice.checkpoint.companions import CARD, MANIFEST
-from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_sections
+from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.errors import CheckpointError, FidelityError
 from hubsplice.fidelity.report import FidelityReport, read_report
@@ -154,7 +154,7 @@ def _visible_files(folder: Path) -> Iterator[str]:
 
 def _verified(path: Path, expected: FileDigest, on_read: Callable[[int], None]) -> LocalFile:
     try:
-        found = digest_sections(path, 0, on_read=on_read)[0]
+        found = digest_file(path, on_read=on_read)
         blob_id = _blob_id(path.read_bytes()) if found.size <= LARGEST_IN_GIT else None
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing, and the manifest lists it") from None

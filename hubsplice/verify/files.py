@@ -13,7 +13,7 @@ from hubsplice.checkpoint.companions import (
     companion_files,
     is_companion,
 )
-from hubsplice.checkpoint.digest import FileDigest, digest_sections
+from hubsplice.checkpoint.digest import FileDigest, digest_file
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.report import REPORT
 from hubsplice.reproduction import INTERVENTION, RECIPE
@@ -51,7 +51,7 @@ def altered_files(folder: Path, files: Mapping[str, FileDigest], on_read: OnRead
     problems = []
     for name, expected in sorted(files.items()):
         try:
-            found, _ = digest_sections(folder / name, 0, on_read=on_read)
+            found = digest_file(folder / name, on_read=on_read)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             problems.append(f"{name}: missing")
             continue

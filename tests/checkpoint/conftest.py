@@ -1,8 +1,11 @@
-"""Real tiny Llama models, made on the spot and saved by transformers."""
+"""Real tiny Llama models, saved by transformers, and a filesystem that shares blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +61,23 @@ def make_base(tmp_path: Path) -> MakeBase:
         return path
 
     return make
+
+
+@pytest.fixture
+def reflink_folder(tmp_path: Path) -> Iterator[Path]:
+    """A small XFS, mounted for the test."""
+    make = shutil.which("mkfs.xfs")
+    if make is None or os.geteuid() != 0:
+        pytest.skip("sharing blocks needs root and mkfs.xfs to make a filesystem that can")
+    image, folder = tmp_path / "xfs.img", tmp_path / "xfs"
+    with image.open("wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run([make, "-q", "-m", "reflink=1", image], check=True)
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-o", "loop", image, folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"an XFS image cannot be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import random
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +20,10 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.safetensors_header import Header
+from hubsplice.checkpoint.stream import BLOCK
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.errors import CheckpointError, OutputError, UnsupportedError
 
@@ -88,6 +94,19 @@ def test_transformers_loads_every_tensor(
         assert torch.equal(state[name], tensor), name
 
 
+def copies(base: BaseCheckpoint, out: Path) -> list[tuple[Header, Path]]:
+    """Each shard of the base, and the file that was written for it."""
+    written = sorted(out.glob("*.safetensors"))[: len(base.shards)]
+    return list(zip(base.shards, written, strict=True))
+
+
+def assert_digests(folder: Path, digests: Mapping[str, FileDigest]) -> None:
+    for name, digest in digests.items():
+        content = (folder / name).read_bytes()
+        assert digest.sha256 == hashlib.sha256(content).hexdigest(), name
+        assert digest.size == len(content), name
+
+
 def longer(name: str) -> str:
     """A name that makes the header outgrow the one that it replaces."""
     return shifted(name).replace("model.", "model.language_model.")
@@ -101,18 +120,15 @@ def test_data_sections_are_the_bases(
     base = BaseCheckpoint.open(make_base(sharded=sharded))
     out = tmp_path / "out"
     written = write_checkpoint(base, out, rename=rename, new_tensors={}, config=base.config)
-    assert set(written.data_sections) == {shard.path.name for shard in base.shards}
-    for shard in base.shards:
-        section = written.data_sections[shard.path.name]
-        original = shard.path.read_bytes()[shard.data_start :]
-        copy = (out / section.written_as).read_bytes()
-        start = 8 + int.from_bytes(copy[:8], "little")
-        assert copy[start:] == original
+    for shard, copy in copies(base, out):
+        content = copy.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        assert content[start:] == shard.path.read_bytes()[shard.data_start :]
         assert start % 4096 == shard.data_start % 4096
-        assert section.sha256 == hashlib.sha256(original).hexdigest()
-        assert section.size == len(original)
-        with safe_open(out / section.written_as, framework="pt") as file:
+        with safe_open(copy, framework="pt") as file:
             assert file.metadata() == {"format": "pt"}
+    assert_digests(out, written.files)
+    assert_digests(base.folder, written.base_files)
 
 
 def test_names_index_and_companions(make_base: MakeBase, tmp_path: Path) -> None:
@@ -139,13 +155,8 @@ def test_names_index_and_companions(make_base: MakeBase, tmp_path: Path) -> None
         assert (out / name).read_bytes() == (base.folder / name).read_bytes()
         assert written.files[name] == written.base_files[name]
     assert set(written.base_files) == carried | {"config.json", "model.safetensors"}
-    for folder, digests in ((out, written.files), (base.folder, written.base_files)):
-        for name, digest in digests.items():
-            content = (folder / name).read_bytes()
-            assert (digest.sha256, digest.size) == (
-                hashlib.sha256(content).hexdigest(),
-                len(content),
-            )
+    assert_digests(out, written.files)
+    assert_digests(base.folder, written.base_files)
     index = json.loads((out / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(
         t.size for t in BaseCheckpoint.open(out).tensors.values()
@@ -176,10 +187,8 @@ def test_a_splice_of_a_splice(make_base: MakeBase, tmp_path: Path) -> None:
     )
     assert "splice.json" in written.base_files
     assert "splice.json" not in written.files
-    for shard in base.shards:
-        section = written.data_sections[shard.path.name]
-        assert section.written_as == shard.path.name
-        copy = tmp_path / "twice" / section.written_as
+    for shard, copy in copies(base, tmp_path / "twice"):
+        assert copy.name == shard.path.name
         assert copy.read_bytes() == shard.path.read_bytes()
         assert copy.stat().st_ino != shard.path.stat().st_ino
 
@@ -201,9 +210,10 @@ def test_hard_links_on_request_and_only_for_unchanged_shards(
         config=base.config,
         hard_link=True,
     )
+    assert_digests(tmp_path / "out", written.files)
+    assert_digests(base.folder, written.base_files)
     same_file = {}
-    for shard in base.shards:
-        copy = tmp_path / "out" / written.data_sections[shard.path.name].written_as
+    for shard, copy in copies(base, tmp_path / "out"):
         same_file[shard.path.name] = copy.samefile(shard.path)
         assert not copy.is_symlink()
         renamed = any(shifted(t.name) != t.name for t in shard.tensors)
@@ -279,33 +289,99 @@ def test_nothing_is_overwritten(make_base: MakeBase, tmp_path: Path) -> None:
         splice(base, tmp_path / "out")
 
 
-def test_a_base_that_shrinks_meanwhile(make_base: MakeBase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_base_that_shrinks_meanwhile(make_base: MakeBase, tmp_path: Path, sharded: bool) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=sharded))
+    path = base.shards[-1].path
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"\.safetensors: the file changed while"):
+        splice(base, tmp_path / "out")
+
+
+def test_a_base_whose_header_changed(make_base: MakeBase, tmp_path: Path) -> None:
     base = BaseCheckpoint.open(make_base())
     path = base.shards[0].path
-    path.write_bytes(path.read_bytes()[:-100])
+    path.write_bytes(path.read_bytes().replace(b"q_proj", b"Q_proj"))
     with pytest.raises(CheckpointError, match=r"model\.safetensors: the file changed while"):
         splice(base, tmp_path / "out")
 
 
-def test_a_base_that_changes_meanwhile(make_base: MakeBase, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rename", [unchanged, shifted])
+def test_a_base_that_changes_meanwhile(
+    make_base: MakeBase, tmp_path: Path, rename: Callable[[str], str]
+) -> None:
     base = BaseCheckpoint.open(make_base())
     path = base.shards[0].path
     content = path.read_bytes()
 
-    def change_after_copying(done: int, total: int) -> None:
-        copied = (total - len(content)) // 2
-        if done == copied:
-            path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    def change(done: int, total: int) -> None:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
 
-    with pytest.raises(OutputError, match="the data read back differs from"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: the file changed while"):
         write_checkpoint(
             base,
             tmp_path / "out",
-            rename=shifted,
+            rename=rename,
             new_tensors={},
             config=base.config,
-            on_progress=change_after_copying,
+            on_progress=change,
         )
+
+
+def test_a_corrupt_model_cache(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    path = base.shards[0].path
+    content = path.read_bytes()
+    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+    blob.parent.mkdir()
+    path.rename(blob)
+    path.symlink_to(blob)
+    splice(base, tmp_path / "whole")
+    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(CheckpointError, match=f"corrupt: the Hub's file has .* {blob.name}, and"):
+        splice(base, tmp_path / "corrupt")
+
+
+def large_base(folder: Path, size: int) -> Path:
+    """A base of one tensor of `size` random bytes."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    tensors = {"w": {"dtype": "BF16", "shape": [size // 2], "data_offsets": [0, size]}}
+    header = json.dumps(tensors).encode()
+    header += b" " * (-len(header) % 8)
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.write(random.Random(0).randbytes(size))
+    return folder
+
+
+@pytest.mark.parametrize("longest", [3, 2 * BLOCK + 5])
+def test_weights_and_headers_of_several_blocks(tmp_path: Path, longest: int) -> None:
+    base = BaseCheckpoint.open(large_base(tmp_path / "base", 6 * BLOCK + 6))
+    out = tmp_path / "out"
+    written = write_checkpoint(
+        base, out, rename=lambda name: "n" * longest, new_tensors={}, config=base.config
+    )
+    assert_digests(out, written.files)
+    assert_digests(base.folder, written.base_files)
+    result = BaseCheckpoint.open(out)
+    assert torch.equal(
+        result.load("n" * longest).view(torch.uint8), base.load("w").view(torch.uint8)
+    )
+
+
+@pytest.mark.parametrize("rename", [unchanged, str.upper])
+def test_blocks_are_shared(reflink_folder: Path, rename: Callable[[str], str]) -> None:
+    size = 64 << 20
+    base = BaseCheckpoint.open(large_base(reflink_folder / "base", size))
+    os.sync()
+    before = shutil.disk_usage(reflink_folder).used
+    out = reflink_folder / "out"
+    written = write_checkpoint(base, out, rename=rename, new_tensors={}, config=base.config)
+    os.sync()
+    assert shutil.disk_usage(reflink_folder).used - before < size // 8
+    assert_digests(out, written.files)
+    assert_digests(base.folder, written.base_files)
 
 
 def test_progress_reaches_its_end(make_base: MakeBase, tmp_path: Path) -> None:
@@ -340,7 +416,10 @@ import json, resource, sys
 from pathlib import Path
 import torch
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.safetensors_header import Header
+from hubsplice.checkpoint.stream import BLOCK
 from hubsplice.checkpoint.writer import write_checkpoint
 
 base, out, size = BaseCheckpoint.open(Path(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3])
