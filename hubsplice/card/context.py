@@ -28,6 +28,9 @@ from hubsplice.fidelity.report import FidelityReport
 from hubsplice.fidelity.summary import Table
 from hubsplice.recipe import BUILTIN
 from hubsplice.reproduction import RECIPE
+from hubsplice.serving.engines import ENGINES
+from hubsplice.serving.requirements import Requirements
+from hubsplice.serving.verdict import Outcome, verdict
 
 Value = TypeVar("Value")
 
@@ -36,10 +39,15 @@ Value = TypeVar("Value")
 _LONG_TABLE = 24
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_LLAMA = "LlamaForCausalLM"
 _BIASES = {
     "attention_bias": "the attention's linear layers",
     "mlp_bias": "the MLP's linear layers",
+}
+_OUTCOMES = {
+    Outcome.WORKS: "yes",
+    Outcome.NEEDS: "yes, given",
+    Outcome.REFUSES: Markdown("**no**"),
+    Outcome.UNKNOWN: "not known",
 }
 
 
@@ -87,7 +95,7 @@ class CardContext:
     edits: Table
     edits_are_many: bool
     biases: tuple[tuple[str, str], ...]
-    sglang_differs: bool
+    servers: Table
     config_changes: Table
     layer_map: Table
     sources: Table
@@ -119,7 +127,7 @@ def card_context(
     previous = manifest.base.previous
     inserted = len(manifest.layers)
     edits = _edits(manifest)
-    biases = _biases(manifest)
+    requirements = Requirements.of(manifest)
     return CardContext(
         title=clean(title or "") or f"{manifest.base.name.split('/')[-1]}, spliced",
         description=clean(description or "") or None,
@@ -136,8 +144,8 @@ def card_context(
         inserted=_inserted(manifest),
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
-        biases=biases,
-        sglang_differs=after == _LLAMA and "mlp_bias" in dict(biases),
+        biases=tuple((f, _BIASES.get(f, "linear layers")) for f in requirements.bias_fields),
+        servers=_servers(requirements),
         config_changes=_config_changes(manifest.config_changes),
         layer_map=_layer_map(manifest),
         sources=_sources(manifest),
@@ -203,17 +211,23 @@ def _commit(base: BaseRecord) -> Markdown | None:
     return Markdown(f"[`{base.commit}`]({address})")
 
 
-def _biases(manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """The bias flags that must be honoured, and what each one is for."""
-    flags = {
-        flag: manifest.config_changes[flag].after is True
-        for flag in _BIASES
-        if flag in manifest.config_changes
-    }
-    # A base that had a flag on already, such as a spliced one, shows no change; a layer inserted
-    # into Llama uses both.
-    needed = manifest.architectures.after == _LLAMA
-    return tuple((flag, what) for flag, what in _BIASES.items() if flags.get(flag, needed))
+def _servers(requirements: Requirements) -> Table:
+    """What becomes of the model in every engine."""
+    verdicts = (verdict(engine, requirements) for engine in ENGINES.values())
+    return Table(
+        ("server", "version", "serves this model", "why", "how that is known"),
+        tuple(
+            (
+                found.engine.name,
+                found.engine.version,
+                _OUTCOMES[found.outcome],
+                found.reason or MISSING,
+                found.evidence or MISSING,
+            )
+            for found in verdicts
+        ),
+        text_columns=5,
+    )
 
 
 def _text(dataset: str, revision: str | None) -> Markdown:

@@ -73,12 +73,10 @@ def serve_command(
         RecipeError: the engine has no such option.
     """
     found = verdict(engine, Requirements.of(manifest))
-    if found.outcome is Outcome.REFUSES:
-        raise UnsupportedError(f"--engine {engine.key}: {found.reason}")
-    if found.outcome is Outcome.UNKNOWN:
+    if found.outcome in (Outcome.REFUSES, Outcome.UNKNOWN):
         raise UnsupportedError(
-            f"--engine {engine.key}: {found.reason}; an engine that ignores something gives no "
-            "error and another model"
+            f"--engine {engine.key}: {engine.name} {engine.version}: {found.reason}; what is "
+            "ignored gives no error, and another model"
         )
     if options.quantization is not None and engine.key is not EngineKey.VLLM:
         raise RecipeError(

@@ -28,7 +28,7 @@ class Verdict:
         outcome: REFUSES where the engine would ignore something and serve another model.
         reason: what is needed, what would be ignored, or what is not known; empty where the model
             just works.
-        evidence: how that is known; empty where it is not.
+        evidence: how that is known of the version that was examined; empty where it is not.
     """
 
     engine: Engine
@@ -45,27 +45,21 @@ def verdict(engine: Engine, requirements: Requirements) -> Verdict:
         return Verdict(
             engine,
             Outcome.UNKNOWN,
-            f"whether {engine.name} honours all that a spliced {name} needs has not been examined",
+            f"whether it honours all that a spliced {name} needs has not been examined",
         )
-    evidence = f"{support.evidence}, {engine.version}"
     ignored = [
         *(f"{projection}.bias" for projection in requirements.biases & support.ignored_biases),
         *(requirements.layer_fields & support.ignored_fields),
     ]
     if ignored:
-        note = f" ({support.note})" if support.note else ""
-        return Verdict(
-            engine,
-            Outcome.REFUSES,
-            f"{engine.name} {engine.version} ignores {listed(sorted(ignored))} of {name}{note}, "
-            "which this model needs: it would load without an error and be another model",
-            evidence,
-        )
+        note = f": {support.note}" if support.note else ""
+        reason = f"it ignores {_listed(sorted(ignored))} of {name}{note}"
+        return Verdict(engine, Outcome.REFUSES, reason, support.evidence.value)
     outcome = Outcome.NEEDS if engine.needs else Outcome.WORKS
-    return Verdict(engine, outcome, engine.needs or support.note, evidence)
+    return Verdict(engine, outcome, engine.needs or support.note, support.evidence.value)
 
 
-def listed(words: Iterable[str]) -> str:
+def _listed(words: Iterable[str]) -> str:
     """Words as a list in a sentence; one or more."""
     *most, last = words
     return f"{', '.join(most)} and {last}" if most else last

@@ -105,7 +105,7 @@ def test_quantisation_leaves_the_inserted_layers_out(serve: Serve, folder: Path,
 @pytest.mark.parametrize(
     ("engine", "reason"),
     [
-        ("sglang", "SGLang 0.5.23 ignores mlp.down_proj.bias"),
+        ("sglang", "SGLang 0.5.23: it ignores mlp.down_proj.bias"),
         ("tgi", "ignores self_attn.o_proj.bias of LlamaForCausalLM"),
     ],
 )

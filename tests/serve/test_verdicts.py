@@ -74,7 +74,6 @@ def test_llama(engine: EngineKey, expected: Outcome) -> None:
 
 def test_a_refusal_names_what_would_be_ignored() -> None:
     found = verdict(ENGINES[EngineKey.SGLANG], Requirements.of(manifest()))
-    assert "SGLang 0.5.23 ignores" in found.reason
     assert all(f"{projection}.bias" in found.reason for projection in MLP)
     assert not any(projection in found.reason for projection in ATTENTION)
 
