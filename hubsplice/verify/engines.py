@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from hubsplice.verify.transcript import Transcript
 
 _RUNNER = Path(__file__).with_name("vllm_runner.py")
 _LAST_LINES = 12
+
+# vLLM begins each line of an error with the process that it is from, once for each model so far.
+_RANK = re.compile(r"^(\[rank\d+\]: *)+")
 
 Prompt = tuple[int, ...]
 
@@ -179,7 +183,7 @@ def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any
         if process.returncode == 0 and made.is_file():
             results: list[dict[str, Any]] = json.loads(made.read_text(encoding="utf-8"))
             return results
-    said = process.stdout.strip().splitlines()[-_LAST_LINES:]
+    said = [_RANK.sub("", line) for line in process.stdout.strip().splitlines()[-_LAST_LINES:]]
     if any(line.startswith("ModuleNotFoundError: No module named 'vllm'") for line in said):
         raise UnsupportedError(
             f"--python: {python} has no vLLM; name the interpreter of an environment that has"
