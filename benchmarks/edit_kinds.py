@@ -3,8 +3,8 @@
 For each SAE, the features that contribute most to the stream are edited at once, in each of the
 ways below, on text that calibration never saw. The base's layers up to the site run once per
 precision; then, for every edit, the rest of the base runs behind the hook and behind the inserted
-layer. The inserted layer is computed by `SplicedLayer`, which the tests hold bit for bit against
-transformers' own decoder layer.
+layer. The inserted layer is computed as the family's compiled layer says, which the tests hold
+against transformers' own decoder layer.
 
     python benchmarks/edit_kinds.py MODEL --sae FOLDER [--sae FOLDER] [--tokens N]
 """
@@ -24,14 +24,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.prenorm import compile_prenorm
+from hubsplice.architectures.base import Architecture
+from hubsplice.architectures.registry import architecture_of
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.compiler import load_tokenizer
 from hubsplice.features.extract import extract_feature
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.fidelity.divergence import Readable, compare
 from hubsplice.fidelity.measure import CLIP
-from hubsplice.fidelity.runs import head_weight
+from hubsplice.fidelity.runs import head_weight, logit_scale
 from hubsplice.fidelity.statistics import ratio_of_means
 from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
 from hubsplice.model import Model, batches, decoder_layers, loaded
@@ -93,25 +95,35 @@ def rest(model: Model, streams: Tensor, change: Callable[[Tensor], Tensor]) -> T
 def keep_rest(model: Model, layer: int) -> None:
     """Leave the model the layers after `layer` alone, to be fed with streams."""
     kept = decoder_layers(model)[layer + 1 :]
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[layer + 1 :]
     for index, module in enumerate(kept):
         module.self_attn.layer_idx = index  # type: ignore[union-attr]
     model.model.layers = kept
     model.config.num_hidden_layers = len(kept)
 
 
+def likeliest(hidden: Tensor, head: Tensor, count: int) -> Tensor:
+    """The tokens of the vocabulary that are likeliest on average, [count]."""
+    some = hidden.flatten(end_dim=1)[:: max(1, math.prod(hidden.shape[:2]) // 256)]
+    return (some @ head.T).softmax(dim=-1).mean(dim=0).topk(min(count, len(head))).indices
+
+
 def measure(
     site: Site,
+    architecture: Architecture[Any],
     calibration: dict[torch.dtype, Tensor],
     held_out: dict[torch.dtype, Tensor],
     models: dict[torch.dtype, Model],
     base: Tensor,
+    vocabulary: Tensor,
 ) -> dict[str, Any]:
     """Everything that is said of one edit; `base` holds the base's own last hidden states."""
     exact, coarse = torch.float32, torch.bfloat16
-    eps = models[exact].config.rms_norm_eps
+    eps = architecture.norm_eps
     norm = median_norm(calibration[exact])
     layers = {
-        dtype: compile_prenorm(
+        dtype: architecture.compile(
             site, SiteActivations(calibration[exact], calibration[dtype], norm, eps), dtype
         )
         for dtype in (exact, coarse)
@@ -129,11 +141,15 @@ def measure(
         "coarse hook": rest(models[coarse], held_out[coarse], site.edit),
         "coarse splice": rest(models[coarse], held_out[coarse], lambda x: layers[coarse](x, eps)),
     }
-    heads = {"hook": head_weight(models[exact]), "coarse": head_weight(models[coarse])}
+    scale = logit_scale(models[exact])
+    heads = {
+        "hook": head_weight(models[exact])[vocabulary],
+        "coarse": head_weight(models[coarse])[vocabulary],
+    }
     found = compare(
-        Readable(runs["hook"], heads["hook"]),
+        Readable(runs["hook"], heads["hook"], scale),
         {
-            name: Readable(hidden, heads["coarse" if "coarse" in name else "hook"])
+            name: Readable(hidden, heads["coarse" if "coarse" in name else "hook"], scale)
             for name, hidden in runs.items()
             if name != "hook"
         },
@@ -189,8 +205,15 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=12_000)
     parser.add_argument("--only", nargs="*", help="Names of edits.")
+    parser.add_argument(
+        "--vocabulary",
+        type=int,
+        default=2**20,
+        help="Compare probabilities among so many of the likeliest tokens alone.",
+    )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    architecture = architecture_of(BaseConfig.open(arguments.model).config)
     tokenizer = load_tokenizer(arguments.model)
     fitted = load_sequences(Calibration(), tokenizer, seed=0, part="calibration")
     unseen = load_sequences(Fidelity(tokens=arguments.tokens), tokenizer, seed=0, part="held-out")
@@ -212,6 +235,7 @@ def main() -> None:
             keep_rest(model, arguments.layer)
 
         base = rest(exact, held_out[torch.float32], lambda x: x)
+        vocabulary = likeliest(base, head_weight(exact), arguments.vocabulary)
 
         def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
             for path in arguments.sae:
@@ -221,7 +245,9 @@ def main() -> None:
                 for name, site in made.items():
                     if arguments.only and name not in arguments.only:
                         continue
-                    result = measure(site, calibration, held_out, models, base)
+                    result = measure(
+                        site, architecture, calibration, held_out, models, base, vocabulary
+                    )
                     results.append({"sae": kind, "edit": name, **result})
                     yield kind, name, result
 

@@ -161,7 +161,7 @@ def test_an_empty_splice_of_the_real_model_changes_no_bit(
 ) -> None:
     tokenizer = load_tokenizer(gemma3)
     ids = tokenizer("A splice that is empty leaves every bit as it was.", return_tensors="pt")
-    outputs = []
+    outputs, layers = [], 0
     for folder in (gemma3, splice(gemma3, (LAYER,))):
         with loaded(folder, dtype) as model, torch.no_grad():
             outputs.append(model(**ids).logits)
