@@ -13,6 +13,7 @@ from hubsplice.architectures import (
     qwen2,
     qwen3,
     qwen3_moe,
+    seed_oss,
     smollm3,
 )
 
@@ -27,5 +28,6 @@ __all__ = [
     "qwen2",
     "qwen3",
     "qwen3_moe",
+    "seed_oss",
     "smollm3",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hubsplice.architectures.bias_free_layer import BiasFreeLayer
 from hubsplice.architectures.decomposition import decompose
-from hubsplice.architectures.injection import threshold_bias
+from hubsplice.architectures.injection import injected_constant, threshold_bias
 from hubsplice.architectures.prenorm import (
     Block,
     PreNormConstants,
@@ -35,7 +35,9 @@ from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Site
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
+    # On few channels: what stands for biases is large there, and the rows of a jump are rounded
+    # apart on each.
+    torch.bfloat16: PreNormConstants(injection=2.4, channels=1, longest_bias=0.5, ramp_sigmas=2.0),
     torch.float32: PreNormConstants(
         injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
@@ -66,7 +68,8 @@ def compile_bias_free(
     if not site.terms:
         return BiasFreeLayer.empty(activations.reference.shape[1], dtype)
     parts = decompose(site, activations)
-    bias = threshold_bias(site, parts, activations, constants, steadied=True).to(dtype)
+    start = injected_constant(site, activations, constants)
+    bias = threshold_bias(site, parts, activations, constants, start=start).to(dtype)
     frame = SplicedLayer.empty(len(bias), dtype).with_attention_bias(bias)
     view = view_through(frame, site, activations, constants)
     one = _one(view, constants.damping)

@@ -39,24 +39,29 @@ def threshold_bias(
     activations: SiteActivations,
     constants: InjectionConstants,
     *,
-    steadied: bool = False,
+    start: Tensor | None = None,
 ) -> Tensor:
     """The shortest bias, beside the injected constant, that carries every threshold.
 
     Jumps come first where one direction has several thresholds: a bend that is a little off
-    changes little, a jump that is off fires on the wrong tokens. The constant is injected where
-    the scale must be told, or where `steadied` asks for it.
+    changes little, a jump that is off fires on the wrong tokens.
+
+    Args:
+        site: with terms.
+        parts: its.
+        activations: calibration there.
+        constants: how much may be injected.
+        start: the injected constant, shape [d]; None for one where the scale must be told.
     """
     longest = constants.longest_bias * activations.median_norm
-    start = torch.zeros_like(parts.constant)
     targets: dict[bytes, tuple[Tensor, float]] = {}
     for affine in (*parts.jumps, *parts.ramps, *parts.linear):
         encoder, offset = affine.threshold
         targets.setdefault(encoder.float().numpy().tobytes(), (encoder, offset))
-    if steadied or any(
-        a.normalization is Normalization.NONE for a in (*parts.ramps, *parts.linear)
-    ):
-        start = injected_constant(site, activations, constants)
+    if start is None:
+        start = torch.zeros_like(parts.constant)
+        if any(a.normalization is Normalization.NONE for a in (*parts.ramps, *parts.linear)):
+            start = injected_constant(site, activations, constants)
     if not targets:
         return start
     encoders = torch.stack([encoder for encoder, _ in targets.values()])

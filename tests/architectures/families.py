@@ -66,6 +66,8 @@ VARIANTS = [
         | WINDOWED
         | {"sliding_window_pattern": 3, "tie_word_embeddings": False, "attention_bias": True},
     ),
+    Variant("seed_oss", GATED | {"head_dim": 16}),
+    Variant("seed_oss", GATED | {"head_dim": 16, "attention_bias": False, "mlp_bias": True}),
     Variant("smollm3", GATED),
     Variant("smollm3", GATED | {"use_sliding_window": True, "sliding_window": 8}),
     Variant("smollm3", GATED | {"no_rope_layers": [0, 1, 1, 0], "mlp_bias": True}),
