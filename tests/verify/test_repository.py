@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.build.conftest import REPOSITORY
+from tests.hub.forking import Forker
 from tests.loopback.client import LoopbackHub
 from tests.verify.conftest import Spliced
 
@@ -40,20 +38,20 @@ def spliced_of_hub(spliced: Spliced, base_commit: str) -> Spliced:
     return spliced
 
 
+@pytest.fixture(scope="module")
+def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
+    forker = Forker(tmp_path_factory.mktemp("forker"))
+    yield forker
+    forker.stop()
+
+
 @pytest.fixture
-def run(hub: LoopbackHub, tmp_path: Path) -> Verify:
+def run(hub: LoopbackHub, forker: Forker, tmp_path: Path) -> Verify:
     """Run `hubsplice verify --json` as a process of its own, with an empty HF_HOME."""
 
     def verify(*arguments: str, **more: str) -> tuple[int, dict[str, Any], str]:
-        environment = hub.environment(tmp_path / "home") | {"PYTHONPATH": str(REPOSITORY)} | more
-        done = subprocess.run(
-            [sys.executable, "-m", "hubsplice", "verify", "--json", *arguments],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = hub.environment(tmp_path / "home") | more
+        done = forker.run(["verify", "--json", *arguments], environment, tmp_path)
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, json.loads(done.stdout or "{}"), done.stderr
 
