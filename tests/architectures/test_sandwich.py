@@ -78,8 +78,8 @@ def test_a_site_without_terms_changes_no_bit(dtype: torch.dtype) -> None:
     assert torch.equal(layer(h, EPS), h)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_attention_adds_is_taken_away_again(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "roundings"), [(torch.float32, 16), (torch.bfloat16, 1)])
+def test_what_attention_adds_is_taken_away_again(dtype: torch.dtype, roundings: int) -> None:
     # The edit fires on next to no token, but its threshold is what attention's constant carries.
     hand = hand_site(EDITS["gated steer"], active=0.001)
     h = served(stream(2), dtype, 5)
@@ -89,8 +89,8 @@ def test_what_attention_adds_is_taken_away_again(dtype: torch.dtype) -> None:
     assert added.norm() > 0.1 * typical
     idle = (hand.distance(h) > 0.5) & (hand.delta(h).norm(dim=1) == 0)
     assert idle.sum() > 2000
-    # The rounding of the sum, and of taking the constant away again.
-    largest = torch.finfo(dtype).eps * (h.double().norm(dim=1) + added.norm())
+    # In float32, the sums of the MLP's products are rounded, too.
+    largest = roundings * torch.finfo(dtype).eps * (h.double().norm(dim=1) + added.norm())
     assert (made_by(layer, h).norm(dim=1) <= largest)[idle].all()
 
 
