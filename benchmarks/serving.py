@@ -1,0 +1,334 @@
+"""What a splice costs to serve: against the base, against a hook, and by the number of features.
+
+SmolLM2-135M-Instruct, with one and with two inserted layers, is loaded by vLLM beside the base,
+each in a process of its own, and so is the base by transformers, where the edit is a hook. Rounds
+ask each of them the same, one at a time and every round in another order; ratios are within a
+round, until the intervals of their medians are narrow enough. The edits are ablations of random
+features: an inserted layer does the same arithmetic whatever its weights are.
+
+    python benchmarks/serving.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from benchmarks.intervals import Estimate, median
+from benchmarks.plots import bars
+from benchmarks.processes import (
+    RESULTS,
+    VLLM_PYTHON,
+    Answer,
+    machine,
+    splice,
+    start_transformers,
+    start_vllm,
+)
+from examples.smollm2 import fetch_smollm2
+
+LAYERS = 30
+WIDTH = 576
+MOST_FEATURES = 1000
+VOCABULARY = 49_152
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a round asks: so many prompts of one length, as one batch."""
+
+    name: str
+    prompts: int
+    prompt_tokens: int
+    new_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """The tokens that are counted: those that are most of the work."""
+        return self.prompts * (self.new_tokens if self.new_tokens > 1 else self.prompt_tokens)
+
+    def draw(self, source: random.Random) -> list[list[int]]:
+        """Prompts of random tokens, past the special ones."""
+        return [
+            [source.randrange(100, VOCABULARY) for _ in range(self.prompt_tokens)]
+            for _ in range(self.prompts)
+        ]
+
+    def __str__(self) -> str:
+        generated = f"{self.new_tokens} token{'s' if self.new_tokens > 1 else ''}"
+        return f"{self.prompts} prompts of {self.prompt_tokens} tokens, {generated} generated"
+
+
+PREFILL = Load("prefill", 4, 256, 1)
+DECODE = Load("decode", 8, 16, 32)
+LOADS = (PREFILL, DECODE)
+
+Ask = Callable[[list[list[int]], int], Answer]
+
+
+@dataclass
+class Rounds:
+    """Seconds of every contender in every round, by load."""
+
+    contenders: dict[str, Ask]
+    wall: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    cpu: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    count: int = 0
+
+    def run(self, source: random.Random, *, keep: bool) -> None:
+        """Ask everyone the same once; the order is drawn anew."""
+        for load in LOADS:
+            prompts = load.draw(source)
+            names = list(self.contenders)
+            for name in source.sample(names, len(names)):
+                answer = self.contenders[name](prompts, load.new_tokens)
+                made = {len(sample) for samples in answer.tokens for sample in samples}
+                assert made == {load.new_tokens}, (name, made)
+                if keep:
+                    self.wall.setdefault((name, load.name), []).append(answer.wall)
+                    self.cpu.setdefault((name, load.name), []).append(answer.cpu)
+        self.count += keep
+
+    def ratio(self, name: str, other: str, load: Load, *, clock: str = "cpu") -> Estimate:
+        """The throughput of one contender as a multiple of another's, round by round."""
+        seconds = self.cpu if clock == "cpu" else self.wall
+        pairs = zip(seconds[other, load.name], seconds[name, load.name], strict=True)
+        return median([theirs / ours for theirs, ours in pairs])
+
+    def rate(self, name: str, load: Load) -> float:
+        """Tokens in a second of a core, the median of the rounds."""
+        return load.tokens / statistics.median(self.cpu[name, load.name])
+
+
+def measure(
+    contenders: dict[str, Ask], pairs: Sequence[tuple[str, str]], arguments: argparse.Namespace
+) -> Rounds:
+    """Rounds until the ratio of every pair is known well enough, or time is up."""
+    rounds = Rounds(contenders)
+    source = random.Random(0)
+    rounds.run(source, keep=False)
+    deadline = time.monotonic() + 60 * arguments.minutes
+    while rounds.count < arguments.rounds or (
+        time.monotonic() < deadline
+        and any(
+            rounds.ratio(*pair, load).half_width > arguments.spread
+            for pair in pairs
+            for load in LOADS
+        )
+    ):
+        rounds.run(source, keep=True)
+        widths = [rounds.ratio(*pair, load).half_width for pair in pairs for load in LOADS]
+        print(f"round {rounds.count}: widest ±{max(widths):.1%}", file=sys.stderr, flush=True)
+    return rounds
+
+
+def random_sae(folder: Path, layer: int, features: int) -> Path:
+    """An SAE of random features, in SAELens's format."""
+    generator = torch.Generator().manual_seed(layer)
+    directions = torch.randn(features, WIDTH, generator=generator)
+    directions /= directions.norm(dim=-1, keepdim=True)
+    weights = {
+        "W_enc": directions.T.contiguous(),
+        "b_enc": torch.full((features,), -4.0),
+        "W_dec": directions * 0.1,
+        "b_dec": torch.zeros(WIDTH),
+    }
+    config = {
+        "architecture": "standard",
+        "d_in": WIDTH,
+        "d_sae": features,
+        "dtype": "float32",
+        "device": "cpu",
+        "apply_b_dec_to_input": True,
+        "normalize_activations": "none",
+        "reshape_activations": "none",
+        "metadata": {"hook_name": f"blocks.{layer}.hook_resid_post"},
+    }
+    folder.mkdir()
+    save_file(weights, folder / "sae_weights.safetensors")
+    (folder / "cfg.json").write_text(json.dumps(config))
+    return folder
+
+
+def models(base: Path, folder: Path) -> dict[str, Path]:
+    """Spliced models: one or two layers of one feature, and one layer of more of them."""
+    saes = {layer: random_sae(folder / f"sae-{layer}", layer, MOST_FEATURES) for layer in (13, 20)}
+
+    def ablate(layer: int, features: int) -> str:
+        edits = ", ".join(f"{{feature: {i}, kind: ablate}}" for i in range(features))
+        return f"  - after_layer: {layer}\n    sae: {{path: {saes[layer]}}}\n    edits: [{edits}]\n"
+
+    recipes = {
+        "k = 1": ablate(13, 1),
+        "k = 2": ablate(13, 1) + ablate(20, 1),
+        "100 features": ablate(13, 100),
+        "1,000 features": ablate(13, MOST_FEATURES),
+    }
+    return {
+        name: splice(base, text, folder / f"spliced-{number}")
+        for number, (name, text) in enumerate(recipes.items())
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--vllm", type=Path, default=VLLM_PYTHON, help="vLLM's interpreter")
+    parser.add_argument("--dtype", default="bfloat16")
+    parser.add_argument("--threads", type=int, default=1, help="of each engine")
+    parser.add_argument("--rounds", type=int, default=10, help="the fewest")
+    parser.add_argument("--spread", type=float, default=0.02, help="half an interval's width")
+    parser.add_argument("--minutes", type=float, default=15, help="after which spread is ignored")
+    arguments = parser.parse_args()
+    base = fetch_smollm2()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+        folder = Path(name)
+        spliced = models(base, folder)
+        contenders: dict[str, Ask] = {}
+        versions = {}
+        for model, path in {"base": base, **spliced}.items():
+            engine = running.enter_context(
+                start_vllm(
+                    arguments.vllm,
+                    path,
+                    dtype=arguments.dtype,
+                    max_num_seqs=8,
+                    threads=arguments.threads,
+                    log=folder / "vllm.log",
+                )
+            )
+            contenders[model] = engine.ask
+            versions["vLLM"] = engine.version
+        hooks = {name: spliced[name] for name in ("k = 1", "1,000 features")}
+        engine = running.enter_context(
+            start_transformers(
+                base,
+                hooks,
+                dtype=arguments.dtype,
+                threads=arguments.threads,
+                log=folder / "transformers.log",
+            )
+        )
+        versions["transformers"] = engine.version
+        contenders["transformers"] = engine.ask
+        for hook in hooks:
+            contenders[f"hook, {hook}"] = _hooked(engine.ask, hook)
+        rounds = measure(contenders, [*AGAINST_BASE, *AGAINST_ONE], arguments)
+    text = _document(rounds, versions, arguments)
+    (RESULTS / "serving.md").write_text(text)
+    (RESULTS / "serving.json").write_text(_measurements(rounds))
+    _plot(rounds)
+    print(text)
+
+
+AGAINST_BASE = (("k = 1", "base"), ("k = 2", "base"))
+AGAINST_ONE = (("100 features", "k = 1"), ("1,000 features", "k = 1"))
+AGAINST_HOOK = (
+    ("k = 1", "hook, k = 1"),
+    ("1,000 features", "hook, 1,000 features"),
+    ("base", "transformers"),
+)
+
+
+def _hooked(ask: Callable[..., Answer], hook: str) -> Ask:
+    return lambda prompts, new_tokens: ask(prompts, new_tokens, hook=hook)
+
+
+def _measurements(rounds: Rounds) -> str:
+    found = [
+        {"contender": name, "load": load, "cpu": cpu, "wall": rounds.wall[name, load]}
+        for (name, load), cpu in rounds.cpu.items()
+    ]
+    return json.dumps(found, indent=1) + "\n"
+
+
+def _plot(rounds: Rounds) -> None:
+    groups = {
+        name: {load.name: rounds.ratio(name, "base", load) for load in LOADS}
+        for name in ("k = 1", "k = 2", "100 features", "1,000 features")
+    }
+    bars(
+        RESULTS / "serving.svg",
+        groups,
+        ylabel="throughput ÷ the base's; dashed: n/(n+k)",
+        lines=[LAYERS / (LAYERS + k) for k in (1, 2, 1, 1)],
+    )
+
+
+def _document(rounds: Rounds, versions: dict[str, str], arguments: argparse.Namespace) -> str:
+    engines = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join(
+        [
+            "# What a splice costs to serve",
+            "",
+            f"{date.today()}, {machine()}; {engines}; SmolLM2-135M-Instruct ({LAYERS} layers) in "
+            f"{arguments.dtype}, {arguments.threads} thread(s) for each engine, {rounds.count} "
+            "rounds. Regenerate with `python benchmarks/serving.py`.",
+            "",
+            "Every figure is a ratio of throughputs within a round, its median over all rounds and "
+            "the 95% interval of that by resampling rounds. Throughput is tokens in a second of "
+            "the engine's process on a core, which other work on the machine disturbs less than a "
+            "clock; the ratio by the clock is beside it. Each round draws other prompts of random "
+            f"tokens. *Prefill*: {PREFILL}. *Decode*: {DECODE}.",
+            "",
+            "## Against the base, in vLLM",
+            "",
+            "n base layers and k inserted ones do (n + k)/n of the work in the layers, and the "
+            "same as the base in the output head.",
+            "",
+            "| | load | tokens/s of base | spliced ÷ base | by the clock | n/(n+k) | share of "
+            "n/(n+k) |",
+            "|---|---|---|---|---|---|---|",
+            *(_against_base(rounds, k, load) for k in (1, 2) for load in LOADS),
+            "",
+            "## By the number of features in one layer, in vLLM",
+            "",
+            "| | load | throughput ÷ that of 1 feature | by the clock |",
+            "|---|---|---|---|",
+            *(_pair(rounds, pair, load) for pair in AGAINST_ONE for load in LOADS),
+            "",
+            "## Spliced in vLLM against the same edit as a hook in transformers",
+            "",
+            "The hook is the library's exact one, in float32, on the base in `generate` with its "
+            "cache; all prompts are one batch of equal lengths. The last rows are of the base in "
+            "both engines without any edit, so that the engine's part can be told from the hook's.",
+            "",
+            "| in vLLM ÷ in transformers | load | throughput | by the clock |",
+            "|---|---|---|---|",
+            *(_pair(rounds, pair, load) for pair in AGAINST_HOOK for load in LOADS),
+            "",
+            "![Throughput against the base](serving.svg)",
+            "",
+        ]
+    )
+
+
+def _against_base(rounds: Rounds, k: int, load: Load) -> str:
+    name = f"k = {k}"
+    found, clock = (rounds.ratio(name, "base", load, clock=clock) for clock in ("cpu", "wall"))
+    expected = LAYERS / (LAYERS + k)
+    return (
+        f"| {name} | {load.name} | {rounds.rate('base', load):,.0f} | {found} | {clock} | "
+        f"{expected:.3f} | {found.value / expected:.3f} |"
+    )
+
+
+def _pair(rounds: Rounds, pair: tuple[str, str], load: Load) -> str:
+    found, clock = (rounds.ratio(*pair, load, clock=clock) for clock in ("cpu", "wall"))
+    return f"| {pair[0]} | {load.name} | {found} | {clock} |"
+
+
+if __name__ == "__main__":
+    main()
