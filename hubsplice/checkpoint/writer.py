@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from hubsplice.errors import CheckpointError
 
 # Each takes one or two cores for its digests; more of them outrun most disks.
 _SHARDS_AT_ONCE = 2
+# Bytes of a new tensor that are checked and written at once.
+_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def write_checkpoint(
     The data section of every base shard is carried over byte for byte: each byte is read once,
     and what is hashed for the base, hashed for the result and written is the same memory. What a
     disk that accepts it keeps of it, only reading it again can tell, against these digests.
-    Memory holds one new tensor at a time. The same input gives the same bytes.
+    Memory holds a few MiB beside the new tensors. The same input gives the same bytes.
 
     Args:
         base: the base.
@@ -188,19 +191,31 @@ def _write_new_shard(
             tensor = new_tensors[entry.name]
             if isinstance(tensor, Tensor):
                 file.seek(entry.start)
-                file.write(_bytes_of(entry, tensor))
+                for piece in _pieces(entry, tensor):
+                    if piece.any():
+                        file.write(piece.numpy().data)
+                    else:
+                        file.seek(piece.numel(), os.SEEK_CUR)
             progress.add(entry.size)
         # What was never written reads as zeros, and takes no room.
         file.truncate(shard.size)
 
 
-def _bytes_of(entry: TensorEntry, tensor: Tensor) -> memoryview:
+def _pieces(entry: TensorEntry, tensor: Tensor) -> Iterator[Tensor]:
+    """The tensor's bytes in pieces of rows, each shape [size of the piece] and uint8."""
     if DTYPE_NAMES.get(tensor.dtype) != entry.dtype or tuple(tensor.shape) != entry.shape:
         raise ValueError(f"{entry.name}: the tensor changed between planning and writing")
-    if not torch.isfinite(tensor).all():
-        raise CheckpointError(f"new tensor {entry.name!r} holds NaN or Inf, expected finite values")
-    flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    if not tensor.numel():
+        return
+    rows = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
+    step = max(1, _PIECE * len(rows) // entry.size)
+    for start in range(0, len(rows), step):
+        piece = rows[start : start + step]
+        if not torch.isfinite(piece).all():
+            raise CheckpointError(
+                f"new tensor {entry.name!r} holds NaN or Inf, expected finite values"
+            )
+        yield piece.cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _write_new_file(path: Path, content: bytes) -> FileDigest:

@@ -244,6 +244,25 @@ def test_zeros_take_no_room(make_base: MakeBase, tmp_path: Path) -> None:
         assert file.get_tensor("empty").shape == (0, 4)
 
 
+def test_padding_takes_no_room_and_negative_zeros_stay(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    padded = torch.zeros(4096, 4096, dtype=torch.bfloat16)
+    padded[3] = 1
+    padded[4095, 4095] = -0.0
+    turned = torch.arange(3 << 20, dtype=torch.float32).reshape(1024, -1).T
+    new = {"padded": padded, "turned": turned}
+    written = write_checkpoint(
+        base, tmp_path / "out", rename=unchanged, new_tensors=new, config=base.config
+    )
+    assert_digests(tmp_path / "out", written.files)
+    result = BaseCheckpoint.open(tmp_path / "out")
+    assert torch.equal(result.load("padded").view(torch.int16), padded.view(torch.int16))
+    assert torch.equal(result.load("turned"), turned)
+    shard = tmp_path / "out" / "model-00002-of-00002.safetensors"
+    turned_size, pieces = 4 * turned.numel(), 2 * (4 << 20)
+    assert shard.stat().st_blocks * 512 < turned_size + pieces + (1 << 20)
+
+
 def test_collisions(make_base: MakeBase, tmp_path: Path) -> None:
     base = BaseCheckpoint.open(make_base())
     for rename, new, message in (
