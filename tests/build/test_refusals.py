@@ -161,8 +161,8 @@ def test_a_missing_shard(
 
 
 def test_an_unsupported_architecture(workshop: Workshop, refuse: Refuse, base: Path) -> None:
-    change_config(base, model_type="gpt2", architectures=["GPT2LMHeadModel"])
-    assert "gpt2" in refuse(steered(workshop, base), 3)
+    change_config(base, model_type="falcon", architectures=["FalconForCausalLM"])
+    assert "falcon" in refuse(steered(workshop, base), 3)
 
 
 def test_a_quantised_base(workshop: Workshop, refuse: Refuse, base: Path) -> None:
