@@ -29,11 +29,7 @@ def test_json_on_stdout_and_warnings_on_stderr(
     assert measured.code == 0, measured.err
     # Another process measures the same.
     assert json.loads(measured.out) == shown["report"]
-
-    published = spawn("publish", "out", "--to", "published", "--json")
-    assert published.code == 0, published.err
-    assert json.loads(published.out) == {"folder": "published"}
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "published", "recipe.yaml"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "recipe.yaml"]
 
 
 def test_a_mistake_is_one_line_and_an_exit_code(
