@@ -93,11 +93,12 @@ def _save_tiny_llama(
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn_like(parameter))
     model.save_pretrained(folder, max_shard_size=max_shard_size)
-    _byte_tokenizer().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
     return folder
 
 
-def _byte_tokenizer() -> Any:
+def byte_tokenizer() -> Any:
+    """A tokenizer that reads any text as bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

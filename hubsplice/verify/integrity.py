@@ -124,8 +124,12 @@ def _editing(intervention: Intervention | None, claim: Claim) -> list[int]:
     if intervention is None:
         return []
     sites = {site.layer for site in intervention.sites if edits_anything(site)}
-    after = zip(claim.after_layers, claim.inserted_indices, strict=True)
-    return [index for layer, index in after if layer in sites]
+    editing = claim.manifest.editing_layers
+    return [
+        index
+        for layer, index in zip(claim.manifest.layers, claim.inserted_indices, strict=True)
+        if layer in editing and layer.site in sites
+    ]
 
 
 def _tensor_checks(
