@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: venv test test-slow test-serving style schema docs demo model clean
+.PHONY: venv test test-slow test-serving bench style schema docs demo model clean
 
 venv: .venv/.installed
 
@@ -44,6 +44,19 @@ VLLM_BIN := .venv-vllm/bin
 test-serving: venv .venv-vllm/.installed
 	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m serving tests/serving
 
+# Tables and plots in benchmarks/results, from nothing but this repository and PyPI: about two hours
+# and 17 GB of disk, and to be run on a machine that does nothing else. The table of edit kinds needs
+# SAEs of one's own, and is made with `python benchmarks/edit_kinds.py`.
+BENCH_DISK ?= .cache/bench
+
+bench: venv .venv-vllm/.installed
+	$(BIN)/pip install -qq --editable '.[dev,bench]'
+	mkdir -p $(BENCH_DISK)
+	$(BIN)/python benchmarks/publish.py
+	$(BIN)/python benchmarks/write_checkpoint.py $(BENCH_DISK) --mergekit .venv-mergekit
+	$(BIN)/python benchmarks/serving.py
+	$(BIN)/python benchmarks/resampling.py
+
 style: venv
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -62,4 +75,4 @@ model: venv
 	$(BIN)/python examples/smollm2.py
 
 clean:
-	rm -rf .venv .venv-vllm site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-mergekit site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

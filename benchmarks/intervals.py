@@ -1,16 +1,16 @@
-"""Medians and means with intervals, by resampling."""
+"""Medians and functions of means with their intervals, by resampling."""
 
 from __future__ import annotations
 
-import random
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 RESAMPLES = 2000
 
-T = TypeVar("T")
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,38 @@ class Estimate:
         """Half the interval's width as a share of the figure."""
         return (self.high - self.low) / 2 / self.value
 
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    def text(self, digits: int) -> str:
+        """As tables have it."""
+        return f"{self.value:.{digits}f} [{self.low:.{digits}f}, {self.high:.{digits}f}]"
 
 
-def bootstrap(groups: Sequence[Sequence[T]], of: Callable[[list[list[T]]], float]) -> Estimate:
-    """A function of groups of observations; each group is resampled by itself."""
-    source = random.Random(0)
-    found = sorted(
-        of([source.choices(group, k=len(group)) for group in groups]) for _ in range(RESAMPLES)
-    )
-    value = of([list(group) for group in groups])
-    return Estimate(value, found[RESAMPLES // 40], found[-RESAMPLES // 40])
+def of_means(groups: Sequence[ArrayLike], function: Callable[[list[Array]], Array]) -> Estimate:
+    """A function of the means of groups of observations; each group is resampled by itself.
+
+    Args:
+        groups: of each, what was observed, shape [observations, quantities].
+        function: from the means, shape [repetitions, quantities] for each group, to one figure
+            for each repetition.
+    """
+    source = np.random.default_rng(0)
+    observed = [np.asarray(group, dtype=np.float64) for group in groups]
+    drawn = [
+        group[source.integers(len(group), size=(RESAMPLES, len(group)))].mean(axis=1)
+        for group in observed
+    ]
+    value = function([group.mean(axis=0, keepdims=True) for group in observed])
+    return _estimate(float(value[0]), function(drawn))
 
 
 def median(values: Sequence[float]) -> Estimate:
     """The median, with its interval."""
-    return bootstrap([values], lambda groups: statistics.median(groups[0]))
+    observed = np.asarray(values)
+    source = np.random.default_rng(0)
+    drawn = observed[source.integers(len(observed), size=(RESAMPLES, len(observed)))]
+    return _estimate(float(np.median(observed)), np.median(drawn, axis=1))
+
+
+def _estimate(value: float, drawn: Array) -> Estimate:
+    # An infinite draw is a draw: no interpolation, which would make it a NaN.
+    low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")
+    return Estimate(value, float(low), float(high))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def bars(
     for g, line in enumerate(lines):
         axes.hlines(line, g - 0.45, g + 0.45, color="black", linestyles="dashed", linewidth=1)
     axes.set_xticks(range(len(groups)), list(groups))
-    axes.legend(frameon=False, loc="lower right")
+    figure.legend(frameon=False, loc="outside upper center", ncols=len(names))
     _save(figure, path)
 
 
@@ -46,13 +47,13 @@ def curves(
     ylabel: str,
     top: float,
 ) -> None:
-    """One line with its intervals for every series."""
+    """One line with its intervals for every series, as far as they are below `top`."""
     figure, axes = _figure(ylabel)
     for i, (name, found) in enumerate(series.items()):
         axes.errorbar(
             x,
-            [e.value for e in found],
-            yerr=_errors(found),
+            [min(e.value, 2 * top) for e in found],
+            yerr=_errors([Estimate(*(min(x, 2 * top) for x in astuple(e))) for e in found]),
             capsize=3,
             marker="o",
             markersize=4,

@@ -69,7 +69,6 @@ class EngineProcess:
         *,
         samples: int = 1,
         temperature: float = 0.0,
-        seed: int = 0,
         stop: Sequence[int] = (),
         hook: str | None = None,
     ) -> Answer:
@@ -78,7 +77,6 @@ class EngineProcess:
             "new_tokens": new_tokens,
             "samples": samples,
             "temperature": temperature,
-            "seed": seed,
             "stop": list(stop),
             "hook": hook,
         }

@@ -247,17 +247,28 @@ def _hooked(ask: Callable[..., Answer], hook: str) -> Ask:
 
 
 def _measurements(rounds: Rounds) -> str:
-    found = [
-        {"contender": name, "load": load, "cpu": cpu, "wall": rounds.wall[name, load]}
-        for (name, load), cpu in rounds.cpu.items()
+    rows = [
+        {
+            "contender": name,
+            "load": load,
+            "core_seconds": [round(x, 4) for x in cpu],
+            "seconds": [round(x, 4) for x in rounds.wall[name, load]],
+        }
+        for (name, load), cpu in sorted(rounds.cpu.items())
     ]
-    return json.dumps(found, indent=1) + "\n"
+    return "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
 
 
 def _plot(rounds: Rounds) -> None:
+    labels = {
+        "k = 1": "k = 1\n1 feature",
+        "k = 2": "k = 2\n1 feature each",
+        "100 features": "k = 1\n100 features",
+        "1,000 features": "k = 1\n1,000 features",
+    }
     groups = {
-        name: {load.name: rounds.ratio(name, "base", load) for load in LOADS}
-        for name in ("k = 1", "k = 2", "100 features", "1,000 features")
+        label: {load.name: rounds.ratio(name, "base", load) for load in LOADS}
+        for name, label in labels.items()
     }
     bars(
         RESULTS / "serving.svg",
@@ -320,14 +331,14 @@ def _against_base(rounds: Rounds, k: int, load: Load) -> str:
     found, clock = (rounds.ratio(name, "base", load, clock=clock) for clock in ("cpu", "wall"))
     expected = LAYERS / (LAYERS + k)
     return (
-        f"| {name} | {load.name} | {rounds.rate('base', load):,.0f} | {found} | {clock} | "
-        f"{expected:.3f} | {found.value / expected:.3f} |"
+        f"| {name} | {load.name} | {rounds.rate('base', load):,.0f} | {found.text(3)} | "
+        f"{clock.text(2)} | {expected:.3f} | {found.value / expected:.3f} |"
     )
 
 
 def _pair(rounds: Rounds, pair: tuple[str, str], load: Load) -> str:
     found, clock = (rounds.ratio(*pair, load, clock=clock) for clock in ("cpu", "wall"))
-    return f"| {pair[0]} | {load.name} | {found} | {clock} |"
+    return f"| {pair[0]} | {load.name} | {found.text(3)} | {clock.text(2)} |"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ transformers `dtype` and `hooks`, folders of spliced models by name whose edits 
 hooked with. A line of JSON on stdin is a request:
 
     {"prompts": [[token ids], ...], "new_tokens": n, "samples": of each prompt,
-     "temperature": 0 for greedy, "seed": s, "stop": ids of tokens that end a sample,
+     "temperature": 0 for greedy, "stop": ids of tokens that end a sample,
      "hook": name or null}
 
 and a line on stdout its answer: `wall` and `cpu`, the seconds on the clock and those of this
@@ -49,7 +49,6 @@ class Vllm:
         parameters = SamplingParams(
             n=request["samples"],
             temperature=request["temperature"],
-            seed=request["seed"],
             max_tokens=request["new_tokens"],
             stop_token_ids=request["stop"],
             ignore_eos=True,
