@@ -12,6 +12,10 @@ Against the float32 base with the exact hook, for each edit and scheme:
     all         the splice, inserted layers quantised with the rest
     kept        the splice, inserted layers left in bfloat16
 
+A divergence can't tell whether an edit is there that does less than quantising the base. The
+residual error can: how far from the edit is what the inserted layer adds to the stream that it
+gets, over all edited tokens, ‖dh − dh_hook‖ / ‖dh_hook‖.
+
     python benchmarks/quantised.py [--tokens N] [--json FILE]
 """
 
@@ -39,7 +43,7 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.compiler import load_tokenizer
 from hubsplice.fidelity.divergence import Readable, compare
-from hubsplice.fidelity.runs import head_weight, run_model
+from hubsplice.fidelity.runs import InsertedAt, head_weight, run_model
 from hubsplice.fidelity.statistics import ratio_of_means
 from hubsplice.intervention import Intervention
 from hubsplice.model import Model, collect_outputs, decoder_layers, hooked, loaded
@@ -51,7 +55,10 @@ from hubsplice.text.sequences import load_sequences
 SAE = Path(__file__).parents[1] / "examples" / "sae-smollm2-135m-l13"
 # Features of the SAE: 0 outer space, 1 computers, 2 food.
 EDITS = {
-    "scale −2": "[{feature: 1, kind: scale, factor: -2}, {feature: 2, kind: scale, factor: -2}]",
+    "scale 8": (
+        "[{feature: 0, kind: scale, factor: 8}, {feature: 1, kind: scale, factor: 8},"
+        " {feature: 2, kind: scale, factor: 8}]"
+    ),
     "clamp always": "[{feature: 0, kind: clamp, to: 5.6}]",
     "clamp where active, gated steer (jumps)": (
         "[{feature: 2, kind: clamp, to: 20, when: active},"
@@ -180,6 +187,19 @@ def read(model: Model, ids: Tensor, intervention: Intervention | None = None) ->
     return Readable(run.hidden, head_weight(model))
 
 
+def read_splice(
+    model: Model, ids: Tensor, index: int, intervention: Intervention
+) -> tuple[Readable, float]:
+    """The same for a splice, and the residual error of its inserted layer."""
+    run = run_model(model, ids, (InsertedAt(index, (), 0.0),), lambda _done, _total: None)
+    ((site,), (layer,)) = intervention.sites, run.passes
+    before = layer.before.float()
+    wanted = site.delta(before)
+    touched = wanted.norm(dim=-1) > 0
+    missed = (layer.after.float() - before - wanted)[touched]
+    return Readable(run.hidden, head_weight(model)), float(missed.norm() / wanted[touched].norm())
+
+
 def sinks(model: Model, ids: Tensor, intervention: Intervention) -> Tensor:
     """The tokens that the edit leaves alone, and the first of each sequence; shape of `ids`."""
     (site,) = intervention.sites
@@ -200,20 +220,21 @@ def rows(base: Path, spliced: Mapping[str, Path], ids: Tensor) -> Iterator[dict[
         with served(base, scheme) as model:
             floors = {name: read(model, ids, edit) for name, edit in edits.items()}
         for name, folder in spliced.items():
-            kept = inserted_indices(read_manifest(folder / MANIFEST))
-            runs = {"floor": floors[name]}
+            (index,) = inserted_indices(read_manifest(folder / MANIFEST))
+            runs, residual = {"floor": floors[name]}, {}
             with served(folder, scheme) as model:
-                runs["all"] = read(model, ids)
+                runs["all"], residual["all"] = read_splice(model, ids, index, edits[name])
             if scheme is not None:
-                with served(folder, scheme, kept) as model:
-                    runs["kept"] = read(model, ids)
+                with served(folder, scheme, (index,)) as model:
+                    runs["kept"], residual["kept"] = read_splice(model, ids, index, edits[name])
             else:
                 runs["effect"] = plain
             found = {key: c.divergence for key, c in compare(exact[name], runs).items()}
             row: dict[str, Any] = {"edit": name, "scheme": scheme_name}
             for key, divergence in found.items():
                 row[key] = float(divergence[scored[name]].mean())
-                if key in ("all", "kept"):
+                if key in residual:
+                    row[f"{key} residual"] = residual[key]
                     ratio = ratio_of_means(divergence, found["floor"], scored[name], seed=0)
                     assert ratio is not None
                     row[f"{key} ratio"] = ratio.model_dump()
@@ -225,12 +246,14 @@ def table(results: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
     effects = {row["edit"]: row["effect"] for row in results if "effect" in row}
     lines = [
-        "| edit (its effect) | quantisation | floor | all, ratio [95%] | kept, ratio [95%] |",
-        "|---|---|---|---|---|",
+        "| edit (its effect) | quantisation | floor | all, ratio [95%] | kept, ratio [95%] "
+        "| all, residual error | kept, residual error |",
+        "|---|---|---|---|---|---|---|",
     ]
     for row in results:
         cells = [
-            "–" if f"{key} ratio" not in row else ratio_cell(row[f"{key} ratio"])
+            "–" if f"{key} {what}" not in row else cell(row[f"{key} {what}"])
+            for what, cell in (("ratio", ratio_cell), ("residual", "{:.1%}".format))
             for key in ("all", "kept")
         ]
         edit = f"{row['edit']} ({effects[row['edit']]:.3g})"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+    from hubsplice.serving.engines import Engine
+
 SCHEMAS = {
     "recipe.schema.json": recipe_schema,
     "splice.schema.json": manifest_schema,
@@ -51,6 +53,39 @@ _STRENGTHS = (
 _STREAMS = (
     "Results go to stdout, progress, warnings and errors to stderr. With `--json`, stdout"
     " is one JSON document."
+)
+
+_ENGINES = (
+    "An engine that ignores a bias, or a list of what layers are, loads a spliced model without an"
+    " error and serves another one: fluent text without the edit, or with half of it. So what is"
+    " known of engines is written down, with the version that was examined and how it is known;"
+    " what is not listed here is not known. `hubsplice serve` and the table in every model card"
+    " come from the same entries, and look at the model itself: a bias that is zero in all layers"
+    " is not missed, and layers that are all alike need no list."
+)
+_SERVE = (
+    "`hubsplice serve FOLDER|REPO` prints the command that serves a model, in the precision that"
+    " its layers were compiled for, and with `--run` becomes it. Engines that would ignore"
+    " something are refused, with what they ignore; so are those that were not examined."
+    " `hubsplice verify --engine vllm` proves by behaviour what is only read here."
+)
+_EXCLUSIONS = (
+    "Quantising rounds inserted layers with the rest. Some edits bear that, and those with jumps"
+    " (clamps where active, gated steering) do not: a jump is the difference of two neurons that"
+    " differ in little. Every format can leave layers out; what to write is below, for a model"
+    " that has its inserted layer at index 14. In the formats that list modules, all linear maps"
+    " of the layer have to be there by their full names: some programs match the beginning of a"
+    " name, or any part of it, and `layers.1` would mean `layers.10` too. `hubsplice serve"
+    " --quantization fp8` prints vLLM's option, and warns of a checkpoint that was quantised as a"
+    " whole. vLLM has no quantisation of linear maps to integers while it loads; for that,"
+    " quantise with a tool that writes one of the other formats. A base that is quantised already"
+    " can't be spliced: splice the original, and quantise the result."
+)
+_FIGURES = (
+    "What that is worth, measured on SmolLM2-135M-Instruct by an emulation of what servers compute"
+    " (`benchmarks/quantised.py`). The floor is the KL divergence, in nats per token, between the"
+    " float32 base with the exact hook and the quantised base with the exact hook: what the"
+    " quantisation costs without any splice. The splice's divergence is given over it."
 )
 
 
@@ -139,11 +174,89 @@ def cli_page() -> str:
     )
 
 
+def engines_page() -> str:
+    """What engines do with spliced models, and how quantisation leaves the edit alone."""
+    from hubsplice.serving.engines import ENGINES
+    from hubsplice.serving.model_classes import MODEL_CLASSES
+
+    def entry(engine: Engine, name: str) -> tuple[str, str, str]:
+        support = engine.classes[name]
+        ignored = [f"{p}.bias" for p in MODEL_CLASSES[name].projections]
+        ignored = [bias for bias in ignored if bias.removesuffix(".bias") in support.ignored_biases]
+        ignored += sorted(support.ignored_fields)
+        what = ", ".join(f"`{part}`" for part in ignored) or "nothing"
+        how = support.evidence.value
+        return f"`{name}`", what, f"{how}; {support.note}" if support.note else how
+
+    return "\n".join(
+        [
+            "# Engines and quantisation",
+            "",
+            _ENGINES,
+            "",
+            _SERVE,
+            *(
+                line
+                for engine in ENGINES.values()
+                for line in (
+                    "",
+                    f"## {engine.name} {engine.version}",
+                    "",
+                    *([f"Needs {engine.needs}.", ""] if engine.needs else []),
+                    *_table(
+                        ("class of the spliced model", "ignores", "known how"),
+                        [entry(engine, name) for name in engine.classes],
+                    ),
+                )
+            ),
+            "",
+            "## Quantisation",
+            "",
+            _EXCLUSIONS,
+            "",
+            *_exclusions(),
+            "",
+            *_measured(),
+        ]
+    )
+
+
+def _exclusions() -> Iterable[str]:
+    from hubsplice.serving.model_classes import MODEL_CLASSES
+    from hubsplice.serving.quantization import QuantizationFormat, excluding
+
+    llama = MODEL_CLASSES["LlamaForCausalLM"]
+    for kind in QuantizationFormat:
+        left = excluding(llama, (14,), kind)
+        where = "option" if left.place.startswith("--") else "object"
+        shown = left.value
+        if isinstance(shown, list) and len(shown) > 2:
+            shown = [*shown[:2], "…", *(name for name in shown[-1:] if name == "lm_head")]
+        yield f"- **{kind.value}**: `{left.field}` of the {where} `{left.place}`:"
+        yield f"  `{json.dumps(shown, ensure_ascii=False)}`"
+
+
+def _measured() -> Iterable[str]:
+    from hubsplice.serving.measured import MEASURED
+
+    yield _FIGURES
+    yield ""
+    yield from _table(
+        ("quantisation", "edit", "floor", "all layers, over the floor", "inserted one left out"),
+        [(m.scheme, m.edit, f"{m.floor:.3g}", f"{m.whole:.2f}", f"{m.kept:.2f}") for m in MEASURED],
+    )
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to what MkDocs found."""
     from mkdocs.structure.files import File
 
-    pages = {"recipe.md": recipe_page, "edits.md": edits_page, "cli.md": cli_page}
+    pages = {
+        "recipe.md": recipe_page,
+        "edits.md": edits_page,
+        "cli.md": cli_page,
+        "engines.md": engines_page,
+    }
     for name, page in pages.items():
         files.append(File.generated(config, name, content=page()))
     return files

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
@@ -28,7 +29,10 @@ from hubsplice.fidelity.report import FidelityReport
 from hubsplice.fidelity.summary import Table
 from hubsplice.recipe import BUILTIN
 from hubsplice.reproduction import RECIPE
-from hubsplice.serving.engines import ENGINES
+from hubsplice.serving.commands import quantization_options
+from hubsplice.serving.engines import ENGINES, VLLM
+from hubsplice.serving.measured import by_scheme
+from hubsplice.serving.online import OnlineQuantization
 from hubsplice.serving.requirements import Requirements
 from hubsplice.serving.verdict import Outcome, verdict
 
@@ -96,6 +100,8 @@ class CardContext:
     edits_are_many: bool
     biases: tuple[tuple[str, str], ...]
     servers: Table
+    quantised_options: Markdown | None
+    quantised: Table
     config_changes: Table
     layer_map: Table
     sources: Table
@@ -146,6 +152,8 @@ def card_context(
         edits_are_many=len(edits.rows) > _LONG_TABLE,
         biases=tuple((f, _BIASES.get(f, "linear layers")) for f in requirements.bias_fields),
         servers=_servers(requirements),
+        quantised_options=_quantised_options(manifest, requirements),
+        quantised=_quantised(),
         config_changes=_config_changes(manifest.config_changes),
         layer_map=_layer_map(manifest),
         sources=_sources(manifest),
@@ -228,6 +236,32 @@ def _servers(requirements: Requirements) -> Table:
         ),
         text_columns=5,
     )
+
+
+def _quantised_options(manifest: Manifest, requirements: Requirements) -> Markdown | None:
+    """How vLLM quantises the model to fp8, with its inserted layers as they are."""
+    works = verdict(VLLM, requirements).outcome is Outcome.WORKS
+    if not works or manifest.dtype == "float32":
+        return None
+    options = quantization_options(manifest, OnlineQuantization.FP8_PER_CHANNEL)
+    return Markdown(shlex.join(options))
+
+
+def _quantised() -> Table:
+    """What is known of quantised splices, from a model that is not this one."""
+    return Table(
+        ("quantisation", "splice error ÷ floor, all rounded", "inserted layers left out"),
+        tuple(
+            (scheme, _span(m.whole for m in rows), _span(m.kept for m in rows))
+            for scheme, rows in by_scheme().items()
+        ),
+        text_columns=1,
+    )
+
+
+def _span(values: Iterable[float]) -> str:
+    found = sorted(values)
+    return f"{significant(found[0])} to {significant(found[-1])}"
 
 
 def _text(dataset: str, revision: str | None) -> Markdown:

@@ -87,6 +87,25 @@ def serve_command(
     return ServeCommand(found, tuple(map(tuple, steps)))
 
 
+def quantization_options(manifest: Manifest, scheme: OnlineQuantization) -> list[str]:
+    """The options that have vLLM quantise a model without its inserted layers.
+
+    Raises:
+        UnsupportedError: vLLM quantises no model of that precision, or hubsplice does not know the
+            modules of its class.
+    """
+    if manifest.dtype not in ("bfloat16", "float16"):
+        raise UnsupportedError(
+            "--quantization: vLLM quantises models in bfloat16 or float16, and these layers "
+            f"were compiled for {manifest.dtype}; build the recipe for bfloat16"
+        )
+    left = exclusions(manifest, QuantizationFormat.VLLM_ONLINE)
+    # vLLM's `fp8` is an old name for the scheme that has its own by now.
+    old = scheme is OnlineQuantization.FP8
+    name = OnlineQuantization.FP8_PER_TENSOR if old else scheme
+    return ["--quantization", name.value, left.place, json.dumps(left.as_config())]
+
+
 def _vllm(model: str, manifest: Manifest, options: ServeOptions) -> list[list[str]]:
     command = (
         ["vllm", "serve", model]
@@ -98,14 +117,7 @@ def _vllm(model: str, manifest: Manifest, options: ServeOptions) -> list[list[st
     if options.max_model_len is not None:
         command += ["--max-model-len", str(options.max_model_len)]
     if options.quantization is not None:
-        left = exclusions(manifest, QuantizationFormat.VLLM_ONLINE)
-        # vLLM's `fp8` is an old name for the scheme that has its own by now.
-        scheme = (
-            OnlineQuantization.FP8_PER_TENSOR
-            if options.quantization is OnlineQuantization.FP8
-            else options.quantization
-        )
-        command += ["--quantization", scheme.value, left.place, json.dumps(left.as_config())]
+        command += quantization_options(manifest, options.quantization)
     return [[*command, *_port(options), *options.extra]]
 
 

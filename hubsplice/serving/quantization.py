@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -57,9 +59,9 @@ class Exclusions:
     format: QuantizationFormat
     place: str
     field: str
-    value: JsonValue
+    value: list[str] | dict[str, JsonValue]
 
-    def as_config(self) -> dict[str, JsonValue]:
+    def as_config(self) -> dict[str, Any]:
         """The field with its value."""
         return {self.field: self.value}
 
@@ -70,12 +72,7 @@ def inserted_modules(manifest: Manifest) -> tuple[str, ...]:
     Raises:
         UnsupportedError: the checkpoint is of a class whose modules hubsplice does not know.
     """
-    model_class = _class_of(manifest)
-    return tuple(
-        f"{model_class.prefix}{layer}.{projection}"
-        for layer in inserted_indices(manifest)
-        for projection in model_class.projections
-    )
+    return _modules(_class_of(manifest), inserted_indices(manifest))
 
 
 def exclusions(manifest: Manifest, format: QuantizationFormat) -> Exclusions:  # noqa: A002
@@ -84,9 +81,17 @@ def exclusions(manifest: Manifest, format: QuantizationFormat) -> Exclusions:  #
     Raises:
         UnsupportedError: the checkpoint is of a class whose modules hubsplice does not know.
     """
-    model_class = _class_of(manifest)
-    layers = inserted_indices(manifest)
-    value: JsonValue = [*inserted_modules(manifest)]
+    return excluding(_class_of(manifest), inserted_indices(manifest), format)
+
+
+def excluding(
+    model_class: ModelClass,
+    layers: Sequence[int],
+    format: QuantizationFormat,  # noqa: A002
+) -> Exclusions:
+    """What keeps these layers of a model out of a quantisation."""
+    modules = list(_modules(model_class, layers))
+    value: list[str] | dict[str, JsonValue] = modules
     if format is QuantizationFormat.VLLM_ONLINE:
         # A shell pattern, which must match the whole name; vLLM has fused some of the modules.
         prefix = model_class.vllm_prefix or model_class.prefix
@@ -96,8 +101,16 @@ def exclusions(manifest: Manifest, format: QuantizationFormat) -> Exclusions:  #
         value = {rf"-:{re.escape(model_class.prefix)}{layer}\..*": {} for layer in layers}
     elif format is QuantizationFormat.BITSANDBYTES:
         # A list of one's own takes the place of transformers' default, which is the output head.
-        value = [*inserted_modules(manifest), "lm_head"]
+        value = [*modules, "lm_head"]
     return Exclusions(format, *_WHERE[format], value)
+
+
+def _modules(model_class: ModelClass, layers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(
+        f"{model_class.prefix}{layer}.{projection}"
+        for layer in layers
+        for projection in model_class.projections
+    )
 
 
 def _class_of(manifest: Manifest) -> ModelClass:

@@ -100,7 +100,7 @@ def test_another_licence_is_shown_beside_the_bases() -> None:
     assert metadata(text)["license"] == "gpl-3"
     assert "- Licence of the base: `mit`." in text
     assert "as whoever published it declares: `gpl-3`." in text
-    assert "gated" not in text
+    assert "The base is gated" not in text
 
 
 def test_the_verdict_comes_first() -> None:
@@ -233,6 +233,20 @@ def test_servers_that_would_serve_something_else_are_named() -> None:
     reason = f"it ignores {ignored} of LlamaForCausalLM"
     assert row(text, "SGLang", "0.5.23", "**no**", reason, read)
     assert row(text, "vLLM", "0.32.0", "yes", "–", "spliced models were run through it")
+
+
+def test_quantised_serving() -> None:
+    text = rendered()
+    (options,) = re.findall(r"^--quantization .*$", text, re.MULTILINE)
+    words = shlex.split(options)
+    assert json.loads(words[words.index("--quantization-config") + 1]) == {
+        "ignore": ["model.layers.2.*", "model.layers.4.*"]
+    }
+    assert "| fp8, per tensor " in text
+    # vLLM quantises no float32, and nothing is known of what it does with this class.
+    assert "--quantization" not in rendered(manifest=manifest(dtype="float32"))
+    other = manifest(architectures={"before": "OlmoForCausalLM", "after": "OlmoForCausalLM"})
+    assert "--quantization" not in rendered(manifest=other)
 
 
 def test_biases_that_the_base_had_already_are_named_too() -> None:

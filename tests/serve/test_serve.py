@@ -17,6 +17,7 @@ import pytest
 
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.cli import main
+from tests.loopback.client import LoopbackHub
 from tests.serve.manifests import QKV, manifest, zero_biases
 
 Serve = Callable[..., "Outcome"]
@@ -100,6 +101,13 @@ def test_quantisation_leaves_the_inserted_layers_out(serve: Serve, folder: Path,
     assert words[words.index("--quantization") + 1] == "fp8_per_tensor"
     config = json.loads(words[words.index("--quantization-config") + 1])
     assert config == {"ignore": ["model.layers.2.*", "model.layers.4.*"]}
+
+
+def test_quantisation_needs_a_model_that_vllm_quantises(serve: Serve, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "exact", dtype="float32")
+    result = serve("exact", "--quantization", "fp8")
+    assert (result.code, result.out) == (3, "")
+    assert "compiled for float32" in result.err
 
 
 @pytest.mark.parametrize(
@@ -195,3 +203,32 @@ def test_a_folder_that_is_no_splice(serve: Serve, tmp_path: Path) -> None:
     result = serve("plain")
     assert result.code == 4
     assert "the manifest is missing" in result.err
+
+
+def test_from_the_hub_only_two_files_are_fetched_and_one_commit_is_served(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "published")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    with LoopbackHub(tmp_path / "hub") as hub:
+        commit = hub.seed("me/spliced", folder)
+        environment = hub.environment(tmp_path / "home") | {
+            "PYTHONPATH": ENVIRONMENT["PYTHONPATH"],
+            "HF_HUB_OFFLINE": "0",
+        }
+        hub.reset_counters()
+        result = subprocess.run(
+            [*MAIN, "me/spliced"], env=environment, capture_output=True, text=True, check=False
+        )
+        fetched = {r.path.split("/")[-1] for r in hub.counters().log if "/resolve/" in r.path}
+    assert result.returncode == 0, result.stderr
+    assert fetched == {"splice.json", "config.json"}
+    assert shlex.split(result.stdout) == [
+        *("vllm", "serve", "me/spliced", "--revision", commit, "--dtype", "bfloat16")
+    ]
+
+
+def test_a_checkpoint_that_was_quantised_whole_is_warned_of(serve: Serve, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "x", {"quantization_config": {"quant_method": "fp8"}})
+    result = serve("x")
+    assert result.code == 0
+    assert result.err.startswith("warning: config.json: quantization_config does not leave out")
+    assert "model.layers.2.self_attn.q_proj" in result.err

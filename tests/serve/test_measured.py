@@ -1,0 +1,28 @@
+"""The figures that texts quote are those of the benchmark's committed results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubsplice.serving.measured import MEASURED, by_scheme
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "quantised.md"
+
+
+def test_every_figure_is_a_result_and_every_result_is_quoted() -> None:
+    rows = [
+        [cell.strip() for cell in line.strip("|").split(" | ")]
+        for line in RESULTS.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and "bfloat16" not in line and "quantisation" not in line
+    ]
+    found = {
+        (edit.rsplit(" (", 1)[0], scheme, floor, whole.split(" ")[0], kept.split(" ")[0])
+        for edit, scheme, floor, whole, kept in rows
+    }
+    assert found == {
+        (m.edit, m.scheme, f"{m.floor:.3g}", f"{m.whole:.2f}", f"{m.kept:.2f}") for m in MEASURED
+    }
+
+
+def test_by_scheme() -> None:
+    assert [m for rows in by_scheme().values() for m in rows] == [*MEASURED]
