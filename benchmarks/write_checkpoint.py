@@ -294,7 +294,9 @@ def describe_machine(folder: Path, load: tuple[float, float]) -> str:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     filesystem = subprocess.run(
-        ["stat", "--file-system", "--format", "%T", folder], capture_output=True, text=True
+        ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", folder],
+        capture_output=True,
+        text=True,
     ).stdout.strip()
     return (
         f"{date.today()}, {cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, "
@@ -343,6 +345,9 @@ def document(
         "the process held before, and the process's peak, with the imports of torch and, for "
         "hubsplice, the inserted layer's tensors. Times of hubsplice and mergekit are without "
         f"imports. mergekit repeats a layer with `scale: 0`, by passthrough. {note}".rstrip(),
+        "",
+        "A load average above the number of cores is other work on the machine. Much of the range "
+        "is then that work, and a median of few rounds does not settle a ratio near 1.",
         "",
     ]
     return "\n".join(lines)
