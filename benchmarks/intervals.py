@@ -57,6 +57,21 @@ def median(values: Sequence[float]) -> Estimate:
     return _estimate(float(np.median(observed)), np.median(drawn, axis=1))
 
 
+def mean_of_medians(groups: Sequence[Sequence[float]]) -> Estimate:
+    """The mean of the medians of groups, with its interval: groups are resampled, and the
+    observations within each."""
+    source = np.random.default_rng(0)
+    observed = [np.asarray(group) for group in groups]
+    count = len(observed)
+
+    def draw() -> float:
+        chosen = [observed[i] for i in source.integers(count, size=count)]
+        return float(np.mean([np.median(source.choice(g, size=len(g))) for g in chosen]))
+
+    value = float(np.mean([np.median(group) for group in observed]))
+    return _estimate(value, np.array([draw() for _ in range(RESAMPLES)]))
+
+
 def _estimate(value: float, drawn: Array) -> Estimate:
     # An infinite draw is a draw: no interpolation, which would make it a NaN.
     low, high = np.quantile(drawn, [0.025, 0.975], method="nearest")

@@ -44,6 +44,8 @@ class EngineProcess:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_NO_USAGE_STATS": "1",
             "TORCHDYNAMO_DISABLE": "1",
+            # Where small pages happen to lie in memory can make a process slower by a fifth.
+            "THP_MEM_ALLOC_ENABLE": "1",
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": str(ROOT),
         }
@@ -112,10 +114,17 @@ class EngineProcess:
 
 
 def start_vllm(
-    python: Path, folder: Path, *, dtype: str, max_num_seqs: int, threads: int, log: Path
+    python: Path,
+    folder: Path,
+    *,
+    dtype: str,
+    max_num_seqs: int,
+    length: int,
+    threads: int,
+    log: Path,
 ) -> EngineProcess:
-    """vLLM with a model, for sequences of up to 288 tokens; nothing is cached between requests."""
-    length, block = 288, 32
+    """vLLM with a model, for sequences of up to `length` tokens; no prompt is cached."""
+    block = 32
     options = {
         "model": str(folder),
         "llm": {
@@ -128,7 +137,7 @@ def start_vllm(
             "max_num_batched_tokens": 1024,
             # No larger than is needed: several engines share the memory.
             "block_size": block,
-            "num_gpu_blocks_override": max_num_seqs * length // block + 8,
+            "num_gpu_blocks_override": max_num_seqs * (length // block + 1),
         },
     }
     return EngineProcess(python, "vllm", options, threads=threads, log=log)
@@ -159,11 +168,15 @@ def splice(base: Path, splices: str, output: Path) -> Path:
 
 
 def machine() -> str:
-    """The processor, as the operating system calls it, and the number of cores."""
+    """The processor, as the operating system calls it, its cores, and how busy they are."""
     info = Path("/proc/cpuinfo")
     names = [
         line.partition(":")[2].strip()
         for line in (info.read_text().splitlines() if info.is_file() else ())
         if line.startswith("model name")
     ]
-    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
+    processor = names[0] if names else platform.machine()
+    return (
+        f"{processor}, {os.cpu_count()} cores, load average {os.getloadavg()[2]:.0f} "
+        "with the benchmark"
+    )

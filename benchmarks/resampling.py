@@ -197,6 +197,7 @@ def sample_all(
                     path,
                     dtype="bfloat16",
                     max_num_seqs=64,
+                    length=2 * LENGTHS[-1],
                     threads=arguments.threads,
                     log=folder / "vllm.log",
                 )

@@ -2,9 +2,9 @@
 
 SmolLM2-135M-Instruct, with one and with two inserted layers, is loaded by vLLM beside the base,
 each in a process of its own, and so is the base by transformers, where the edit is a hook. Rounds
-ask each of them the same, one at a time and every round in another order; ratios are within a
-round, until the intervals of their medians are narrow enough. The edits are ablations of random
-features: an inserted layer does the same arithmetic whatever its weights are.
+ask each of them the same, one at a time and every round in another order, and ratios are within a
+round. Sessions start all of them anew, until the intervals are narrow enough. The edits are ablations
+of random features: an inserted layer does the same arithmetic whatever its weights are.
 
     python benchmarks/serving.py
 """
@@ -18,16 +18,18 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.intervals import Estimate, median
+from benchmarks.intervals import Estimate, mean_of_medians
 from benchmarks.plots import bars
 from benchmarks.processes import (
     RESULTS,
@@ -79,60 +81,66 @@ LOADS = (PREFILL, DECODE)
 Ask = Callable[[list[list[int]], int], Answer]
 
 
+Seconds = dict[tuple[str, str], list[list[float]]]
+
+
 @dataclass
-class Rounds:
-    """Seconds of every contender in every round, by load."""
+class Measurements:
+    """Seconds of every contender under every load: session by session, round by round."""
 
-    contenders: dict[str, Ask]
-    wall: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    cpu: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    count: int = 0
+    wall: Seconds = field(default_factory=dict)
+    cpu: Seconds = field(default_factory=dict)
 
-    def run(self, source: random.Random, *, keep: bool) -> None:
-        """Ask everyone the same once; the order is drawn anew."""
-        for load in LOADS:
-            prompts = load.draw(source)
-            names = list(self.contenders)
-            for name in source.sample(names, len(names)):
-                answer = self.contenders[name](prompts, load.new_tokens)
-                made = {len(sample) for samples in answer.tokens for sample in samples}
-                assert made == {load.new_tokens}, (name, made)
-                if keep:
-                    self.wall.setdefault((name, load.name), []).append(answer.wall)
-                    self.cpu.setdefault((name, load.name), []).append(answer.cpu)
-        self.count += keep
+    def begin_session(self, names: Iterable[str]) -> None:
+        """What is added from now on belongs to engines that were started anew."""
+        for name in names:
+            for load in LOADS:
+                self.wall.setdefault((name, load.name), []).append([])
+                self.cpu.setdefault((name, load.name), []).append([])
 
-    def ratio(self, name: str, other: str, load: Load, *, clock: str = "cpu") -> Estimate:
-        """The throughput of one contender as a multiple of another's, round by round."""
-        seconds = self.cpu if clock == "cpu" else self.wall
-        pairs = zip(seconds[other, load.name], seconds[name, load.name], strict=True)
-        return median([theirs / ours for theirs, ours in pairs])
+    def add(self, name: str, load: Load, answer: Answer) -> None:
+        """Add what a contender took in the present session."""
+        self.wall[name, load.name][-1].append(answer.wall)
+        self.cpu[name, load.name][-1].append(answer.cpu)
+
+    def ratio(self, name: str, other: str, load: Load, *, clock: bool = False) -> Estimate:
+        """The throughput of one contender as a multiple of another's."""
+        seconds = self.wall if clock else self.cpu
+        sessions = zip(seconds[other, load.name], seconds[name, load.name], strict=True)
+        return mean_of_medians(
+            [[theirs / ours for theirs, ours in zip(*session, strict=True)] for session in sessions]
+        )
 
     def rate(self, name: str, load: Load) -> float:
-        """Tokens in a second of a core, the median of the rounds."""
-        return load.tokens / statistics.median(self.cpu[name, load.name])
+        """Tokens in a second of a core, the median of all rounds."""
+        return load.tokens / statistics.median(chain(*self.cpu[name, load.name]))
+
+    @property
+    def rounds(self) -> int:
+        """How many there were in all sessions."""
+        return sum(map(len, next(iter(self.cpu.values()))))
+
+    @property
+    def sessions(self) -> int:
+        """How many there were."""
+        return len(next(iter(self.cpu.values())))
 
 
-def measure(
-    contenders: dict[str, Ask], pairs: Sequence[tuple[str, str]], arguments: argparse.Namespace
-) -> Rounds:
-    """Rounds until the ratio of every pair is known well enough, or time is up."""
-    rounds = Rounds(contenders)
-    source = random.Random(0)
-    rounds.run(source, keep=False)
-    deadline = time.monotonic() + 60 * arguments.minutes
-    while rounds.count < arguments.rounds or (
-        time.monotonic() < deadline
-        and any(
-            rounds.ratio(*pair, load).half_width > arguments.spread
-            for pair in pairs
-            for load in LOADS
-        )
-    ):
-        rounds.run(source, keep=True)
-        widths = [rounds.ratio(*pair, load).half_width for pair in pairs for load in LOADS]
-        print(f"round {rounds.count}: widest ±{max(widths):.1%}", file=sys.stderr, flush=True)
-    return rounds
+def run_session(
+    contenders: dict[str, Ask], rounds: int, source: random.Random, measurements: Measurements
+) -> None:
+    """Ask everyone the same, one at a time and every round in another order."""
+    measurements.begin_session(contenders)
+    for number in range(rounds + 1):
+        for load in LOADS:
+            prompts = load.draw(source)
+            for name in source.sample(list(contenders), len(contenders)):
+                answer = contenders[name](prompts, load.new_tokens)
+                made = {len(sample) for samples in answer.tokens for sample in samples}
+                assert made == {load.new_tokens}, (name, made)
+                # The first round is for caches to be filled.
+                if number > 0:
+                    measurements.add(name, load, answer)
 
 
 def random_sae(folder: Path, layer: int, features: int) -> Path:
@@ -183,53 +191,80 @@ def models(base: Path, folder: Path) -> dict[str, Path]:
     }
 
 
+def started(
+    base: Path,
+    spliced: dict[str, Path],
+    arguments: argparse.Namespace,
+    source: random.Random,
+    log: Path,
+    running: ExitStack,
+) -> tuple[dict[str, Ask], dict[str, str]]:
+    """Every contender, started in any order, and the versions of the engines."""
+    contenders: dict[str, Ask] = {}
+    versions: dict[str, str] = {}
+    folders = {"base": base, **spliced}
+    for name in source.sample(list(folders), len(folders)):
+        engine = running.enter_context(
+            start_vllm(
+                arguments.vllm,
+                folders[name],
+                dtype=arguments.dtype,
+                max_num_seqs=8,
+                length=288,
+                threads=arguments.threads,
+                log=log,
+            )
+        )
+        contenders[name] = engine.ask
+        versions["vLLM"] = engine.version
+    hooks = {name: spliced[name] for name in ("k = 1", "1,000 features")}
+    engine = running.enter_context(
+        start_transformers(base, hooks, dtype=arguments.dtype, threads=arguments.threads, log=log)
+    )
+    contenders["transformers"] = engine.ask
+    for hook in hooks:
+        contenders[f"hook, {hook}"] = partial(engine.ask, hook=hook)
+    versions["transformers"] = engine.version
+    return contenders, versions
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--vllm", type=Path, default=VLLM_PYTHON, help="vLLM's interpreter")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
-    parser.add_argument("--rounds", type=int, default=10, help="the fewest")
-    parser.add_argument("--spread", type=float, default=0.02, help="half an interval's width")
-    parser.add_argument("--minutes", type=float, default=15, help="after which spread is ignored")
+    parser.add_argument("--rounds", type=int, default=6, help="in a session")
+    parser.add_argument("--sessions", type=int, default=4, help="the fewest")
+    parser.add_argument("--spread", type=float, default=0.03, help="half an interval's width")
+    parser.add_argument("--minutes", type=float, default=60, help="after which spread is ignored")
     arguments = parser.parse_args()
     base = fetch_smollm2()
-    with tempfile.TemporaryDirectory() as name, ExitStack() as running:
+    source = random.Random(0)
+    measurements = Measurements()
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         spliced = models(base, folder)
-        contenders: dict[str, Ask] = {}
-        versions = {}
-        for model, path in {"base": base, **spliced}.items():
-            engine = running.enter_context(
-                start_vllm(
-                    arguments.vllm,
-                    path,
-                    dtype=arguments.dtype,
-                    max_num_seqs=8,
-                    threads=arguments.threads,
-                    log=folder / "vllm.log",
+        deadline = time.monotonic() + 60 * arguments.minutes
+        while True:
+            with ExitStack() as running:
+                contenders, versions = started(
+                    base, spliced, arguments, source, folder / "log", running
                 )
+                run_session(contenders, arguments.rounds, source, measurements)
+            wide = max(
+                measurements.ratio(*pair, load).half_width
+                for pair in (*AGAINST_BASE, *AGAINST_ONE)
+                for load in LOADS
             )
-            contenders[model] = engine.ask
-            versions["vLLM"] = engine.version
-        hooks = {name: spliced[name] for name in ("k = 1", "1,000 features")}
-        engine = running.enter_context(
-            start_transformers(
-                base,
-                hooks,
-                dtype=arguments.dtype,
-                threads=arguments.threads,
-                log=folder / "transformers.log",
-            )
-        )
-        versions["transformers"] = engine.version
-        contenders["transformers"] = engine.ask
-        for hook in hooks:
-            contenders[f"hook, {hook}"] = _hooked(engine.ask, hook)
-        rounds = measure(contenders, [*AGAINST_BASE, *AGAINST_ONE], arguments)
-    text = _document(rounds, versions, arguments)
+            print(f"session {measurements.sessions}: ±{wide:.1%}", file=sys.stderr, flush=True)
+            if measurements.sessions >= arguments.sessions and (
+                wide <= arguments.spread or time.monotonic() > deadline
+            ):
+                break
+    text = _document(measurements, versions, arguments)
     (RESULTS / "serving.md").write_text(text)
-    (RESULTS / "serving.json").write_text(_measurements(rounds))
-    _plot(rounds)
+    (RESULTS / "serving.json").write_text(_measurements(measurements))
+    _plot(measurements)
     print(text)
 
 
@@ -242,24 +277,22 @@ AGAINST_HOOK = (
 )
 
 
-def _hooked(ask: Callable[..., Answer], hook: str) -> Ask:
-    return lambda prompts, new_tokens: ask(prompts, new_tokens, hook=hook)
-
-
-def _measurements(rounds: Rounds) -> str:
+def _measurements(measurements: Measurements) -> str:
     rows = [
         {
             "contender": name,
             "load": load,
-            "core_seconds": [round(x, 4) for x in cpu],
-            "seconds": [round(x, 4) for x in rounds.wall[name, load]],
+            "core_seconds": [[round(x, 4) for x in session] for session in cpu],
+            "seconds": [
+                [round(x, 4) for x in session] for session in measurements.wall[name, load]
+            ],
         }
-        for (name, load), cpu in sorted(rounds.cpu.items())
+        for (name, load), cpu in sorted(measurements.cpu.items())
     ]
     return "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"
 
 
-def _plot(rounds: Rounds) -> None:
+def _plot(measurements: Measurements) -> None:
     labels = {
         "k = 1": "k = 1\n1 feature",
         "k = 2": "k = 2\n1 feature each",
@@ -267,7 +300,7 @@ def _plot(rounds: Rounds) -> None:
         "1,000 features": "k = 1\n1,000 features",
     }
     groups = {
-        label: {load.name: rounds.ratio(name, "base", load) for load in LOADS}
+        label: {load.name: measurements.ratio(name, "base", load) for load in LOADS}
         for name, label in labels.items()
     }
     bars(
@@ -278,37 +311,43 @@ def _plot(rounds: Rounds) -> None:
     )
 
 
-def _document(rounds: Rounds, versions: dict[str, str], arguments: argparse.Namespace) -> str:
+def _document(
+    measurements: Measurements, versions: dict[str, str], arguments: argparse.Namespace
+) -> str:
     engines = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join(
         [
             "# What a splice costs to serve",
             "",
             f"{date.today()}, {machine()}; {engines}; SmolLM2-135M-Instruct ({LAYERS} layers) in "
-            f"{arguments.dtype}, {arguments.threads} thread(s) for each engine, {rounds.count} "
-            "rounds. Regenerate with `python benchmarks/serving.py`.",
+            f"{arguments.dtype}, {arguments.threads} thread(s) for each engine; "
+            f"{measurements.rounds} rounds in {measurements.sessions} sessions. Regenerate with "
+            "`python benchmarks/serving.py`.",
             "",
-            "Every figure is a ratio of throughputs within a round, its median over all rounds and "
-            "the 95% interval of that by resampling rounds. Throughput is tokens in a second of "
-            "the engine's process on a core, which other work on the machine disturbs less than a "
-            "clock; the ratio by the clock is beside it. Each round draws other prompts of random "
-            f"tokens. *Prefill*: {PREFILL}. *Decode*: {DECODE}.",
+            "Every figure is a ratio of throughputs within a round: the median of a session's "
+            "rounds, and the mean of that over sessions, each of which starts all engines anew, "
+            "for where a process comes to lie in memory can be worth a fifth of its speed. "
+            "Intervals (95%) are by resampling sessions and the rounds within. Throughput is "
+            "tokens in a second of the engine's process on a core, which other work on the "
+            "machine disturbs less than a clock; the ratio by the clock is beside it. Each round "
+            f"draws other prompts of random tokens. *Prefill*: {PREFILL}. *Decode*: {DECODE}.",
             "",
             "## Against the base, in vLLM",
             "",
             "n base layers and k inserted ones do (n + k)/n of the work in the layers, and the "
-            "same as the base in the output head.",
+            "same as the base in the output head, which decoding runs for every token. The target "
+            "is a share of at least 0.95.",
             "",
             "| | load | tokens/s of base | spliced ÷ base | by the clock | n/(n+k) | share of "
             "n/(n+k) |",
             "|---|---|---|---|---|---|---|",
-            *(_against_base(rounds, k, load) for k in (1, 2) for load in LOADS),
+            *(_against_base(measurements, k, load) for k in (1, 2) for load in LOADS),
             "",
             "## By the number of features in one layer, in vLLM",
             "",
             "| | load | throughput ÷ that of 1 feature | by the clock |",
             "|---|---|---|---|",
-            *(_pair(rounds, pair, load) for pair in AGAINST_ONE for load in LOADS),
+            *(_pair(measurements, pair, load) for pair in AGAINST_ONE for load in LOADS),
             "",
             "## Spliced in vLLM against the same edit as a hook in transformers",
             "",
@@ -318,7 +357,7 @@ def _document(rounds: Rounds, versions: dict[str, str], arguments: argparse.Name
             "",
             "| in vLLM ÷ in transformers | load | throughput | by the clock |",
             "|---|---|---|---|",
-            *(_pair(rounds, pair, load) for pair in AGAINST_HOOK for load in LOADS),
+            *(_pair(measurements, pair, load) for pair in AGAINST_HOOK for load in LOADS),
             "",
             "![Throughput against the base](serving.svg)",
             "",
@@ -326,18 +365,18 @@ def _document(rounds: Rounds, versions: dict[str, str], arguments: argparse.Name
     )
 
 
-def _against_base(rounds: Rounds, k: int, load: Load) -> str:
+def _against_base(measurements: Measurements, k: int, load: Load) -> str:
     name = f"k = {k}"
-    found, clock = (rounds.ratio(name, "base", load, clock=clock) for clock in ("cpu", "wall"))
+    found, clock = (measurements.ratio(name, "base", load, clock=clock) for clock in (False, True))
     expected = LAYERS / (LAYERS + k)
     return (
-        f"| {name} | {load.name} | {rounds.rate('base', load):,.0f} | {found.text(3)} | "
+        f"| {name} | {load.name} | {measurements.rate('base', load):,.0f} | {found.text(3)} | "
         f"{clock.text(2)} | {expected:.3f} | {found.value / expected:.3f} |"
     )
 
 
-def _pair(rounds: Rounds, pair: tuple[str, str], load: Load) -> str:
-    found, clock = (rounds.ratio(*pair, load, clock=clock) for clock in ("cpu", "wall"))
+def _pair(measurements: Measurements, pair: tuple[str, str], load: Load) -> str:
+    found, clock = (measurements.ratio(*pair, load, clock=clock) for clock in (False, True))
     return f"| {pair[0]} | {load.name} | {found.text(3)} | {clock.text(2)} |"
 
 
