@@ -3,8 +3,8 @@
 SmolLM2-135M-Instruct, with one and with two inserted layers, is loaded by vLLM beside the base,
 each in a process of its own, and so is the base by transformers, where the edit is a hook. Rounds
 ask each of them the same, one at a time and every round in another order, and ratios are within a
-round. Sessions start all of them anew, until the intervals are narrow enough. The edits are ablations
-of random features: an inserted layer does the same arithmetic whatever its weights are.
+round. Sessions start all of them anew, until the intervals are narrow enough. The edits are
+ablations of random features: an inserted layer does the same arithmetic whatever its weights are.
 
     python benchmarks/serving.py
 """
