@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: venv test test-slow test-serving bench style schema docs demo model clean
+.PHONY: fidelity-table venv test test-slow test-serving bench style schema docs demo model clean
 
 venv: .venv/.installed
 
@@ -56,6 +56,9 @@ bench: venv .venv-vllm/.installed
 	$(BIN)/python benchmarks/write_checkpoint.py $(BENCH_DISK) --mergekit .venv-mergekit
 	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/resampling.py
+
+fidelity-table: venv
+	$(BIN)/python benchmarks/families.py
 
 style: venv
 	$(BIN)/ruff format .

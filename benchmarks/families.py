@@ -119,7 +119,8 @@ def main() -> None:
         "for a moment, 16 features at once, 8,000 held-out tokens. Regenerate with `make "
         "fidelity-table`.",
         "",
-        "| family | edit | edit effect (nat) | the same weights in float32: effect ÷ error | bfloat16: ratio [95%] |",
+        "| family | edit | edit effect (nat) | the same weights in float32: effect ÷ error | "
+        "bfloat16: ratio [95%] |",
         "|---|---|---|---|---|",
     ]
     for variant in [*TRAINED, *MORE]:
