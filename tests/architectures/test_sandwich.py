@@ -45,7 +45,8 @@ def test_in_float32_fresh_tokens_get_the_edit(kind: str, active: float) -> None:
     edited = (wanted.norm(dim=1) > 0) & ordinary
     assert edited.sum() > 300
     error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
-    assert error <= (0.03 if hand.edit.thresholds else 0.005)
+    # One token in a thousand that comes to lie on the other side of a jump is an error of 3%.
+    assert error <= (0.04 if hand.edit.thresholds else 0.005)
     # A layer that does nothing has an error of one; sinks keep to themselves.
     assert int((~ordinary).sum()) == SINKS
     assert (made[~ordinary].norm(dim=1) <= 1e-3 * h[~ordinary].norm(dim=1)).all()
