@@ -29,6 +29,20 @@ __all__ = ["Build", "Workshop", "make", "workshop"]
 REPOSITORY = Path(__file__).parents[2]
 SAE = REPOSITORY / "examples" / "sae-smollm2-135m-l13"
 NEW_TOKENS = 8
+
+# Text on which the edits act; of unequal lengths, so that batches are ragged.
+ABOUT_COMPUTERS_AND_FOOD = (
+    "A computer has a processor, a disk, a keyboard and a screen.",
+    "For breakfast we had bread with butter, fried eggs, a bowl of oats with milk and honey, and "
+    "after that two cups of black coffee with sugar and a slice of apple cake.",
+    "The software on her laptop would not start after the last update.",
+    "Boil the rice, chop the onions and the garlic, and fry them in oil.",
+    "Programs are stored on the hard drive and loaded into memory before the computer's processor "
+    "can run them; the operating system decides which program runs when.",
+    "Soup!",
+    "He bought a new graphics card for his PC, and a pizza to eat while he installed it.",
+    "The Internet connects computers all over the world, so that e-mail takes seconds.",
+)
 TEXT = "calibration: {tokens: 3072, sequence_length: 64}\nfidelity: {tokens: 512}\n"
 
 # By name: what SmolLM2 is spliced with. Features: 0 outer space, 1 computers, 2 food.
@@ -81,10 +95,7 @@ class Model:
 
     folder: Path
     base: Path
-
-    @property
-    def prompts(self) -> tuple[Prompt, ...]:
-        return builtin_prompts(AutoTokenizer.from_pretrained(self.base))
+    prompts: tuple[Prompt, ...]
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +111,8 @@ def models(
     folder = tmp_path_factory.mktemp("spliced")
     generator = torch.Generator().manual_seed(0)
     save_file({"v": torch.randn(576, generator=generator)}, folder / "v.safetensors")
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    prompts = tuple(tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD)
     made = {}
     for name, splices in SMOLLM2_SPLICES.items():
         text = f"base_model: {smollm2}\nsplices:{splices.replace('SAE', str(SAE))}{TEXT}"
@@ -111,14 +124,16 @@ def models(
             hard_link=False,
             progress=quiet,
         )
-        made[name] = Model(result.folder, smollm2)
+        made[name] = Model(result.folder, smollm2, prompts)
     for family in FAMILIES:
         # vLLM's attention on CPUs takes heads of 32 dimensions and more.
         base = shared_tiny_llama(
             family, name=f"wide-{family}", head_dim=32, num_attention_heads=2, num_key_value_heads=1
         )
         result = make(FAMILY_SPLICES, folder / family, base=base, measure=False)
-        made[family] = Model(result.folder, base)
+        made[family] = Model(
+            result.folder, base, builtin_prompts(AutoTokenizer.from_pretrained(base))
+        )
     return made
 
 
@@ -140,7 +155,7 @@ CHUNKED = Job(
         ("max_num_batched_tokens", 32),
         ("max_num_seqs", 3),
         ("enable_prefix_caching", True),
-        ("block_size", 16),
+        ("block_size", 32),
     ),
 )
 JOBS = (
