@@ -44,8 +44,6 @@ class EngineProcess:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "VLLM_NO_USAGE_STATS": "1",
             "TORCHDYNAMO_DISABLE": "1",
-            # Where small pages happen to lie in memory can make a process slower by a fifth.
-            "THP_MEM_ALLOC_ENABLE": "1",
             "HF_HUB_OFFLINE": "1",
             "PYTHONPATH": str(ROOT),
         }

@@ -325,8 +325,8 @@ def _document(
             "`python benchmarks/serving.py`.",
             "",
             "Every figure is a ratio of throughputs within a round: the median of a session's "
-            "rounds, and the mean of that over sessions, each of which starts all engines anew, "
-            "for where a process comes to lie in memory can be worth a fifth of its speed. "
+            "rounds, and the mean of that over sessions, each of which starts all engines anew: "
+            "two processes with the same model can differ by a fifth for as long as they live. "
             "Intervals (95%) are by resampling sessions and the rounds within. Throughput is "
             "tokens in a second of the engine's process on a core, which other work on the "
             "machine disturbs less than a clock; the ratio by the clock is beside it. Each round "
