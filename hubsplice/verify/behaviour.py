@@ -17,25 +17,34 @@ With |x - y| the mean absolute difference over all tokens, in nats, an engine pa
 3. *greedy tokens*: it decodes what the weights say. No generated token lies farther below the
    likeliest one of s than twice what its probability may be off: 2e-3 in float32, and else twice
    max(s' - s), since a choice between two tokens can err by the error of both.
-4. *edit*: the edit is in what it serves. With the edit's effect |b - r| and the noise floor
-   |r' - r| (0 in float32), |e - r| <= 1.25 |r' - r| + t |b - r|, where t is the share of the edit
-   that may be missing or wrong. A splice that was compiled for bfloat16 approximates the hook in
-   float32 too, so t is four times the share that `fidelity.json` reports for float32, at least
-   0.01 and at most 0.5: beyond that the engine would be as near to the base. It is 0.05 where
-   there is no report. Where the effect on these prompts is less than twice the floor, or than
-   0.01 nats in float32, nothing is proven, and the check does not pass: prompts on which the edit
-   acts, or a run in float32, would tell. A checkpoint without edits must serve the base: there
-   the effect is zero, and |e - r| <= 1.25 |r' - r| + 1e-3.
+4. *layer edits*: every inserted layer computes its edit. In s, what it adds to the stream is
+   compared with what the hook would add to that same stream: over all tokens that the hook does
+   not leave alone as sinks, |made - wanted| <= t |wanted| in root mean squares. A layer without
+   edits must add exactly nothing.
+5. *edit*: the edit is in what the engine serves. With the edit's effect |b - r| and the noise
+   floor |r' - r| (0 in float32), |e - r| <= 1.25 |r' - r| + t |b - r|. Without any edit the effect
+   is zero, and |e - r| <= 1.25 |r' - r| + 1e-3.
 
-The second rule finds an engine that ignores a tensor, the fourth finds weights that are not the
-edit, whatever the manifest says. A float32 run is the sharper one: it resolves what bfloat16 hides
-in its noise.
+In both of the last, t is the share of an edit that may be missing or wrong: a compiled layer
+approximates the hook, and one that is compiled for bfloat16 does so in float32 too. It is four
+times what `fidelity.json` reports for float32, at least 0.01, and 0.05 where there is no report.
+Where an edit has a threshold, it is at least 0.25 for a layer and 0.4 for the outputs, since the
+few tokens right at a threshold are edited in one computation and not in the other; likewise for
+an input that is normalised, whose scale a layer can't see. It is never more than 0.5.
+
+Where the prompts never make a layer's edit act, or its effect on the outputs is less than twice
+the floor, or than 0.01 nats in float32, nothing is proven, and the check does not pass: prompts on
+which the edit acts, or a run in float32, would tell.
+
+Rule 2 finds an engine that ignores a tensor, rules 4 and 5 find weights that are not the edit,
+whatever the manifest says. A float32 run is the sharper one: it resolves what bfloat16 hides in its
+noise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,14 +53,17 @@ from pydantic import Field
 from torch import Tensor
 
 from hubsplice.errors import CheckpointError
-from hubsplice.fidelity.report import FidelityReport
-from hubsplice.intervention import Intervention
-from hubsplice.model import hooked, loaded
+from hubsplice.fidelity.report import FidelityReport, PrecisionFidelity
+from hubsplice.intervention import Intervention, Normalization, Site
+from hubsplice.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.verify.engines import Engine, Prompt
+from hubsplice.verify.layer_edit import LayerEdit, observing
 from hubsplice.verify.reproduction import edits_anything
 from hubsplice.verify.result import Check, Record
 from hubsplice.verify.transcript import Scores, Transcript, score
+
+Around = AbstractContextManager[None]
 
 TIGHT = 1e-3
 """Nats by which two float32 computations of one model may differ."""
@@ -60,11 +72,13 @@ OVER_FLOOR = 1.25
 """How far above a noise floor an estimate of it from a few hundred tokens may lie."""
 
 _LEAST_SHARE, _UNREPORTED_SHARE, _LARGEST_SHARE = 0.01, 0.05, 0.5
+_LAYER_SHARE_AT_THRESHOLDS, _OUTPUT_SHARE_AT_THRESHOLDS = 0.25, 0.4
 _OVER_REPORTED = 4.0
 _LEAST_EFFECT = 0.01
 
-ENGINE, SERVED, GREEDY, EDIT = "engine", "weights served", "greedy tokens", "edit"
-NAMES = (ENGINE, SERVED, GREEDY, EDIT)
+ENGINE, SERVED, GREEDY = "engine", "weights served", "greedy tokens"
+LAYERS, EDIT = "layer edits", "edit"
+NAMES = (ENGINE, SERVED, GREEDY, LAYERS, EDIT)
 
 
 class Behaviour(Record):
@@ -88,6 +102,10 @@ class Behaviour(Record):
     serving_floor: float | None = Field(
         description="transformers at this precision against itself in float32; null in float32."
     )
+    layer_errors: tuple[float | None, ...] = Field(
+        description="Of each inserted layer in float32: what is missing from its edit, or wrong, "
+        "relative to the edit; null where no token is edited, or transformers can't load it."
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +116,7 @@ class Trial:
         spliced: the checkpoint's folder.
         base: the base's.
         intervention: the edit.
+        inserted: the index in the checkpoint of the layer of each of its sites.
         report: the checkpoint's own, if it has one.
         dtype: the precision to serve in, such as `bfloat16`.
         prompts: token ids.
@@ -107,6 +126,7 @@ class Trial:
     spliced: Path
     base: Path
     intervention: Intervention
+    inserted: tuple[int, ...]
     report: FidelityReport | None
     dtype: str
     prompts: Sequence[Prompt]
@@ -114,14 +134,33 @@ class Trial:
 
     @property
     def allowed_share(self) -> float:
-        """The share of the edit that may be missing or wrong, as the rules above have it."""
+        """The share of the edit that may be missing from the outputs, or wrong."""
+        precise = self._precise
+        over = precise.effect_over_error if precise else None
+        # Divergences go with the square of differences.
+        reported = over**-0.5 if over else None
+        return _allowed(reported, self.intervention.sites, _OUTPUT_SHARE_AT_THRESHOLDS)
+
+    def allowed_layer_share(self, site: Site) -> float:
+        """The share of a site's edit that its layer may leave out, or get wrong."""
+        sites = self._precise.sites if self._precise else ()
+        reported = next((s.overall_residual_error for s in sites if s.layer == site.layer), None)
+        return _allowed(reported, [site], _LAYER_SHARE_AT_THRESHOLDS)
+
+    @property
+    def _precise(self) -> PrecisionFidelity | None:
         precisions = self.report.precisions if self.report else ()
-        for precision in precisions:
-            if precision.dtype == "float32" and precision.effect_over_error:
-                # Divergences go with the square of differences.
-                reported = precision.effect_over_error**-0.5
-                return min(max(_OVER_REPORTED * reported, _LEAST_SHARE), _LARGEST_SHARE)
-        return _UNREPORTED_SHARE
+        return next((p for p in precisions if p.dtype == "float32"), None)
+
+
+def _allowed(reported: float | None, sites: Sequence[Site], at_thresholds: float) -> float:
+    share = _UNREPORTED_SHARE
+    if reported is not None:
+        share = max(_OVER_REPORTED * reported, _LEAST_SHARE)
+    terms = [term for site in sites for term in site.terms]
+    if any(t.function.has_jump or t.normalization is not Normalization.NONE for t in terms):
+        share = max(share, at_thresholds)
+    return min(share, _LARGEST_SHARE)
 
 
 def behaviour_checks(
@@ -130,7 +169,7 @@ def behaviour_checks(
     """Run an engine, and judge what it serves.
 
     Returns:
-        The four checks, and what was measured; None where the engine failed.
+        The checks in `NAMES`, and what was measured; None where the engine failed.
 
     Raises:
         UnsupportedError: the engine is not there.
@@ -159,6 +198,7 @@ def behaviour_checks(
         answered,
         _served_check(behaviour, readings),
         _greedy_check(transcripts, readings),
+        _layers_check(trial, readings),
         _edit_check(behaviour, trial.intervention),
     ), behaviour
 
@@ -172,32 +212,43 @@ class _Readings:
     hook_served: Scores | None
     splice: Scores | None
     splice_served: Scores | None
+    layers: tuple[LayerEdit, ...]
     unloadable: str
 
     @staticmethod
     def of(trial: Trial, transcripts: Sequence[Transcript], progress: Progress) -> _Readings:
-        def read(folder: Path, dtype: str, hook: Intervention | None, what: str) -> Scores:
-            step = _step(progress, f"{what} in {dtype}")
-            with (
-                loaded(folder, getattr(torch, dtype)) as model,
-                hooked(model, hook) if hook else nullcontext(),
-            ):
+        def read(
+            folder: Path, dtype: str, what: str, around: Callable[[Model], Around] = _as_it_is
+        ) -> Scores:
+            step = _step(progress, f"reading with the {what} in {dtype}")
+            with loaded(folder, getattr(torch, dtype)) as model, around(model):
                 return score(model, transcripts, step)
 
-        edit = trial.intervention
-        base = read(trial.base, "float32", None, "reading with the base")
-        hook = read(trial.base, "float32", edit, "reading with the hook")
+        def with_hook(model: Model) -> Around:
+            return hooked(model, trial.intervention)
+
+        layers = tuple(LayerEdit(s) for s in trial.intervention.sites)
+
+        def observed(model: Model) -> Around:
+            return observing(model, dict(zip(trial.inserted, layers, strict=True)))
+
+        base = read(trial.base, "float32", "base")
+        hook = read(trial.base, "float32", "hook", with_hook)
         hook_served = splice = splice_served = None
         unloadable = ""
         if trial.dtype != "float32":
-            hook_served = read(trial.base, trial.dtype, edit, "reading with the hook")
+            hook_served = read(trial.base, trial.dtype, "hook", with_hook)
         try:
-            splice = read(trial.spliced, "float32", None, "reading with the splice")
+            splice = read(trial.spliced, "float32", "splice", observed)
             if trial.dtype != "float32":
-                splice_served = read(trial.spliced, trial.dtype, None, "reading with the splice")
+                splice_served = read(trial.spliced, trial.dtype, "splice")
         except CheckpointError as error:
             unloadable = str(error)
-        return _Readings(base, hook, hook_served, splice, splice_served, unloadable)
+        return _Readings(base, hook, hook_served, splice, splice_served, layers, unloadable)
+
+
+def _as_it_is(_model: Model) -> Around:
+    return nullcontext()
 
 
 def _measured(
@@ -227,6 +278,7 @@ def _measured(
         serving_floor=(
             None if own is None or splice is None else _mean(own.logprobs, splice.logprobs)
         ),
+        layer_errors=tuple(layer.error for layer in readings.layers),
     )
 
 
@@ -263,6 +315,31 @@ def _greedy_check(transcripts: Sequence[Transcript], readings: _Readings) -> Che
         f"{first} of {len(gaps)} are the first choice of the float32 splice, the others within "
         f"{2 * off:.2g} nats of it",
     )
+
+
+def _layers_check(trial: Trial, readings: _Readings) -> Check:
+    if readings.splice is None:
+        return Check.impossible(LAYERS, "transformers can't load the checkpoint")
+    problems, silent, shown = [], [], []
+    for index, layer in zip(trial.inserted, readings.layers, strict=True):
+        error = layer.error
+        if not edits_anything(layer.site):
+            if layer.made:
+                problems.append(f"layer {index}: it has no edits, and changes the stream")
+        elif error is None:
+            silent.append(str(index))
+        else:
+            limit = trial.allowed_layer_share(layer.site)
+            shown.append(f"layer {index}: {error:.2%} of its edit is missing or wrong")
+            if not error <= limit:
+                problems.append(f"{shown[-1]}, expected at most {limit:.2%}")
+    if silent and not problems:
+        return Check.impossible(
+            LAYERS,
+            f"no token of these prompts is edited by layer {', '.join(silent)}; give others with "
+            "--prompts",
+        )
+    return Check.of(LAYERS, problems, "; ".join(shown) or "no layer has edits, and none adds any")
 
 
 def _edit_check(found: Behaviour, intervention: Intervention) -> Check:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hubsplice.checkpoint.manifest import FromSplice, read_manifest
 from hubsplice.reproduction import INTERVENTION, load_intervention
 from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt
@@ -41,10 +42,12 @@ class Recorded:
 def judge(served: Served, job: Job, model: Model) -> tuple[tuple[Check, ...], Behaviour]:
     """The verdict of `hubsplice verify --engine vllm` on what vLLM answered."""
     prompts = model.prompts
+    manifest = read_manifest(model.folder / "splice.json")
     trial = Trial(
         model.folder,
         model.base,
         load_intervention(model.folder / INTERVENTION),
+        tuple(i for i, layer in enumerate(manifest.layer_map) if isinstance(layer, FromSplice)),
         None,
         job.dtype,
         prompts,
@@ -65,12 +68,10 @@ def test_vllm_serves_the_edit(served: Served, models: dict[str, Model], job: Job
     if job.dtype == "float32":
         assert behaviour.largest_serving_error is not None
         assert behaviour.largest_serving_error < 1e-3
-        assert behaviour.error < 0.02 * behaviour.effect
+        assert behaviour.error < 0.1 * behaviour.effect
 
 
 def test_the_families_are_those_that_become_llama(models: dict[str, Model]) -> None:
-    from hubsplice.checkpoint.manifest import read_manifest
-
     before = {
         read_manifest(models[f].folder / "splice.json").architectures.before for f in FAMILIES
     }

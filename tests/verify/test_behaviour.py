@@ -20,7 +20,7 @@ from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.model import loaded
 from hubsplice.reproduction import INTERVENTION, load_intervention
 from hubsplice.verify import Run, Verification, verify
-from hubsplice.verify.behaviour import Trial, behaviour_checks
+from hubsplice.verify.behaviour import NAMES, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt, TransformersEngine, VllmEngine
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript, score
@@ -69,7 +69,7 @@ def test_an_intact_checkpoint_serves_the_edit(built: Spliced, dtype: str) -> Non
     behaviour = found.behaviour
     assert behaviour is not None
     assert behaviour.effect > 0.1
-    assert behaviour.error < 0.2 * behaviour.effect
+    assert behaviour.error < 0.1 * behaviour.effect
     assert (behaviour.noise_floor is None) is (dtype == "float32")
     assert behaviour.generated_tokens == 8 * 16
 
@@ -110,7 +110,7 @@ def test_a_silenced_edit_is_found_though_the_manifest_declares_it(
     tamper(spliced, *names)
     found = behave(spliced, "float32")
     assert not found.passed
-    assert failed(found) - {"inserted layers"} == {"edit"}
+    assert failed(found) - {"inserted layers", "edit"} == {"layer edits"}
 
 
 def test_a_dropped_bias_is_found_though_the_manifest_declares_it(spliced: Spliced) -> None:
@@ -128,7 +128,7 @@ def test_a_dropped_bias_is_found_though_the_manifest_declares_it(spliced: Splice
         of="model.layers.2.mlp.gate_proj.weight",
     )
     found = behave(spliced, "float32", Serves(other))
-    assert failed(found) == {"added tensors", "weights served", "edit"}
+    assert failed(found) - {"edit"} == {"added tensors", "weights served"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -168,13 +168,14 @@ def test_prompts_that_do_not_show_the_edit_prove_nothing(built: Spliced) -> None
         ),
     )
     for dtype, advice in (("float32", "--prompts"), ("bfloat16", "--dtype float32")):
-        trial = Trial(built.base, built.base, faint, None, dtype, [prompt], 2)
+        trial = Trial(built.base, built.base, faint, (1, 2), None, dtype, [prompt], 2)
         checks, _ = behaviour_checks(trial, TransformersEngine(), quiet)
         outcomes = {check.name: check.passed for check in checks}
         assert outcomes == {
             "engine": True,
             "weights served": True,
             "greedy tokens": True,
+            "layer edits": False,
             "edit": None,
         }
         assert advice in checks[-1].detail
@@ -293,9 +294,7 @@ def test_what_can_not_be_compared_is_not_run(spliced: Spliced) -> None:
     spliced.edit_manifest(lambda m: m["layers"][0]["terms"][0].update(label="harmless"))
     found = behave(spliced, "float32")
     outcomes = {check.name: check.passed for check in found.checks}
-    assert [outcomes[name] for name in ("engine", "weights served", "greedy tokens", "edit")] == [
-        None
-    ] * 4
+    assert [outcomes[name] for name in NAMES] == [None] * 5
     assert found.behaviour is None
 
 
