@@ -85,7 +85,9 @@ _FIGURES = (
     "What that is worth, measured on SmolLM2-135M-Instruct by an emulation of what servers compute"
     " (`benchmarks/quantised.py`). The floor is the KL divergence, in nats per token, between the"
     " float32 base with the exact hook and the quantised base with the exact hook: what the"
-    " quantisation costs without any splice. The splice's divergence is given over it."
+    " quantisation costs without any splice. The splice's divergence is given over it. Such a ratio"
+    " can't show whether an edit is there that does less than the quantisation, as `scale −2` does"
+    " here and most edits do in 4 bits; the benchmark's results have more on that."
 )
 
 
