@@ -265,7 +265,7 @@ def test_a_file_that_cannot_be_read_is_a_recipe_error(
 
 
 def test_the_starter_and_everything_commented_out_in_it_are_valid(tmp_path: Path) -> None:
-    starter = load_template("recipe.yaml.j2").render(name="recipe.yaml")
+    starter = load_template("recipe.yaml.j2").render(name="recipe.yaml", repo_id=None)
     assert len(parse_recipe(starter, folder=tmp_path).splices[0].edits) == 1
     option = re.compile(r"^(\s*)# (- \{|(?:  )?[a-z_]+: |[a-z]+:\s+#|publish:)", re.MULTILINE)
     everything = parse_recipe(option.sub(r"\1\2", starter), folder=tmp_path)
