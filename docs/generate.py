@@ -30,6 +30,9 @@ SCHEMAS = {
 
 FOLDER = Path(__file__).parent
 
+RESULTS = FOLDER.parent / "benchmarks/results"
+"""What the benchmarks have written: a Markdown file each, and plots."""
+
 _STRICT = (
     "A recipe is YAML, read strictly: an unknown field, a duplicate key, a number in quotes"
     " or an alias is an error. As in YAML 1.2, `true` and `false` are the only booleans."
@@ -80,6 +83,10 @@ _EXCLUSIONS = (
     " whole. vLLM has no quantisation of linear maps to integers while it loads; for that,"
     " quantise with a tool that writes one of the other formats. A base that is quantised already"
     " can't be spliced: splice the original, and quantise the result."
+)
+_MEASUREMENTS = (
+    "What the benchmarks in `benchmarks/` found, as they wrote it, each with its date, its machine"
+    " and the command that does it again. Timings are ratios of what was run side by side."
 )
 _FIGURES = (
     "What that is worth, measured on SmolLM2-135M-Instruct by an emulation of what servers compute"
@@ -223,6 +230,15 @@ def engines_page() -> str:
     )
 
 
+def measurements_page() -> str:
+    """All results of the benchmarks, one section each."""
+    lines = ["# Measurements", "", _MEASUREMENTS]
+    for path in sorted(RESULTS.glob("*.md")):
+        text = path.read_text(encoding="utf-8")
+        lines += ["", *(f"#{line}" if line.startswith("#") else line for line in text.splitlines())]
+    return "\n".join(lines)
+
+
 def _exclusions() -> Iterable[str]:
     from hubsplice.serving.model_classes import MODEL_CLASSES
     from hubsplice.serving.quantization import QuantizationFormat, excluding
@@ -258,9 +274,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "edits.md": edits_page,
         "cli.md": cli_page,
         "engines.md": engines_page,
+        "measurements.md": measurements_page,
     }
     for name, page in pages.items():
         files.append(File.generated(config, name, content=page()))
+    for plot in RESULTS.glob("*.svg"):
+        files.append(File.generated(config, plot.name, abs_src_path=str(plot)))
     return files
 
 
