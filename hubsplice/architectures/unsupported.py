@@ -21,10 +21,6 @@ _LAYER_NORM = (
     "its LayerNorm takes the mean as well as the scale; the construction for that exists, and is "
     "not fitted to this family's activation or biases yet"
 )
-_POST_NORM = (
-    "its MLP reads the stream as it is and is normalised afterwards, which takes the scale of an "
-    "edit away: it needs a construction whose neurons fix that scale"
-)
 _NO_BIAS = (
     "its block reads the stream once for attention and MLP, and has no bias that vLLM would load: "
     "it needs a layer before that injects the constant, and a family that has a bias for it"
@@ -67,8 +63,6 @@ REASONS: Mapping[str, str] = {
     "mixtral": _EXPERTS,
     "nemotron": _LAYER_NORM,
     "nemotron_h": _HYBRID,
-    "olmo2": _POST_NORM,
-    "olmo3": _POST_NORM,
     "phi3": _FUSED,
     "qwen2_moe": _EXPERTS,
     "qwen3_next": _HYBRID,

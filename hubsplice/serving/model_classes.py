@@ -66,6 +66,8 @@ def _classes() -> Iterator[ModelClass]:
         "Qwen3MoeForCausalLM",
         "Gemma2ForCausalLM",
         "Gemma3ForCausalLM",
+        "Olmo2ForCausalLM",
+        "Olmo3ForCausalLM",
     ):
         yield ModelClass(name, switches=(_ATTENTION_BIAS,))
     yield ModelClass(

@@ -66,6 +66,14 @@ VARIANTS = [
         | WINDOWED
         | {"sliding_window_pattern": 3, "tie_word_embeddings": False, "attention_bias": True},
     ),
+    Variant("olmo2", GATED),
+    Variant("olmo2", GATED | {"num_key_value_heads": 4, "attention_bias": True}),
+    Variant("olmo3", GATED | {"sliding_window": 8}),
+    Variant(
+        "olmo3",
+        GATED
+        | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]},
+    ),
     Variant("seed_oss", GATED | {"head_dim": 16}),
     Variant("seed_oss", GATED | {"head_dim": 16, "attention_bias": False, "mlp_bias": True}),
     Variant("smollm3", GATED),
@@ -89,6 +97,7 @@ TRAINED = [
     Variant("smollm3", {"intermediate_size": 256}),
     Variant("granite", {"intermediate_size": 256, "residual_multiplier": 0.22}),
     Variant("qwen3", GATED | {"intermediate_size": 256, "head_dim": 16}),
+    Variant("olmo2", {"intermediate_size": 256}),
 ]
 
 
