@@ -12,11 +12,6 @@ _SANDWICH = (
     "it normalises what each block writes as well, and its MLP can have no biases: thresholds and "
     "outputs need another construction"
 )
-_FUSED = (
-    "its own class has no biases, and to make it a Llama its fused qkv and gate_up tensors would "
-    "have to be split, where the base's tensors are never rewritten: it needs a construction "
-    "without any bias"
-)
 _LAYER_NORM = (
     "its LayerNorm takes the mean as well as the scale; the construction for that exists, and is "
     "not fitted to this family's activation or biases yet"
@@ -63,7 +58,6 @@ REASONS: Mapping[str, str] = {
     "mixtral": _EXPERTS,
     "nemotron": _LAYER_NORM,
     "nemotron_h": _HYBRID,
-    "phi3": _FUSED,
     "qwen2_moe": _EXPERTS,
     "qwen3_next": _HYBRID,
 }

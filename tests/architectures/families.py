@@ -98,6 +98,7 @@ TRAINED = [
     Variant("granite", {"intermediate_size": 256, "residual_multiplier": 0.22}),
     Variant("qwen3", GATED | {"intermediate_size": 256, "head_dim": 16}),
     Variant("olmo2", {"intermediate_size": 256}),
+    Variant("phi3", GATED | {"intermediate_size": 256}),
 ]
 
 
