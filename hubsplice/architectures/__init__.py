@@ -18,6 +18,7 @@ from hubsplice.architectures import (
     qwen3_moe,
     seed_oss,
     smollm3,
+    starcoder2,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "qwen3_moe",
     "seed_oss",
     "smollm3",
+    "starcoder2",
 ]

@@ -107,5 +107,4 @@ REASONS: Mapping[str, str] = {
     "qwen3_5_moe": _EXPERTS,
     "qwen3_5_moe_text": _EXPERTS,
     "qwen3_next": _HYBRID,
-    "starcoder2": _LAYER_NORM,
 }

@@ -90,6 +90,7 @@ VLLM = Engine(
             "Olmo3ForCausalLM": _BACKEND,
             "GPT2LMHeadModel": _READ,
             "GPTNeoXForCausalLM": _BACKEND,
+            "Starcoder2ForCausalLM": _BACKEND,
         }
     ),
 )

@@ -79,6 +79,8 @@ VARIANTS = [
     Variant("smollm3", GATED),
     Variant("smollm3", GATED | {"use_sliding_window": True, "sliding_window": 8}),
     Variant("smollm3", GATED | {"no_rope_layers": [0, 1, 1, 0], "mlp_bias": True}),
+    Variant("starcoder2", GATED | {"sliding_window": 8}),
+    Variant("starcoder2", GATED | {"use_bias": False, "tie_word_embeddings": False}),
     Variant("qwen3", GATED | {"head_dim": 24}),
     Variant(
         "qwen3",
@@ -99,6 +101,7 @@ TRAINED = [
     Variant("qwen3", GATED | {"intermediate_size": 256, "head_dim": 16}),
     Variant("olmo2", {"intermediate_size": 256}),
     Variant("phi3", GATED | {"intermediate_size": 256}),
+    Variant("starcoder2", GATED | {"intermediate_size": 256}),
 ]
 
 
