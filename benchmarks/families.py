@@ -31,6 +31,7 @@ from tests.conftest import byte_tokenizer
 
 RESULTS = Path(__file__).parent / "results/families.md"
 MORE = [
+    Variant("olmo3", GATED | {"sliding_window": 8, "intermediate_size": 256}),
     Variant("seed_oss", GATED | {"intermediate_size": 256, "head_dim": 16}),
     Variant("gemma2", GATED | WINDOWED | {"intermediate_size": 256}),
     Variant("gemma3_text", GATED | WINDOWED | {"intermediate_size": 256}),

@@ -202,6 +202,7 @@ def _write(
         plan.base,
         folder,
         rename=lambda name: architecture.rename(name, after),
+        split=architecture.split,
         new_tensors=tensors,
         config=architecture.spliced_config(after, plan.dtype),
         hard_link=hard_link,

@@ -40,9 +40,9 @@ def smollm2() -> Path:
 def tiny_llama(tmp_path: Path) -> MakeCheckpoint:
     """A function that saves a tiny random checkpoint and gives its folder.
 
-    Its arguments are the family (`llama`, `mistral` or `qwen2`), `dtype`, `seed`, `name` of the
-    folder, `max_shard_size`, and any field of the model's config. The tokenizer reads any text as
-    bytes: ids 0 to 2 are <pad>, <s> and </s>, and every text begins with <s>.
+    Its arguments are the family (`llama`, `mistral`, `qwen2` or `phi3`), `dtype`, `seed`, `name`
+    of the folder, `max_shard_size`, and any field of the model's config. The tokenizer reads any
+    text as bytes: ids 0 to 2 are <pad>, <s> and </s>, and every text begins with <s>.
     """
 
     return partial(_save_tiny_llama, tmp_path)

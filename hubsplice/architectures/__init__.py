@@ -10,11 +10,15 @@ from hubsplice.architectures import (
     granite,
     llama,
     mistral,
+    olmo2,
+    olmo3,
+    phi3,
     qwen2,
     qwen3,
     qwen3_moe,
     seed_oss,
     smollm3,
+    starcoder2,
 )
 
 __all__ = [
@@ -25,9 +29,13 @@ __all__ = [
     "granite",
     "llama",
     "mistral",
+    "olmo2",
+    "olmo3",
+    "phi3",
     "qwen2",
     "qwen3",
     "qwen3_moe",
     "seed_oss",
     "smollm3",
+    "starcoder2",
 ]

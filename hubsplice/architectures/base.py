@@ -213,6 +213,17 @@ class Architecture(ABC, Generic[L]):
         moved = index + sum(after < index for after in after_layers)
         return f"{match['prefix']}{moved}{name[match.end() :]}"
 
+    def split(self, tensor: TensorEntry) -> tuple[TensorEntry, ...]:
+        """The parts of a tensor of the base that the result's class has as tensors of their own.
+
+        Most are left as they are. Parts are rows, and cover the tensor in order, so that its
+        bytes stay where they are; they are named as in the base, before `rename`.
+
+        Raises:
+            CheckpointError: the tensor's shape is not what config.json says.
+        """
+        return (tensor,)
+
     def spliced_config(self, after_layers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
         """The result's config.json, for weights that are served in `dtype`."""
         layers = self.layer_map(after_layers)
@@ -263,12 +274,13 @@ class Architecture(ABC, Generic[L]):
                 the file has a bias that the base's class does not read and the result's would.
         """
         biases = {}
+        parts = {part.name: part for entry in base_tensors.values() for part in self.split(entry)}
         for layer in range(self.num_layers):
             for projection, sizes in self.base_projections(layer).items():
-                name = self._stored_name(base_tensors, f"{layer}.{projection}")
-                dtype = _dtype_of(base_tensors, f"{name}.weight", sizes.shape)
+                name = self._stored_name(parts, f"{layer}.{projection}")
+                dtype = _dtype_of(parts, f"{name}.weight", sizes.shape)
                 bias = f"{name}.bias"
-                if bias in base_tensors:
+                if bias in parts:
                     if projection in self.biased_after - self.biased_before:
                         raise CheckpointError(
                             f"tensor {bias!r}: {self.class_name_before} does not read it with "

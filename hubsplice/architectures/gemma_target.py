@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
-from hubsplice.architectures.base import Architecture
 from hubsplice.architectures.inserted_tensor import InsertedTensor
-from hubsplice.architectures.projection import Projection
-from hubsplice.architectures.sandwich import compile_sandwich
-from hubsplice.architectures.sandwich_layer import SandwichLayer
-from hubsplice.calibration import SiteActivations
-from hubsplice.intervention import Site
+from hubsplice.architectures.sandwich_form import GEMMA, SandwichForm
+from hubsplice.architectures.sandwich_target import SandwichTarget
 
-SLIDING_ATTENTION = "sliding_attention"
-FULL_ATTENTION = "full_attention"
-
-_ATTENTION = frozenset(f"self_attn.{name}_proj" for name in "qkvo")
 _ACTIVATION = "gelu_pytorch_tanh"
 
 
-class GemmaTarget(Architecture[SandwichLayer]):
-    """A family whose blocks are normalised before and after, by weights around zero.
+class GemmaTarget(SandwichTarget):
+    """A family whose blocks are normalised before and after, by weights around zero."""
 
-    Its own class has biases on attention, switched on for the whole model: there the constant
-    comes from that an inserted layer's attention adds.
-    """
-
-    rewritten: ClassVar[Mapping[str, Any]] = {"attention_bias": True}
+    form: ClassVar[SandwichForm] = GEMMA
 
     defaults: ClassVar[Mapping[str, int]]
     """The sizes that the family's class takes where config.json leaves them out, as the
@@ -55,32 +40,6 @@ class GemmaTarget(Architecture[SandwichLayer]):
         fields = {**self.decoder_config, **self.config}
         return bool(fields.get("tie_word_embeddings", True))
 
-    @property
-    @override
-    def projections(self) -> Mapping[str, Projection]:
-        hidden, width, head = self.hidden_size, self.intermediate_size, self.size("head_dim")
-        queries = self.size("num_attention_heads") * head
-        keys = self.size("num_key_value_heads") * head
-        return {
-            "self_attn.q_proj": Projection(queries, hidden),
-            "self_attn.k_proj": Projection(keys, hidden),
-            "self_attn.v_proj": Projection(keys, hidden),
-            "self_attn.o_proj": Projection(hidden, queries),
-            "mlp.gate_proj": Projection(width, hidden),
-            "mlp.up_proj": Projection(width, hidden),
-            "mlp.down_proj": Projection(hidden, width),
-        }
-
-    @property
-    @override
-    def biased_before(self) -> frozenset[str]:
-        return _ATTENTION if self.decoder_config.get("attention_bias") else frozenset()
-
-    @property
-    @override
-    def biased_after(self) -> frozenset[str]:
-        return _ATTENTION
-
     @override
     def problems(self) -> Iterator[str]:
         yield from super().problems()
@@ -101,25 +60,3 @@ class GemmaTarget(Architecture[SandwichLayer]):
     def norms(self) -> Mapping[str, InsertedTensor]:
         names = ("input_layernorm", "pre_feedforward_layernorm")
         return {f"{name}.weight": InsertedTensor((self.hidden_size,), 0.0) for name in names}
-
-    @override
-    def layer_tensors(self, layer: SandwichLayer) -> dict[str, Tensor]:
-        missing = self.intermediate_size - layer.neurons
-        return {
-            "self_attn.o_proj.bias": layer.attention_bias,
-            "post_attention_layernorm.weight": layer.attention_norm,
-            "mlp.gate_proj.weight": functional.pad(layer.gate_weight, (0, 0, 0, missing)),
-            "mlp.up_proj.weight": functional.pad(layer.up_weight, (0, 0, 0, missing)),
-            "mlp.down_proj.weight": functional.pad(layer.down_weight, (0, missing)),
-            "post_feedforward_layernorm.weight": layer.output_norm,
-        }
-
-    @override
-    def empty_layer(self, dtype: torch.dtype) -> SandwichLayer:
-        return SandwichLayer.empty(self.hidden_size, dtype)
-
-    @override
-    def compile(
-        self, site: Site, activations: SiteActivations, dtype: torch.dtype
-    ) -> SandwichLayer:
-        return compile_sandwich(site, activations, dtype, self.intermediate_size)

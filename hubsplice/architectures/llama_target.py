@@ -23,6 +23,23 @@ class LlamaTarget(BiasedPreNorm):
         "mlp_bias": True,
     }
 
+    default_window: ClassVar[int | None] = None
+    """How far the base's class looks back where config.json does not say; None for no limit."""
+
+    def window_problems(self) -> Iterator[str]:
+        """Why a base whose class acts on `sliding_window` can't be a Llama, which has none."""
+        window = self.config.get("sliding_window", self.default_window)
+        name = "max_position_embeddings"
+        positions = self.size(name) if name in self.config else self.absent_means[name]
+        # A window that no position reaches beyond changes nothing.
+        if window is not None and window < positions:
+            found = "nothing, which means" if "sliding_window" not in self.config else "found"
+            yield (
+                f"sliding_window: {found} {window!r}, expected null or at least "
+                f"max_position_embeddings ({positions}): the model would be served as a Llama, "
+                "which has no window"
+            )
+
     @override
     def problems(self) -> Iterator[str]:
         yield from super().problems()

@@ -21,7 +21,7 @@ class Mistral(LlamaTarget):
         "max_position_embeddings": 131072,
         "num_key_value_heads": 8,
     }
-    default_window: ClassVar[int] = 4096
+    default_window: ClassVar[int | None] = 4096
 
     @property
     @override
@@ -31,14 +31,4 @@ class Mistral(LlamaTarget):
     @override
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        window = self.config.get("sliding_window", self.default_window)
-        name = "max_position_embeddings"
-        positions = self.size(name) if name in self.config else self.absent_means[name]
-        # A window that no position reaches beyond changes nothing.
-        if window is not None and window < positions:
-            found = "nothing, which means" if "sliding_window" not in self.config else "found"
-            yield (
-                f"sliding_window: {found} {window!r}, expected null or at least "
-                f"max_position_embeddings ({positions}): the model would be served as a Llama, "
-                "which has no window"
-            )
+        yield from self.window_problems()

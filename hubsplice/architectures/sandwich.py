@@ -1,17 +1,18 @@
-"""The construction for blocks that normalise what they write as well, and have no MLP biases.
+"""The construction for blocks that normalise what they write, and have no MLP biases.
 
-With h' = h + a for the constant a that attention adds, r = rms(h') and x = h'/r, every neuron is
-a product of two linear functions of x, and so of degree two in 1/r. The norm after the MLP divides
-by the dominant part of what it gets, which is of degree two as well: r cancels. With a read-out v
-of a constant, ⟨v, h'⟩ ≈ 1, the neurons are, beside a common `up` of ⟨v, x⟩,
+With h' = h + a for the constant a that attention adds, r = rms(h') and x = h'/r (or r = 1 and
+x = h', in families that have no norm before the MLP), every neuron is a product of two linear
+functions of x, and so of degree two in 1/r. The norm after the MLP divides by the dominant part of
+what it gets, which is of degree two as well: r cancels. With a read-out v of a constant,
+⟨v, h'⟩ ≈ 1, the neurons are, beside a common `up` of ⟨v, x⟩,
 
     constants, and the dominant part:   gate ±k·⟨v, x⟩
     relu(p - t):                        gate K·⟨e + (b - t - ⟨e, a⟩)·v, x⟩
     1[p > t]:                           two such gates, at ±c·⟨v, x⟩, subtracted
     p:                                  gate k·⟨v, x⟩, and `up` reads p instead.
 
-On sinks one more neuron, silent elsewhere, writes so much of the dominant part that nothing else
-is left.
+c is so large that the activation is a ReLU there. On sinks one more neuron, silent elsewhere,
+writes so much of the dominant part that nothing else is left.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.decomposition import Affine, Parts, decompose
+from hubsplice.architectures.sandwich_form import GEMMA, SandwichForm
 from hubsplice.architectures.sandwich_frame import (
     Frame,
     SandwichConstants,
@@ -49,6 +51,7 @@ def compile_sandwich(
     activations: SiteActivations,
     dtype: torch.dtype,
     room: int,
+    form: SandwichForm = GEMMA,
     constants: SandwichConstants | None = None,
 ) -> SandwichLayer:
     """Compile a site's terms into one inserted layer.
@@ -58,13 +61,14 @@ def compile_sandwich(
         activations: calibration at this site.
         dtype: the serving precision, which the tensors are rounded to.
         room: how many neurons a layer has; jumps take what is left of them.
+        form: how the family's block differs from others.
         constants: overrides `CONSTANTS[dtype]`.
     """
     constants = constants or CONSTANTS[dtype]
     if not site.terms:
-        return SandwichLayer.empty(activations.reference.shape[1], dtype)
+        return SandwichLayer.empty(activations.reference.shape[1], dtype, form)
     parts = decompose(site, activations)
-    frame = choose_frame(site, parts, activations, dtype, constants)
+    frame = choose_frame(site, parts, activations, dtype, form, constants)
     view = _View.of(site, activations, frame, constants)
     blocks = [
         _probes(parts.jumps, view),
@@ -85,9 +89,9 @@ def compile_sandwich(
         down_weight=_joined(blocks, "down").to(dtype).T.contiguous(),
         constants=asdict(constants)
         | {
-            "construction": "sandwich",
+            "construction": form.construction,
             "neurons": sum(block.neurons for block in blocks),
-            "half_gap": constants.saturation,
+            "half_gap": form.saturation,
             # A probe's gate is zero at the jump.
             "saturation": 0.0,
         },
@@ -105,7 +109,7 @@ class _View:
         frame: the layer's norms and attention.
         constants: of the construction.
         x: what the MLP reads, shape [tokens, d], float64.
-        r: what the norm before it divides by, in the reference, shape [tokens].
+        r: what the norm before it divides by, in the reference, or one, shape [tokens].
         level: the median of r.
         is_sink: which tokens must stay untouched, shape [tokens].
         one: a row [d] with ⟨one, x⟩ ≈ level/r.
@@ -127,6 +131,8 @@ class _View:
         shifted = activations.reference.double() + frame.added
         is_sink = site.is_sink(activations.reference)
         r = (shifted.pow(2).mean(dim=-1) + activations.eps).sqrt()
+        if not frame.form.normalises_input:
+            r = torch.ones_like(r)
         view = _View(
             activations,
             frame,
@@ -231,16 +237,17 @@ def _joined(blocks: Iterable[_Block], name: str) -> Tensor:
 
 def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
     """What is read out of the stream with an error that shows."""
+    kinds = {a.normalization for a in (*parts.ramps, *parts.jumps, *parts.linear)}
+    kinds |= {kind for kind, _ in parts.scaled_constants}
     ordinary = ~view.is_sink
     unit = (view.unit * view.r / view.level)[ordinary]
     error = float((unit - 1).square().mean().sqrt())
-    if error > _REPORTED:
+    # The norm makes what is constant exact, whatever it is read with.
+    if kinds and error > _REPORTED:
         yield (
             f"layer {site.layer}: the family's MLP has no biases; what stands for them varies by "
             f"{error:.2%} from token to token, and the sizes of edits with it"
         )
-    kinds = {a.normalization for a in (*parts.ramps, *parts.jumps, *parts.linear)}
-    kinds |= {kind for kind, _ in parts.scaled_constants}
     for kind in sorted(kinds - {Normalization.NONE}):
         read = view.x @ view.scale_row(kind) * view.r / view.level / view.scale_of(kind)
         error = float((read[ordinary] - 1).square().mean().sqrt())
@@ -316,7 +323,7 @@ def _jump_rows(affines: list[Affine], view: _View) -> Tensor:
     encoders = torch.stack([a.encoder for a in affines], dim=1)
     noise = (view.activations.serving.double() - view.activations.reference.double()) @ encoders
     width = ramp_widths(values[ordinary], noise[ordinary], view.constants)
-    slope = 2 * view.constants.saturation * view.level / width
+    slope = 2 * view.frame.form.saturation * view.level / width
     # The tokens nearest to the threshold, which rounding may move to its other side.
     distance = values.abs().masked_fill(view.is_sink[:, None], torch.inf)
     nearest = distance.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices
@@ -333,7 +340,7 @@ def _jumps(affines: list[Affine], view: _View, room: int) -> _Block:
     """
     if not affines:
         return _Block.none(len(view.one))
-    half = view.constants.saturation
+    half = view.frame.form.saturation
     copies = min(view.constants.replicas, max(1, room // (2 * len(affines))))
     rows = _jump_rows(affines, view)
     gaps = half * torch.stack([view.scale_row(a.normalization) for a in affines])
@@ -352,14 +359,18 @@ def _scaled_constant(kind: Normalization, vector: Tensor, view: _View) -> _Block
 
 def _sink_guard(view: _View) -> _Block:
     """A neuron that is silent on ordinary tokens, and drowns all others on sinks."""
+    # All neurons grow alike with a token's norm, so only its direction matters.
+    size = view.x.norm(dim=1)
+    x = view.x * (size[~view.is_sink].median() / size)[:, None]
+    unit = x @ view.one
     balance = torch.where(view.is_sink, 1 / view.is_sink.sum(), 1 / (~view.is_sink).sum()).double()
-    second = (view.x * balance[:, None]).T @ view.x
+    second = (x * balance[:, None]).T @ x
     second.diagonal().add_(1e-4 * second.diagonal().mean())
     target = torch.where(view.is_sink, 1.0, -1.0).double()
-    row = torch.linalg.solve(second, (balance * target) @ view.x)
+    row = torch.linalg.solve(second, (balance * target) @ x)
     # Lowered until the gap between the two kinds of tokens lies around zero.
     lowered = torch.linspace(-1.0, 2.0, 49).double()
-    scores = (view.x @ row)[:, None] - view.unit[:, None] * lowered
+    scores = (x @ row)[:, None] - unit[:, None] * lowered
     highest = scores[~view.is_sink].amax(dim=0)
     lowest = scores[view.is_sink].amin(dim=0)
     row = row - lowered[torch.minimum(-highest, lowest).argmax()] * view.one

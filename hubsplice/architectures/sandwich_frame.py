@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.decomposition import Affine, Parts
+from hubsplice.architectures.sandwich_form import SandwichForm
 from hubsplice.architectures.sandwich_layer import SandwichLayer
 from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Normalization, Site
@@ -43,8 +44,8 @@ class SandwichConstants:
         steadying_modes: how many directions of least variance carry it.
         replicas: the most copies of a jump's two neurons. Each rounds otherwise.
         narrowest_ramp: the least width of a ramp, in standard deviations of the pre-activation.
-        sharpness: typical size of a ramp's gate; GELU is a ReLU to within 0.17 of it.
-        saturation: half the distance between a jump's two gates, beyond which GELU is exact.
+        sharpness: typical size of a ramp's gate; GELU is a ReLU to within 0.17 of it, SiLU to
+            within 0.28.
         opening: the gate of neurons that are always open.
         dominance: the dominant part over the largest of everything else.
     """
@@ -57,7 +58,6 @@ class SandwichConstants:
     replicas: int = 48
     narrowest_ramp: float = 1e-3
     sharpness: float = 4096.0
-    saturation: float = 8.0
     opening: float = 64.0
     dominance: float = 1024.0
 
@@ -95,6 +95,11 @@ class Frame:
         return self.layer.attention_bias.dtype
 
     @property
+    def form(self) -> SandwichForm:
+        """How the family's block differs from others."""
+        return self.layer.form
+
+    @property
     def constant_row(self) -> Tensor:
         """What a neuron of unit size writes for everything that is the same on every token."""
         return (self.written * self.down).index_copy(0, self.channels, self.dominant)
@@ -113,6 +118,7 @@ def choose_frame(
     parts: Parts,
     activations: SiteActivations,
     dtype: torch.dtype,
+    form: SandwichForm,
     constants: SandwichConstants,
 ) -> Frame:
     """Choose a frame for a site's parts."""
@@ -128,7 +134,7 @@ def choose_frame(
     if rest.any() and _affines(parts):
         added += _cheapest(stream, parts, rest, added, constants)
     build = _spread_frame if constants.spread else _single_channel_frame
-    return build(stream, added, channels, activations.eps, constants)
+    return build(stream, added, channels, activations.eps, form, constants)
 
 
 def _affines(parts: Parts) -> list[Affine]:
@@ -323,57 +329,66 @@ def ramp_widths(values: Tensor, noise: Tensor, constants: SandwichConstants) -> 
 
 
 def _spread_frame(
-    stream: _Stream, added: Tensor, channels: Tensor, eps: float, constants: SandwichConstants
+    stream: _Stream,
+    added: Tensor,
+    channels: Tensor,
+    eps: float,
+    form: SandwichForm,
+    constants: SandwichConstants,
 ) -> Frame:
     root, dtype = math.sqrt(len(added)), torch.float32
     # What is added on the channels is taken back at the length that the norm's weight gives.
     length = float((stream.constant - added)[channels].norm())
-    gain = 1.0 + float(torch.tensor(length / root - 1.0, dtype=dtype))
+    gain = float(form.gain(form.weight(torch.tensor(length / root).double()).to(dtype)))
     for _ in range(4):
         added[channels] *= gain * root / float((stream.constant - added)[channels].norm())
-    output_norm = _output_norm(stream, added, constants, 1.0).to(dtype)
-    output_norm[channels] = gain - 1.0
-    layer = _with_attention(added, output_norm, eps)
+    gains = _gains(stream, added, constants, 1.0)
+    gains[channels] = gain
+    output_norm = form.weight(gains).to(dtype)
+    layer = _with_attention(added, output_norm, eps, form)
     added = layer.attention_constant(eps).double()
     written = stream.constant - added
     dominant = written[channels] / written[channels].norm()
-    return Frame(layer, added, written, channels, dominant, _down(output_norm))
+    return Frame(layer, added, written, channels, dominant, _down(form.gain(output_norm)))
 
 
 def _single_channel_frame(
-    stream: _Stream, added: Tensor, channels: Tensor, eps: float, constants: SandwichConstants
+    stream: _Stream,
+    added: Tensor,
+    channels: Tensor,
+    eps: float,
+    form: SandwichForm,
+    constants: SandwichConstants,
 ) -> Frame:
     root, dtype = math.sqrt(len(added)), torch.bfloat16
-    output_norm = _output_norm(stream, added, constants, _exact_gain(root, dtype)).to(dtype)
+    gains = _gains(stream, added, constants, _exact_gain(root, dtype))
     constant = stream.constant
     dominant = torch.where(constant[channels] < 0, -1.0, 1.0).double()
-    output_norm[channels] = (constant[channels].abs() / root - 1.0).to(dtype)
+    gains[channels] = constant[channels].abs() / root
+    output_norm = form.weight(gains).to(dtype)
     # A power of two times the dominant part is rounded as that is, and the norm takes their
     # common rounding away: what attention added is taken back to the last bit.
-    unit = (1.0 + output_norm.double()) * root
+    unit = form.gain(output_norm) * root
     nearest = torch.exp2(((constant - added) / unit).abs().clamp(min=1e-300).log2().round())
     exact = (constant - added).sign() * unit * nearest
     carries = (added.abs() > constant.abs()) & (added.abs() > 1e-3 * stream.sd)
     carries[channels] = False
-    layer = _with_attention(torch.where(carries, constant - exact, 0.0), output_norm, eps)
+    layer = _with_attention(torch.where(carries, constant - exact, 0.0), output_norm, eps, form)
     added = layer.attention_constant(eps).double()
     written = torch.where(carries, exact, constant)
-    down = _down(output_norm).index_fill(0, channels, 0.0)
+    down = _down(form.gain(output_norm)).index_fill(0, channels, 0.0)
     return Frame(layer, added, written, channels, dominant, down)
 
 
-def _output_norm(
-    stream: _Stream, added: Tensor, constants: SandwichConstants, mantissa: float
-) -> Tensor:
-    """Weights [d] that make everything small beside a dominant part of length one."""
+def _gains(stream: _Stream, added: Tensor, constants: SandwichConstants, mantissa: float) -> Tensor:
+    """What a norm is to multiply by, [d], so that all is small beside a dominant part of one."""
     reach = float((stream.constant - added).norm() + stream.varying.norm(dim=1).max())
     smallest = constants.dominance * max(reach, 1e-30) / math.sqrt(len(added))
-    return torch.full_like(added, mantissa * 2.0 ** math.ceil(math.log2(smallest)) - 1.0)
+    return torch.full_like(added, mantissa * 2.0 ** math.ceil(math.log2(smallest)))
 
 
-def _down(output_norm: Tensor) -> Tensor:
-    gain = 1.0 + output_norm.double()
-    return torch.where(gain == 0, 0.0, 1.0 / (gain * math.sqrt(len(gain))))
+def _down(gains: Tensor) -> Tensor:
+    return torch.where(gains == 0, 0.0, 1.0 / (gains * math.sqrt(len(gains))))
 
 
 def _exact_gain(root: float, dtype: torch.dtype) -> float:
@@ -388,21 +403,23 @@ def _exact_gain(root: float, dtype: torch.dtype) -> float:
     return float(gains[errors.masked_fill((fractions < 1.5) | (fractions > 1.97), 1.0).argmin()])
 
 
-def _with_attention(added: Tensor, output_norm: Tensor, eps: float) -> SandwichLayer:
+def _with_attention(
+    added: Tensor, output_norm: Tensor, eps: float, form: SandwichForm
+) -> SandwichLayer:
     """A layer whose attention adds a vector [d], as closely as its dtype allows.
 
     The norm after attention fixes the length of what attention adds. Channels that its weight
     silences make up for what the others lack of that length, so that these are exact.
     """
     dtype, d = output_norm.dtype, len(added)
-    empty = SandwichLayer.empty(d, dtype)
+    empty = SandwichLayer.empty(d, dtype, form)
     carries = added != 0
     if not carries.any():
         return replace(empty, output_norm=output_norm)
     scale = 2.0 ** math.ceil(math.log2(float(added.norm()) / math.sqrt(d)) + 1e-3)
-    weight = torch.where(carries, scale - 1.0, -1.0).to(dtype)
+    weight = form.weight(torch.where(carries, scale, 0.0).double()).to(dtype)
     bias = (added / scale).to(dtype)
-    gain = 1.0 + float(weight[carries][0])
+    gain = float(form.gain(weight)[carries][0])
     left = d * ((gain / scale) ** 2 - eps) - float(bias.double().pow(2).sum())
     for channel in (~carries).nonzero()[:8, 0].tolist():
         if left <= 0:

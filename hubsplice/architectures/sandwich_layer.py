@@ -1,4 +1,4 @@
-"""The compiled layer of families that normalise what each block writes as well as reads."""
+"""The compiled layer of families that normalise what each block writes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
+from hubsplice.architectures.sandwich_form import GEMMA, SandwichForm
 
 
 @dataclass(frozen=True, eq=False)
 class SandwichLayer(CompiledLayer):
-    """A decoder layer with norms around both blocks, whose attention adds a constant.
+    """A decoder layer with norms after both blocks, whose attention adds a constant.
 
-    With norm(z) = z/rms(z), the layer computes
+    With norm(z) = z/rms(z), the family's activation and what its norms add to their weights, the
+    layer computes
 
-        h' = h + norm(attention_bias) ⊙ (1 + attention_norm),
-        x  = norm(h'),
-        h'' = h' + norm(down·(gelu(gate·x) ⊙ up·x)) ⊙ (1 + output_norm).
+        h' = h + norm(attention_bias) ⊙ (offset + attention_norm),
+        x  = norm(h'), or h' where no norm stands before the MLP,
+        h'' = h' + norm(down·(activation(gate·x) ⊙ up·x)) ⊙ (offset + output_norm).
 
     Attributes:
         attention_bias: attention's output bias, all that attention gives, shape [d].
@@ -28,6 +30,7 @@ class SandwichLayer(CompiledLayer):
         gate_weight, up_weight: shape [neurons, d].
         down_weight: shape [d, neurons].
         output_norm: weight of the norm after the MLP, shape [d].
+        form: how the family's block differs from others.
     """
 
     attention_bias: Tensor
@@ -36,18 +39,21 @@ class SandwichLayer(CompiledLayer):
     up_weight: Tensor
     down_weight: Tensor
     output_norm: Tensor
+    form: SandwichForm = GEMMA
 
     @staticmethod
-    def empty(hidden_size: int, dtype: torch.dtype) -> SandwichLayer:
+    def empty(hidden_size: int, dtype: torch.dtype, form: SandwichForm = GEMMA) -> SandwichLayer:
         """A layer that changes nothing, bit for bit."""
         nothing = torch.zeros(hidden_size, dtype=dtype)
+        silent = form.weight(nothing)
         return SandwichLayer(
             attention_bias=nothing,
-            attention_norm=torch.full_like(nothing, -1.0),
+            attention_norm=silent,
             gate_weight=torch.zeros(0, hidden_size, dtype=dtype),
             up_weight=torch.zeros(0, hidden_size, dtype=dtype),
             down_weight=torch.zeros(hidden_size, 0, dtype=dtype),
-            output_norm=torch.full_like(nothing, -1.0),
+            output_norm=silent,
+            form=form,
         )
 
     @property
@@ -57,12 +63,14 @@ class SandwichLayer(CompiledLayer):
 
     def attention_constant(self, eps: float) -> Tensor:
         """What attention adds to the stream, shape [d], in the layer's dtype."""
-        return _norm(self.attention_bias, self.attention_norm, eps)
+        return self._written(self.attention_bias, self.attention_norm, eps)
 
     def normalise(self, h: Tensor, eps: float) -> Tensor:
         """What the MLP reads, from the stream h [..., d] at the site, in the layer's dtype."""
         shifted = h.to(self.attention_bias.dtype) + self.attention_constant(eps)
-        return _norm(shifted, torch.zeros_like(self.attention_norm), eps)
+        if not self.form.normalises_input:
+            return shifted
+        return _unit(shifted, eps).to(shifted.dtype)
 
     def gates(self, x: Tensor) -> Tensor:
         """The gate pre-activations for x [..., d], shape [..., neurons]."""
@@ -70,18 +78,20 @@ class SandwichLayer(CompiledLayer):
 
     def mlp(self, x: Tensor) -> Tensor:
         """What the MLP gives for x [..., d], before its norm, shape [..., d]."""
-        hidden = functional.gelu(self.gates(x), approximate="tanh")
+        hidden = self.form.activate(self.gates(x))
         return functional.linear(hidden * functional.linear(x, self.up_weight), self.down_weight)
 
     @override
     def __call__(self, h: Tensor, eps: float) -> Tensor:
         h = h.to(self.attention_bias.dtype)
-        written = _norm(self.mlp(self.normalise(h, eps)), self.output_norm, eps)
+        written = self._written(self.mlp(self.normalise(h, eps)), self.output_norm, eps)
         return (h + self.attention_constant(eps)) + written
 
+    def _written(self, z: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """The norm after a block, in float32 throughout and rounded once."""
+        return (_unit(z, eps) * self.form.gain(weight).float()).to(z.dtype)
 
-def _norm(z: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm with weights around zero, in float32 throughout and rounded once."""
+
+def _unit(z: Tensor, eps: float) -> Tensor:
     wide = z.float()
-    unit = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
-    return (unit * (1.0 + weight.float())).to(z.dtype)
+    return wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,6 +29,15 @@ class Zeros:
     dtype: torch.dtype
 
 
+Split = Callable[[TensorEntry], Sequence[TensorEntry]]
+"""From a tensor of the base to the rows of it that are tensors of their own in the result."""
+
+
+def unsplit(tensor: TensorEntry) -> tuple[TensorEntry, ...]:
+    """The tensor as it is."""
+    return (tensor,)
+
+
 @dataclass(frozen=True)
 class ShardLayout:
     """A base shard as it will be written.
@@ -38,12 +47,14 @@ class ShardLayout:
         name: the written file's name.
         header: all bytes before the data; None where every name stays, and so the whole file.
         tensor_names: the names to be, in the order of the data.
+        origins: the base's tensor that each of them is, or is rows of.
     """
 
     source: Header
     name: str
     header: bytes | None
     tensor_names: tuple[str, ...]
+    origins: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -101,8 +112,15 @@ class Layout:
         base: BaseCheckpoint,
         rename: Callable[[str], str],
         new_tensors: Mapping[str, Tensor | Zeros],
+        split: Split = unsplit,
     ) -> Layout:
         """Settle names, headers and places.
+
+        Args:
+            base: the base.
+            rename: from the names of its tensors, or of their parts, to the written ones.
+            new_tensors: to be written beside them.
+            split: into the parts, which cover the tensor in the order of the data.
 
         Raises:
             CheckpointError: two tensors end up with one name.
@@ -111,7 +129,7 @@ class Layout:
         count = len(base.shards) + bool(new_tensors)
         names = [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
         shards = tuple(
-            _renamed_shard(source, name, rename)
+            _renamed_shard(source, name, rename, split)
             for source, name in zip(base.shards, names, strict=False)
         )
         _refuse_collisions(base, shards, new_tensors)
@@ -134,19 +152,19 @@ class Layout:
         return added + sum(shard.size for shard in self.shards)
 
 
-def _renamed_shard(source: Header, name: str, rename: Callable[[str], str]) -> ShardLayout:
-    old = tuple(tensor.name for tensor in source.tensors)
-    new = tuple(map(rename, old))
-    if old == new:
-        return ShardLayout(source, name, None, new)
-    entries = [
-        TensorEntry(renamed, tensor.dtype, tensor.shape, tensor.start, tensor.end)
-        for renamed, tensor in zip(new, source.tensors, strict=True)
-    ]
+def _renamed_shard(
+    source: Header, name: str, rename: Callable[[str], str], split: Split
+) -> ShardLayout:
+    parts = [(tensor.name, part) for tensor in source.tensors for part in split(tensor)]
+    origins = tuple(origin for origin, _ in parts)
+    entries = [replace(part, name=rename(part.name)) for _, part in parts]
+    new = tuple(entry.name for entry in entries)
+    if new == tuple(tensor.name for tensor in source.tensors):
+        return ShardLayout(source, name, None, new, origins)
     header = serialize_header(
         entries, source.metadata, data_start=source.data_start, same_page_offset=True
     )
-    return ShardLayout(source, name, header, new)
+    return ShardLayout(source, name, header, new, origins)
 
 
 def _refuse_collisions(
@@ -154,13 +172,13 @@ def _refuse_collisions(
 ) -> None:
     taken = dict.fromkeys(new_tensors, "a new tensor")
     for shard in shards:
-        for renamed, tensor in zip(shard.tensor_names, shard.source.tensors, strict=True):
+        for renamed, origin in zip(shard.tensor_names, shard.origins, strict=True):
             if renamed in taken:
                 raise CheckpointError(
-                    f"{base.folder}: tensor {tensor.name!r} would become {renamed!r}, which is "
+                    f"{base.folder}: tensor {origin!r} would become {renamed!r}, which is "
                     f"{taken[renamed]} already"
                 )
-            taken[renamed] = f"the base's {tensor.name!r}"
+            taken[renamed] = f"the base's {origin!r}"
 
 
 def _new_shard(name: str, new_tensors: Mapping[str, Tensor | Zeros]) -> NewShardLayout:

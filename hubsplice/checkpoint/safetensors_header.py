@@ -67,6 +67,12 @@ class TensorEntry:
         """Bytes of data."""
         return self.end - self.start
 
+    def rows(self, name: str, first: int, count: int) -> TensorEntry:
+        """Some of the tensor's rows, which lie together, as a tensor of their own."""
+        row = self.size // self.shape[0]
+        start = self.start + first * row
+        return TensorEntry(name, self.dtype, (count, *self.shape[1:]), start, start + count * row)
+
 
 @dataclass(frozen=True)
 class Header:

@@ -19,7 +19,14 @@ from hubsplice.checkpoint.base_shard import write_base_shard
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX, companion_files
 from hubsplice.checkpoint.copying import clone_file
 from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file
-from hubsplice.checkpoint.layout import DTYPE_NAMES, Layout, NewShardLayout, Zeros
+from hubsplice.checkpoint.layout import (
+    DTYPE_NAMES,
+    Layout,
+    NewShardLayout,
+    Split,
+    Zeros,
+    unsplit,
+)
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.checkpoint.space import full_disk, require_free_space
 from hubsplice.errors import CheckpointError
@@ -50,6 +57,7 @@ def write_checkpoint(
     rename: Callable[[str], str],
     new_tensors: Mapping[str, Tensor | Zeros],
     config: Mapping[str, Any],
+    split: Split = unsplit,
     hard_link: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> WrittenCheckpoint:
@@ -64,9 +72,11 @@ def write_checkpoint(
         base: the base.
         destination: a folder, made if it is missing, such as `staged_directory` yields; no file
             in it is overwritten, and what an error leaves in it is the caller's to remove.
-        rename: from the base's tensor names to the written ones.
+        rename: from the base's tensor names, or those that `split` gives, to the written ones.
         new_tensors: written to a shard of their own; each is asked for twice and not kept.
         config: written as config.json.
+        split: from a tensor of the base to tensors of some of its rows each, which cover it in
+            the order of the data: the header tells them apart, and no byte of data moves.
         hard_link: link shards whose names all stay, so that base and result share one file;
             a write in place to one then changes the other.
         on_progress: called with bytes done and bytes in all; at times from another thread,
@@ -78,7 +88,7 @@ def write_checkpoint(
         UnsupportedError: a new tensor is not of a floating-point dtype.
         OutputError: the disk is full.
     """
-    plan = Layout.of(base, rename, new_tensors)
+    plan = Layout.of(base, rename, new_tensors, split)
     destination.mkdir(exist_ok=True)
     try:
         require_free_space(destination, _bytes_to_write(plan, destination, hard_link))

@@ -86,8 +86,11 @@ VLLM = Engine(
             "Gemma2ForCausalLM": _READ,
             "Gemma3ForCausalLM": _READ,
             "Gemma3ForConditionalGeneration": _READ,
+            "Olmo2ForCausalLM": _BACKEND,
+            "Olmo3ForCausalLM": _BACKEND,
             "GPT2LMHeadModel": _READ,
             "GPTNeoXForCausalLM": _BACKEND,
+            "Starcoder2ForCausalLM": _BACKEND,
         }
     ),
 )

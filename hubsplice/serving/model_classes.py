@@ -55,6 +55,7 @@ _ATTENTION_BIAS = BiasSwitch("attention_bias", ATTENTION, always=True)
 _MLP_BIAS = BiasSwitch("mlp_bias", MLP, always=True)
 _GPT2 = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 _NEOX_ATTENTION = ("attention.query_key_value", "attention.dense")
+_STARCODER2 = (*ATTENTION, "mlp.c_fc", "mlp.c_proj")
 _NEOX_MLP = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 
 
@@ -66,6 +67,8 @@ def _classes() -> Iterator[ModelClass]:
         "Qwen3MoeForCausalLM",
         "Gemma2ForCausalLM",
         "Gemma3ForCausalLM",
+        "Olmo2ForCausalLM",
+        "Olmo3ForCausalLM",
     ):
         yield ModelClass(name, switches=(_ATTENTION_BIAS,))
     yield ModelClass(
@@ -85,6 +88,11 @@ def _classes() -> Iterator[ModelClass]:
         fixed_biases=_NEOX_MLP,
         # vLLM runs it through its Transformers backend, which calls every decoder `model`.
         vllm_prefix="model.layers.",
+    )
+    yield ModelClass(
+        "Starcoder2ForCausalLM",
+        projections=_STARCODER2,
+        switches=(BiasSwitch("use_bias", _STARCODER2, always=True),),
     )
 
 

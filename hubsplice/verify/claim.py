@@ -14,6 +14,7 @@ from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import FromBase, Manifest
+from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import HubspliceError
 
 
@@ -24,7 +25,8 @@ class ExpectedTensor:
     Attributes:
         dtype: as safetensors spells it.
         shape: its shape.
-        base_name: the base's tensor whose bytes it has; None for an added one.
+        base_name: the base's tensor whose bytes it has, all or some rows; None for an added one.
+        base_part: where they lie in the base's file.
         layer: the index of the inserted layer that it belongs to; None for others.
         value: what an added tensor holds throughout; None for what the edit fills.
     """
@@ -32,6 +34,7 @@ class ExpectedTensor:
     dtype: str
     shape: tuple[int, ...]
     base_name: str | None = None
+    base_part: TensorEntry | None = None
     layer: int | None = None
     value: float | None = None
 
@@ -111,10 +114,11 @@ class Claim:
         """Every tensor of the result, by name: the base's, zero biases, inserted layers'."""
         architecture, after = self.architecture, self.after_layers
         found = {
-            architecture.rename(name, after): ExpectedTensor(
-                entry.dtype, entry.shape, base_name=name
+            architecture.rename(part.name, after): ExpectedTensor(
+                part.dtype, part.shape, base_name=name, base_part=part
             )
             for name, entry in self.base.tensors.items()
+            for part in architecture.split(entry)
         }
         for name, zeros in architecture.bias_tensors(self.base.tensors, after).items():
             found[name] = ExpectedTensor(DTYPE_NAMES[zeros.dtype], zeros.shape, value=0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from hubsplice.verify.claim import Claim, ExpectedTensor
 from hubsplice.verify.result import Check
@@ -94,9 +95,10 @@ def _differing(
 ) -> list[str]:
     problems = []
     for name, want in there.items():
-        if want.base_name is None:
+        if want.base_name is None or want.base_part is None:
             continue
-        place = first_difference(stored[name], base[want.base_name], on_read)
+        part = replace(base[want.base_name], entry=want.base_part)
+        place = first_difference(stored[name], part, on_read)
         if place is not None:
             problems.append(f"{name}: differs from the base's {want.base_name} at element {place}")
     return problems

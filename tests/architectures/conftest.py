@@ -50,6 +50,7 @@ def splice(tmp_path: Path) -> Splice:
                 base,
                 staging,
                 rename=lambda tensor: architecture.rename(tensor, after_layers),
+                split=architecture.split,
                 new_tensors=new,
                 config=architecture.spliced_config(after_layers, dtype),
             )

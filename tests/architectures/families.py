@@ -66,11 +66,21 @@ VARIANTS = [
         | WINDOWED
         | {"sliding_window_pattern": 3, "tie_word_embeddings": False, "attention_bias": True},
     ),
+    Variant("olmo2", GATED),
+    Variant("olmo2", GATED | {"num_key_value_heads": 4, "attention_bias": True}),
+    Variant("olmo3", GATED | {"sliding_window": 8}),
+    Variant(
+        "olmo3",
+        GATED
+        | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]},
+    ),
     Variant("seed_oss", GATED | {"head_dim": 16}),
     Variant("seed_oss", GATED | {"head_dim": 16, "attention_bias": False, "mlp_bias": True}),
     Variant("smollm3", GATED),
     Variant("smollm3", GATED | {"use_sliding_window": True, "sliding_window": 8}),
     Variant("smollm3", GATED | {"no_rope_layers": [0, 1, 1, 0], "mlp_bias": True}),
+    Variant("starcoder2", GATED | {"sliding_window": 8}),
+    Variant("starcoder2", GATED | {"use_bias": False, "tie_word_embeddings": False}),
     Variant("qwen3", GATED | {"head_dim": 24}),
     Variant(
         "qwen3",
@@ -89,6 +99,9 @@ TRAINED = [
     Variant("smollm3", {"intermediate_size": 256}),
     Variant("granite", {"intermediate_size": 256, "residual_multiplier": 0.22}),
     Variant("qwen3", GATED | {"intermediate_size": 256, "head_dim": 16}),
+    Variant("olmo2", {"intermediate_size": 256}),
+    Variant("phi3", GATED | {"intermediate_size": 256}),
+    Variant("starcoder2", GATED | {"intermediate_size": 256}),
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -329,7 +330,7 @@ def tensors_of(family: str, **changes: TensorEntry | None) -> dict[str, TensorEn
         name = f"model.layers.{short}"
         entries.pop(name, None)
         if changed is not None:
-            entries[name] = changed
+            entries[name] = replace(changed, name=name)
     return entries
 
 

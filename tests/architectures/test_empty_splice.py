@@ -18,7 +18,7 @@ from hubsplice.checkpoint.base import BaseCheckpoint
 Make = Callable[..., Path]
 
 DTYPES = ["float32", "bfloat16"]
-FAMILIES = ["llama", "mistral", "qwen2"]
+FAMILIES = ["llama", "mistral", "qwen2", "phi3"]
 PLACES = [(1,), (0, 3), (3, 0, 2)]
 
 
@@ -59,12 +59,15 @@ def assert_same_logits(base: Path, spliced: Path) -> None:
 def assert_base_is_inside(base_folder: Path, folder: Path, after_layers: Sequence[int]) -> None:
     base, spliced = BaseCheckpoint.open(base_folder), BaseCheckpoint.open(folder)
     architecture = architecture_of(base.config)
-    for name in base.tensors:
-        renamed = architecture.rename(name, after_layers)
-        assert same_bits(base.load(name), spliced.load(renamed)), name
-    assert len({architecture.rename(name, after_layers) for name in base.tensors}) == len(
-        base.tensors
-    )
+    seen = set()
+    for name, entry in base.tensors.items():
+        parts = [architecture.rename(part.name, after_layers) for part in architecture.split(entry)]
+        assert same_bits(base.load(name), torch.cat([spliced.load(part) for part in parts])), name
+        seen |= set(parts)
+    added = {f"model.layers.{i}." for i in architecture.inserted_indices(after_layers)}
+    biases = set(architecture.bias_tensors(base.tensors, after_layers))
+    others = {name for name in spliced.tensors if not name.startswith(tuple(added))}
+    assert seen == others - biases
 
 
 @pytest.mark.parametrize("after_layers", PLACES)
@@ -119,6 +122,9 @@ def test_logits_are_the_bases(
             },
         ),
         ("qwen2", {"rms_norm_eps": 1e-3}),
+        ("phi3", {"tie_word_embeddings": True, "num_key_value_heads": 4}),
+        ("phi3", {"head_dim": 24, "sliding_window": 512}),
+        ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 250.0}}),
     ],
 )
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -182,11 +182,13 @@ def test_a_stock_layer_computes_what_the_compiled_layer_says(
     before = inputs_and_outputs(spliced, 2, dtype)[0]
     after = inputs_and_outputs(spliced, 1 + len(stack), dtype)[1]
     assert not torch.equal(after, before)
+    # OLMo's norm magnifies the rounding of the only neuron where that is close to zero.
+    roundings = 32 if variant.family.startswith("olmo") else 8
     torch.testing.assert_close(
         layer(before, architecture.norm_eps),
         after,
         rtol=0.0,
-        atol=8 * torch.finfo(dtype).eps * float(after.abs().max()),
+        atol=roundings * torch.finfo(dtype).eps * float(after.abs().max()),
     )
 
 

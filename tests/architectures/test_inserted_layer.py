@@ -68,7 +68,7 @@ def widened(layer: SplicedLayer, width: int) -> SplicedLayer:
 
 @pytest.mark.parametrize("neurons", [0, 1, 5, 37, WIDTH])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "phi3"])
 def test_a_stock_layer_computes_the_same(
     tiny_llama: Make, splice: Make, family: str, dtype: torch.dtype, neurons: int
 ) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.sandwich import compile_sandwich
+from hubsplice.architectures.sandwich_form import GEMMA, OLMO, SandwichForm
 from hubsplice.architectures.sandwich_layer import SandwichLayer
 from hubsplice.intervention import Normalization, Site
 from tests.architectures.streams import (
@@ -22,9 +23,13 @@ from tests.architectures.streams import (
 
 ROOM = 512
 
+every_form = pytest.mark.parametrize("form", [GEMMA, OLMO], ids=lambda form: form.construction)
 
-def compiled(hand: HandSite, dtype: torch.dtype, room: int = ROOM) -> SandwichLayer:
-    return compile_sandwich(hand.site, calibration(dtype), dtype, room)
+
+def compiled(
+    hand: HandSite, dtype: torch.dtype, room: int = ROOM, form: SandwichForm = GEMMA
+) -> SandwichLayer:
+    return compile_sandwich(hand.site, calibration(dtype), dtype, room, form)
 
 
 def made_by(layer: SandwichLayer, h: Tensor) -> Tensor:
@@ -37,10 +42,11 @@ def root_mean_square(x: Tensor) -> float:
 
 @pytest.mark.parametrize("active", [0.1, 0.9])
 @pytest.mark.parametrize("kind", EDITS)
-def test_in_float32_fresh_tokens_get_the_edit(kind: str, active: float) -> None:
+@every_form
+def test_in_float32_fresh_tokens_get_the_edit(form: SandwichForm, kind: str, active: float) -> None:
     hand = hand_site(EDITS[kind], active=active)
     h = stream(2)
-    made = made_by(compiled(hand, torch.float32), h)
+    made = made_by(compiled(hand, torch.float32, form=form), h)
     wanted, ordinary = hand.delta(h), hand.is_ordinary(h)
     edited = (wanted.norm(dim=1) > 0) & ordinary
     assert edited.sum() > 300
@@ -55,14 +61,15 @@ def test_in_float32_fresh_tokens_get_the_edit(kind: str, active: float) -> None:
 
 
 @pytest.mark.parametrize("kind", EDITS)
-def test_in_bfloat16_the_splice_is_about_as_good_as_the_hook(kind: str) -> None:
+@every_form
+def test_in_bfloat16_the_splice_is_about_as_good_as_the_hook(form: SandwichForm, kind: str) -> None:
     hand = hand_site(EDITS[kind])
     h = stream(2)
     ordinary = hand.is_ordinary(h)
     truth = h.double() + hand.delta(h)
     seen = served(h, torch.bfloat16, 12)
     hook = (seen.double() + hand.delta(seen)).to(torch.bfloat16)
-    splice = compiled(hand, torch.bfloat16)(seen, EPS)
+    splice = compiled(hand, torch.bfloat16, form=form)(seen, EPS)
     floor = root_mean_square((hook.double() - truth)[ordinary]) ** 2
     error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
     # The stream has no constant but what is injected, and 64 channels, of which one is lost.
@@ -72,19 +79,23 @@ def test_in_bfloat16_the_splice_is_about_as_good_as_the_hook(kind: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_site_without_terms_changes_no_bit(dtype: torch.dtype) -> None:
-    layer = compile_sandwich(Site(0, ()), calibration(dtype), dtype, ROOM)
+@every_form
+def test_a_site_without_terms_changes_no_bit(form: SandwichForm, dtype: torch.dtype) -> None:
+    layer = compile_sandwich(Site(0, ()), calibration(dtype), dtype, ROOM, form)
     assert layer.neurons == 0
     h = served(stream(4), dtype, 5)
     assert torch.equal(layer(h, EPS), h)
 
 
 @pytest.mark.parametrize(("dtype", "roundings"), [(torch.float32, 16), (torch.bfloat16, 1)])
-def test_what_attention_adds_is_taken_away_again(dtype: torch.dtype, roundings: int) -> None:
+@every_form
+def test_what_attention_adds_is_taken_away_again(
+    form: SandwichForm, dtype: torch.dtype, roundings: int
+) -> None:
     # The edit fires on next to no token, but its threshold is what attention's constant carries.
     hand = hand_site(EDITS["gated steer"], active=0.001)
     h = served(stream(2), dtype, 5)
-    layer = compiled(hand, dtype)
+    layer = compiled(hand, dtype, form=form)
     added = layer.attention_constant(EPS).double()
     typical = h[SINKS:].double().norm(dim=1).median()
     assert added.norm() > 0.1 * typical
@@ -110,10 +121,13 @@ def test_edits_follow_the_tokens_scale_as_far_as_it_can_be_read(kind: str) -> No
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_probes_gates_tell_where_features_count_as_active(dtype: torch.dtype) -> None:
+@every_form
+def test_the_probes_gates_tell_where_features_count_as_active(
+    form: SandwichForm, dtype: torch.dtype
+) -> None:
     hand = hand_site(EDITS["two-sided ablate"])
     h = stream(2)
-    layer = compiled(hand, dtype)
+    layer = compiled(hand, dtype, form=form)
     assert len(layer.jump_gates) == 12
     assert layer.constants["saturation"] == 0.0
     x = layer.normalise(h.to(dtype), EPS)

@@ -11,13 +11,14 @@ from transformers import AutoModelForCausalLM
 from hubsplice.build import build
 from hubsplice.recipe import parse_recipe
 from hubsplice.verify.verify import verify
-from tests.architectures.families import VARIANTS, Variant, save_tiny
+from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny
 from tests.build.conftest import Workshop, quiet
 from tests.conftest import byte_tokenizer
 
 # One variant of each family, beside those that the other tests of builds use; a NeoX whose blocks
 # are parallel takes two layers for a splice.
 FAMILIES = list({(v.family, v.fields.get("use_parallel_residual")): v for v in VARIANTS}.values())
+FAMILIES.append(Variant("phi3", GATED))
 
 
 @pytest.mark.parametrize("variant", FAMILIES, ids=str)

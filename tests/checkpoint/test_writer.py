@@ -22,7 +22,7 @@ from transformers import LlamaForCausalLM
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import Zeros
-from hubsplice.checkpoint.safetensors_header import Header
+from hubsplice.checkpoint.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.checkpoint.stream import BLOCK
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.errors import CheckpointError, OutputError, UnsupportedError
@@ -462,3 +462,50 @@ def test_memory_does_not_grow_with_the_weights(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", MEMORY, str(base), str(tmp_path / "out"), str(size)]
     grown = subprocess.run(arguments, check=True, capture_output=True, text=True).stdout
     assert int(grown) * 1024 < size // 4
+
+
+def halves(tensor: TensorEntry) -> tuple[TensorEntry, ...]:
+    """Every up_proj cut between two of its rows, and all else as it is."""
+    if "up_proj" not in tensor.name:
+        return (tensor,)
+    first = tensor.shape[0] // 4
+    return (
+        tensor.rows(tensor.name.replace("up_proj", "first"), 0, first),
+        tensor.rows(tensor.name.replace("up_proj", "rest"), first, tensor.shape[0] - first),
+    )
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_tensor_is_split_by_the_header_alone(
+    make_base: MakeBase, tmp_path: Path, sharded: bool
+) -> None:
+    base = BaseCheckpoint.open(make_base(sharded=sharded))
+    out = tmp_path / "out"
+    written = write_checkpoint(
+        base, out, rename=shifted, new_tensors={}, config=base.config, split=halves
+    )
+    for shard, copy in copies(base, out):
+        header = read_header(copy)
+        assert copy.read_bytes()[header.data_start :] == shard.path.read_bytes()[shard.data_start :]
+    assert_digests(out, written.files)
+    after = BaseCheckpoint.open(out)
+    split = [name for name in base.tensors if "up_proj" in name]
+    assert split
+    for name in split:
+        parts = [after.load(shifted(name.replace("up_proj", part))) for part in ("first", "rest")]
+        assert len(parts[1]) > len(parts[0]) > 0
+        assert torch.equal(torch.cat(parts), base.load(name))
+    assert len(after.tensors) == len(base.tensors) + len(split)
+
+
+def test_parts_that_collide_are_named_by_their_tensor(make_base: MakeBase, tmp_path: Path) -> None:
+    base = BaseCheckpoint.open(make_base())
+    with pytest.raises(CheckpointError, match=r"mlp\.up_proj\.weight' would become 'same'"):
+        write_checkpoint(
+            base,
+            tmp_path / "out",
+            rename=lambda name: "same" if "first" in name or "rest" in name else name,
+            new_tensors={},
+            config=base.config,
+            split=halves,
+        )

@@ -63,6 +63,20 @@ def test_a_base_in_shards(
     assert spliced.failed() == {}
 
 
+def test_rows_of_a_fused_tensor(
+    make: Build, shared_tiny_llama: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = shared_tiny_llama("phi3", name="fused", max_shard_size="200KB")
+    spliced = Spliced(make(STEER, tmp_path / "out", base=base, measure=False).folder, base)
+    assert spliced.failed() == {}
+    keys = "model.layers.1.self_attn.k_proj.weight"
+    spliced.edit_tensors(lambda t: t[keys][2].neg_(), of=keys)
+    spliced.forge_checksums()
+    assert spliced.failed()["base tensors"].problems == (
+        f"{keys}: differs from the base's model.layers.1.self_attn.qkv_proj.weight at element 128",
+    )
+
+
 def test_a_splice_of_a_splice(make: Build, tmp_path: Path) -> None:
     first = make(STEER, tmp_path / "first", measure=False).folder
     again = make("  - {after_layer: 0}", tmp_path / "again", base=first, measure=False).folder
