@@ -32,6 +32,12 @@ class GemmaTarget(Architecture[SandwichLayer]):
     comes from that an inserted layer's attention adds.
     """
 
+    attention_modules: ClassVar[tuple[str, ...]] = (
+        "self_attn",
+        "input_layernorm",
+        "post_attention_layernorm",
+    )
+    silent_attention: ClassVar[Mapping[str, float]] = {"post_attention_layernorm.weight": -1.0}
     rewritten: ClassVar[Mapping[str, Any]] = {"attention_bias": True}
 
     defaults: ClassVar[Mapping[str, int]]

@@ -236,7 +236,7 @@ def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
     error = float((unit - 1).square().mean().sqrt())
     if error > _REPORTED:
         yield (
-            f"layer {site.layer}: the family's MLP has no biases; what stands for them varies by "
+            f"layer {site.place}: the family's MLP has no biases; what stands for them varies by "
             f"{error:.2%} from token to token, and the sizes of edits with it"
         )
     kinds = {a.normalization for a in (*parts.ramps, *parts.jumps, *parts.linear)}
@@ -245,7 +245,7 @@ def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
         read = view.x @ view.scale_row(kind) * view.r / view.level / view.scale_of(kind)
         error = float((read[ordinary] - 1).square().mean().sqrt())
         yield (
-            f"layer {site.layer}: the SAE normalises its input ({kind.value}), and the scale is "
+            f"layer {site.place}: the SAE normalises its input ({kind.value}), and the scale is "
             f"read with an error of {error:.2%}"
         )
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.place import Place
 
 Make = Callable[..., Path]
 
@@ -59,12 +60,12 @@ def assert_same_logits(base: Path, spliced: Path) -> None:
 def assert_base_is_inside(base_folder: Path, folder: Path, after_layers: Sequence[int]) -> None:
     base, spliced = BaseCheckpoint.open(base_folder), BaseCheckpoint.open(folder)
     architecture = architecture_of(base.config)
+    layers = architecture.layer_map(list(map(Place, after_layers)))
     for name in base.tensors:
-        renamed = architecture.rename(name, after_layers)
+        renamed = architecture.rename(name, layers)
         assert same_bits(base.load(name), spliced.load(renamed)), name
-    assert len({architecture.rename(name, after_layers) for name in base.tensors}) == len(
-        base.tensors
-    )
+    renamed_all = {architecture.rename(name, layers) for name in base.tensors}
+    assert len(renamed_all) == len(base.tensors)
 
 
 @pytest.mark.parametrize("after_layers", PLACES)
