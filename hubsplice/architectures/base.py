@@ -18,7 +18,6 @@ from hubsplice.architectures.projection import Projection
 from hubsplice.calibration import SiteActivations
 from hubsplice.checkpoint.layer_map import (
     FromBase,
-    Joined,
     LayerMap,
     inserted_indices,
     layer_map,
@@ -325,16 +324,18 @@ class Architecture(ABC, Generic[L]):
                 f"the edits of one inserted layer need {layer.neurons} neurons, and a layer of "
                 f"this model has {room}: {layer.neurons - room} too many; give fewer edits"
             )
+        layout = self.inserted_layout(splice, layers)
         tensors: dict[str, Tensor | Zeros] = {
             name: torch.full(tensor.shape, tensor.value, dtype=dtype)
             if tensor.value
             else Zeros(tensor.shape, dtype)
-            for name, tensor in self.inserted_layout(splice, layers).items()
+            for name, tensor in layout.items()
         }
-        placed = self._inserted_names(splice, layers)
+        index = inserted_indices(layers)[splice]
         for part, value in self.layer_tensors(layer).items():
-            if part in placed and value.any():
-                tensors[placed[part]] = value.to(dtype)
+            name = f"{self.layer_prefixes[0]}{index}.{part}"
+            if name in layout and value.any():
+                tensors[name] = value.to(dtype)
         return tensors
 
     @property
@@ -366,50 +367,43 @@ class Architecture(ABC, Generic[L]):
     def inserted_layout(self, splice: int, layers: LayerMap) -> dict[str, InsertedTensor]:
         """Every tensor that an inserted layer has in the result, by name.
 
+        Of a layer that is torn apart, the attention is silent, and the constant that it would add
+        is added by the base's attention in front of the MLP.
+
         Args:
             splice: which inserted layer it is, as `layers` counts them.
             layers: as everywhere.
         """
-        parts: dict[str, InsertedTensor] = {}
+        mlp, attention = (
+            f"{self.layer_prefixes[0]}{inserted_indices(layers, block)[splice]}."
+            for block in (Block.MLP, Block.ATTENTION)
+        )
+        layout = {}
+        for part, tensor in self._inserted_parts.items():
+            if mlp == attention or self.block_of(part) is Block.MLP:
+                layout[mlp + part] = tensor
+                continue
+            value = self.silent_attention.get(part, 0.0) if tensor.value is None else tensor.value
+            layout[attention + part] = InsertedTensor(tensor.shape, value)
+            if part == f"{self.carrier}.bias":
+                layout[mlp + part] = tensor
+        return layout
+
+    @property
+    def _inserted_parts(self) -> dict[str, InsertedTensor]:
+        """Every tensor of an inserted layer, by name in the layer."""
+        parts = {}
         for projection, sizes in self.projections.items():
             parts[f"{projection}.weight"] = InsertedTensor(sizes.shape, 0.0)
             if projection in self.biased_after:
                 parts[f"{projection}.bias"] = InsertedTensor((sizes.outputs,), 0.0)
         parts |= self.norms
-        parts |= {name: InsertedTensor(shape, None) for name, shape in self._filled.items()}
-        placed = self._inserted_names(splice, layers)
-        layout = {}
-        for part, tensor in parts.items():
-            index = inserted_indices(layers, self.block_of(part))[splice]
-            name = f"{self.layer_prefixes[0]}{index}.{part}"
-            if tensor.value is None and placed.get(part) != name:
-                tensor = InsertedTensor(tensor.shape, self.silent_attention.get(part, 0.0))
-            layout[name] = tensor
-        for part, name in placed.items():
-            layout.setdefault(name, parts[part])
-        return layout
-
-    def _inserted_names(self, splice: int, layers: LayerMap) -> dict[str, str]:
-        """The names in the result of what an edit fills, by name in the layer.
-
-        Of a layer that is torn apart, the attention is silent, and the constant that it would add
-        is added by the base's attention in front of the MLP.
-        """
-        index = inserted_indices(layers)[splice]
-        whole = not isinstance(layers[index], Joined)
-        return {
-            part: f"{self.layer_prefixes[0]}{index}.{part}"
-            for part in self._filled
-            if whole or self.block_of(part) is Block.MLP or part == f"{self.carrier}.bias"
-        }
-
-    @property
-    def _filled(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of what an edit fills, by name in the layer."""
-        # At full size they would take room.
+        # Only shapes are wanted, and at full size they would take room.
         with torch.device("meta"):
             filled = self.layer_tensors(self.empty_layer(torch.float32))
-        return {name: tuple(value.shape) for name, value in filled.items()}
+        for name, value in filled.items():
+            parts[name] = InsertedTensor(tuple(value.shape), None)
+        return parts
 
     @property
     @abstractmethod

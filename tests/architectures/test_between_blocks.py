@@ -210,7 +210,7 @@ def test_the_hook_is_exact_in_bfloat16(tmp_path: Path) -> None:
         return run
 
     with loaded(base, torch.bfloat16) as model, torch.no_grad():
-        layer = decoder_layers(model)[1]
+        layer: Any = decoder_layers(model)[1]
         before = stream_at(model, ids, [MID], Intervention(()), lambda *_: None)[MID]
         layer.mlp.register_forward_hook(keep("mlp"))
         layer.register_forward_hook(keep("layer"))
