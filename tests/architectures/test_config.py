@@ -147,7 +147,7 @@ def test_what_a_config_leaves_out_means_what_it_meant(family: str, config_class:
     }
     bare = {"model_type": family, "architectures": [CLASSES[family]], **sizes}
     architecture = architecture_of(bare)
-    result = architecture.spliced_config((), torch.bfloat16)
+    result = architecture.spliced_config(architecture.layer_map([]), torch.bfloat16)
     before, after = config_class(**sizes).to_dict(), LlamaConfig(**result).to_dict()
     meant = dict(before.items())
     assert isinstance(architecture, LlamaTarget)
