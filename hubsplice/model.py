@@ -89,7 +89,18 @@ def _at(
         see: gets the stream, shape [..., d].
         first: whether it comes before what sees the place already.
     """
-    layer = decoder_layers(model)[place.layer]
+    layers = decoder_layers(model)
+    if place.layer < 0:
+
+        def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+            changed = see(args[0])
+            if changed is None:
+                return None
+            return (changed, *args[1:]), kwargs
+
+        return layers[0].register_forward_pre_hook(before, prepend=first, with_kwargs=True)
+
+    layer = layers[place.layer]
     if place.block is Block.MLP:
 
         def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:

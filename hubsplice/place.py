@@ -18,7 +18,7 @@ class Place:
     """The residual stream after one block; places sort as the stream passes them.
 
     Attributes:
-        layer: the base model's layer, counted from 0.
+        layer: the base model's layer, counted from 0; after the MLP of -1 is before all layers.
         block: after its MLP, which is after the layer (resid_post), or after its attention, where
             the MLP reads it (resid_mid).
     """

@@ -84,10 +84,10 @@ AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJson
 class Splice(Section):
     """One inserted layer: where it lies, where its features come from, and its edits."""
 
-    after_layer: NonNegativeInt | None = Field(
+    after_layer: Annotated[int, Field(ge=-1)] | None = Field(
         None,
-        description="The base model's layer (from 0) whose output is edited. May be left out "
-        "where the SAE's own config says.",
+        description="The base model's layer (from 0) whose output is edited; -1 for what layer 0 "
+        "reads. May be left out where the SAE's own config says.",
     )
     after_attention: NonNegativeInt | None = Field(
         None,

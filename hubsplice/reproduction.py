@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from hubsplice.checkpoint.safetensors_header import Header, read_header
@@ -55,7 +55,7 @@ class _TermRecord(_Record):
 
 
 class _SiteRecord(_Record):
-    layer: NonNegativeInt
+    layer: Annotated[int, Field(ge=-1)]
     block: Literal["attention", "mlp"] = "mlp"
     sink_norm: Annotated[float, Field(ge=0)] | None  # None for infinity, which JSON cannot say
     terms: list[_TermRecord]

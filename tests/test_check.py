@@ -113,7 +113,7 @@ def test_a_base_without_a_size_is_damaged(folder: Path) -> None:
     [
         (
             "  - {after_layer: 4}",
-            ["splices[0]: after_layer: found 4, expected 0 to 3; the base model has 4 layers"],
+            ["splices[0]: after_layer: found 4, expected -1 to 3; the base model has 4 layers"],
         ),
         (
             "  - {sae: {path: sae}, edits: [{kind: ablate, feature: 256}]}",

@@ -193,10 +193,11 @@ class Architecture(ABC, Generic[L]):
         Raises:
             RecipeError: the base has no such layer.
         """
-        if not 0 <= place.layer < self.num_layers:
+        first = -1 if place.block is Block.MLP else 0
+        if not first <= place.layer < self.num_layers:
             raise RecipeError(
-                f"{place.field}: found {place.layer}, expected 0 to {self.num_layers - 1}; the "
-                f"base model has {self.num_layers} layers"
+                f"{place.field}: found {place.layer}, expected {first} to {self.num_layers - 1}; "
+                f"the base model has {self.num_layers} layers"
             )
 
     def layer_map(self, places: Sequence[Place]) -> LayerMap:

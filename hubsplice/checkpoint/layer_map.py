@@ -70,20 +70,20 @@ def layer_map(num_layers: int, places: Sequence[Place]) -> LayerMap:
         places: where each inserted layer is; at a place that is named more than once, they follow
             one another in the order of the list.
     """
-    result: list[FromBase | FromSplice | Joined] = []
+
+    def inserted(place: Place) -> list[FromSplice]:
+        return [FromSplice(splice=i) for i, at in enumerate(places) if at == place]
+
+    result: list[FromBase | FromSplice | Joined] = [*inserted(Place(-1))]
     for layer in range(num_layers):
-        base = FromBase(base=layer)
-        between, after = (
-            [FromSplice(splice=i) for i, at in enumerate(places) if at == Place(layer, block)]
-            for block in (Block.ATTENTION, Block.MLP)
-        )
+        base, between = FromBase(base=layer), inserted(Place(layer, Block.ATTENTION))
         if between:
             # Only the first is torn apart, around the others.
             torn, *whole = between
             result += [Joined(attention=base, mlp=torn), *whole, Joined(attention=torn, mlp=base)]
         else:
             result.append(base)
-        result += after
+        result += inserted(Place(layer))
     return tuple(result)
 
 

@@ -156,7 +156,9 @@ class TermRecord(Record):
 class InsertedLayer(Record):
     """One inserted layer: where, how, and what it does."""
 
-    site: NonNegativeInt = Field(description="The base's layer whose output is edited.")
+    site: int = Field(
+        ge=-1, description="The base's layer whose output is edited; -1 for what its first reads."
+    )
     block: Block = Field(
         Block.MLP, description="The block of that layer after which the stream is edited."
     )

@@ -57,10 +57,8 @@ def parse_hook_name(name: str) -> HookPoint:
             return HookPoint(name, Place(layer))
         if place == "hook_resid_mid":
             return HookPoint(name, Place(layer, Block.ATTENTION))
-        if place == "hook_resid_pre" and layer > 0:
-            return HookPoint(name, Place(layer - 1))
         if place == "hook_resid_pre":
-            return HookPoint(name, None, EMBEDDINGS)
+            return HookPoint(name, Place(layer - 1))
         for suffix, reason in _REFUSED.items():
             if place.endswith(suffix):
                 return HookPoint(name, None, reason)

@@ -62,7 +62,9 @@ class FeatureFidelity(Record):
 class SiteFidelity(Record):
     """One inserted layer at one precision, as the served model runs it."""
 
-    layer: int = Field(description="The base's layer whose output is edited.")
+    layer: int = Field(
+        description="The base's layer whose output is edited; -1 for what its first reads."
+    )
     block: Block = Field(
         Block.MLP, description="The block of that layer after which the stream is edited."
     )

@@ -79,8 +79,6 @@ class Claim:
         problems = []
         if held != num_layers:
             problems.append(f"layer_map: found {held} base layers, expected {num_layers}")
-        elif Place(-1) in places:
-            problems.append("layer_map: an inserted layer comes before the base's first")
         else:
             problems += self._place_problems(places)
         problems += [

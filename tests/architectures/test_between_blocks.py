@@ -86,8 +86,8 @@ def test_an_empty_splice_changes_no_bit(
     architecture = architecture_of(BaseConfig.open(base).config)
     places = [
         place
-        for place in (MID, Place(1), Place(3, Block.ATTENTION))
-        for _ in stack_of(base, dtype, place)
+        for place in (Place(-1), MID, Place(1), Place(3, Block.ATTENTION))
+        for _ in range(architecture.layers_per_splice(place))
     ]
     spliced = splice(base, places)
     with loaded(spliced, dtype) as model:
@@ -194,6 +194,27 @@ def test_the_hook_edits_what_the_mlp_reads_and_is_added_to(
     assert (wanted - after_only).abs().max() > 0.05
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5 * float(wanted.abs().max()))
     torch.testing.assert_close(stream[MID], seen[0].flatten(end_dim=1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", [LLAMAS[0], Variant("gpt2")], ids=str)
+@torch.no_grad()
+def test_the_hook_before_all_layers_edits_what_the_embeddings_make_up(
+    tmp_path: Path, variant: Variant
+) -> None:
+    base = save_tiny(variant, tmp_path / "base", torch.float32)
+    term, ids = hand_term(1), padded_batch()["input_ids"]
+    edit = Intervention((Site(-1, (term,)),))
+    with loaded(base, torch.float32) as model:
+        tokens = model.get_input_embeddings()(ids)
+        stream = tokens
+        if variant.family == "gpt2":
+            stream = tokens + model.transformer.wpe(torch.arange(ids.shape[1]))
+        wanted = model(inputs_embeds=tokens + hand_delta(stream, term)).logits
+        found = stream_at(model, ids, [Place(-1)], edit, lambda *_: None)[Place(-1)]
+        with hooked(model, edit):
+            torch.testing.assert_close(model(ids).logits, wanted, rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(model(ids).logits, wanted, atol=0.05)
+    torch.testing.assert_close(found, stream.flatten(end_dim=1))
 
 
 def test_the_hook_is_exact_in_bfloat16(tmp_path: Path) -> None:

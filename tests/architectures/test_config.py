@@ -206,9 +206,9 @@ def test_names_follow_the_layer_map(after: list[int]) -> None:
         assert architecture.rename(name, layers) == name
 
 
-@pytest.mark.parametrize("layer", [-1, 4])
+@pytest.mark.parametrize("layer", [-2, 4])
 def test_a_layer_that_is_not_there(layer: int) -> None:
-    with pytest.raises(RecipeError, match=f"after_layer: found {layer}, expected 0 to 3"):
+    with pytest.raises(RecipeError, match=f"after_layer: found {layer}, expected -1 to 3"):
         architecture_of(config_of("llama")).layer_map([Place(layer)])
 
 

@@ -121,6 +121,32 @@ def test_an_edit_between_the_blocks_and_one_after_the_layer(
     assert (found - wanted).square().mean().sqrt() < 1e-2 * effect
 
 
+def test_an_edit_of_what_the_first_layer_reads(workshop: Workshop, tmp_path: Path) -> None:
+    base = workshop.bases["llama"]
+    recipe = workshop.recipe(
+        "  - {after_layer: -1, edits: [{kind: steer, strength: 2, vector: {path: v.safetensors}}]}"
+    )
+    built = build(
+        parse_recipe(recipe, folder=workshop.folder),
+        output=tmp_path / "built",
+        require_fidelity=None,
+        measure=True,
+        hard_link=False,
+        progress=quiet,
+    )
+    run = Run(TransformersEngine(), "float32")
+    verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
+    assert [check for check in verified.checks if not check.passed] == []
+    ids = torch.arange(3, 200, 3)[None]
+    vector = load_file(workshop.folder / "v.safetensors")["v"]
+    with torch.no_grad():
+        model: Any = AutoModelForCausalLM.from_pretrained(base)
+        plain = model(ids).logits
+        wanted = model(inputs_embeds=model.get_input_embeddings()(ids) + 2 * vector).logits
+        found = AutoModelForCausalLM.from_pretrained(built.folder)(ids).logits
+    assert (found - wanted).abs().max() < 1e-4 * (wanted - plain).abs().max()
+
+
 @pytest.mark.parametrize(
     ("place", "messages"),
     [

@@ -64,6 +64,7 @@ def write_sae(folder: Path, **changes: Any) -> SaeSource:
         ("blocks.13.hook_resid_post", Place(13)),
         ("blocks.13.hook_resid_mid", Place(13, Block.ATTENTION)),
         ("blocks.13.hook_resid_pre", Place(12)),
+        ("blocks.0.hook_resid_pre", Place(-1)),
         ("blocks.0.hook_resid_post", Place(0)),
         ("blocks.0.hook_resid_mid", Place(0, Block.ATTENTION)),
         ("model.layers.13", Place(13)),
@@ -82,7 +83,6 @@ def test_hooks_of_the_residual_stream(name: str, place: Place) -> None:
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("blocks.0.hook_resid_pre", "embeddings"),
         ("hook_embed", "embeddings"),
         ("blocks.4.hook_attn_out", "attention's output"),
         ("blocks.4.hook_mlp_out", "MLP's output"),
@@ -304,7 +304,6 @@ class TestRegistry:
         ("release", "sae_id", "reason"),
         [
             ("gpt2-small-attn-out-v5-32k", "blocks.0.hook_attn_out", "attention's output"),
-            ("gpt2-small-res-jb", "blocks.0.hook_resid_pre", "embeddings"),
             ("gpt2-small-hook-z-kk", "blocks.0.hook_z", "attention heads"),
         ],
     )
