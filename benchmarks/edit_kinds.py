@@ -37,6 +37,7 @@ from hubsplice.fidelity.runs import head_weight, logit_scale
 from hubsplice.fidelity.statistics import ratio_of_means
 from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
 from hubsplice.model import Model, batches, decoder_layers, loaded
+from hubsplice.place import Place
 from hubsplice.recipe import Calibration, Fidelity, SaeSource
 from hubsplice.text.sequences import load_sequences
 
@@ -227,9 +228,10 @@ def main() -> None:
         models = {torch.float32: exact, torch.bfloat16: coarse}
         for dtype, model in models.items():
             for text, streams in ((fitted, calibration), (unseen, held_out)):
-                found = stream_at(
-                    model, text.ids, [arguments.layer], NOTHING, lambda _done, _total: None
-                )[arguments.layer]
+                place = Place(arguments.layer)
+                found = stream_at(model, text.ids, [place], NOTHING, lambda _done, _total: None)[
+                    place
+                ]
                 streams[dtype] = found
             held_out[dtype] = held_out[dtype].reshape(*unseen.ids.shape, -1)
             keep_rest(model, arguments.layer)

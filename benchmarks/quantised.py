@@ -43,13 +43,14 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.compiler import load_tokenizer
 from hubsplice.fidelity.divergence import Readable, compare
-from hubsplice.fidelity.runs import InsertedAt, head_weight, run_model
+from hubsplice.fidelity.runs import head_weight, run_model
 from hubsplice.fidelity.statistics import ratio_of_means
+from hubsplice.inserted import InsertedAt
 from hubsplice.intervention import Intervention
-from hubsplice.model import Model, collect_outputs, decoder_layers, hooked, loaded
+from hubsplice.model import Model, collect_streams, decoder_layers, hooked, loaded
 from hubsplice.recipe import Fidelity, parse_recipe
 from hubsplice.reproduction import INTERVENTION, load_intervention
-from hubsplice.serving.requirements import inserted_indices
+from hubsplice.serving.requirements import edited_layers
 from hubsplice.text.sequences import load_sequences
 
 SAE = Path(__file__).parents[1] / "examples" / "sae-smollm2-135m-l13"
@@ -191,7 +192,7 @@ def read_splice(
     model: Model, ids: Tensor, index: int, intervention: Intervention
 ) -> tuple[Readable, float]:
     """The same for a splice, and the residual error of its inserted layer."""
-    run = run_model(model, ids, (InsertedAt(index, (), 0.0),), lambda _done, _total: None)
+    run = run_model(model, ids, (InsertedAt(index),), lambda _done, _total: None)
     ((site,), (layer,)) = intervention.sites, run.passes
     before = layer.before.float()
     wanted = site.delta(before)
@@ -203,7 +204,7 @@ def read_splice(
 def sinks(model: Model, ids: Tensor, intervention: Intervention) -> Tensor:
     """The tokens that the edit leaves alone, and the first of each sequence; shape of `ids`."""
     (site,) = intervention.sites
-    stream = collect_outputs(model, ids, [site.layer], lambda _done, _total: None)[site.layer]
+    stream = collect_streams(model, ids, [site.place], lambda _done, _total: None)[site.place]
     found = site.is_sink(stream)
     found[:, 0] = True
     return found
@@ -220,7 +221,7 @@ def rows(base: Path, spliced: Mapping[str, Path], ids: Tensor) -> Iterator[dict[
         with served(base, scheme) as model:
             floors = {name: read(model, ids, edit) for name, edit in edits.items()}
         for name, folder in spliced.items():
-            (index,) = inserted_indices(read_manifest(folder / MANIFEST))
+            (index,) = edited_layers(read_manifest(folder / MANIFEST))
             runs, residual = {"floor": floors[name]}, {}
             with served(folder, scheme) as model:
                 runs["all"], residual["all"] = read_splice(model, ids, index, edits[name])

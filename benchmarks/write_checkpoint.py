@@ -78,25 +78,27 @@ from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
+from hubsplice.place import Place
 
 begin = time.perf_counter()
-base, after, dtype = BaseCheckpoint.open(Path(sys.argv[1])), [{AFTER}], torch.bfloat16
+base, dtype = BaseCheckpoint.open(Path(sys.argv[1])), torch.bfloat16
 family = architecture_of(base.config)
+layers = family.layer_map([Place({AFTER})])
 d, neurons = family.hidden_size, 64
 random = torch.Generator().manual_seed(0)
 layer = SplicedLayer(*(
     torch.randn(shape, generator=random)
     for shape in ((d,), (neurons, d), (neurons,), (neurons, d), (neurons,), (d, neurons), (d,))
 ))
-tensors = dict(family.bias_tensors(base.tensors, after))
-tensors |= family.inserted_tensors(family.inserted_indices(after)[0], layer, dtype)
+tensors = dict(family.bias_tensors(base.tensors, layers))
+tensors |= family.inserted_tensors(0, layer, layers, dtype)
 peak = memory("VmHWM")
 Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here on.
 held = memory("VmRSS")
 with staged_directory(Path(sys.argv[2])) as folder:
     write_checkpoint(
-        base, folder, rename=lambda name: family.rename(name, after), new_tensors=tensors,
-        config=family.spliced_config(after, dtype), hard_link=sys.argv[3] == "link",
+        base, folder, rename=lambda name: family.rename(name, layers), new_tensors=tensors,
+        config=family.spliced_config(layers, dtype), hard_link=sys.argv[3] == "link",
     )
 seconds, writing = time.perf_counter() - begin, memory("VmHWM")
 print(json.dumps([seconds, max(peak, writing), writing - held]))

@@ -44,7 +44,7 @@ _FOR_EDITORS = (
     " a commented starter. Edits have [a page of their own](edits.md)."
 )
 _SYMBOLS = (
-    "h is the residual stream after the splice's layer, f the feature's activation as"
+    "h is the residual stream at the splice's place, f the feature's activation as"
     " SAELens computes it, d its decoder row, p what a gate reads; 1[…] is 1 where the"
     " condition holds, and 0 elsewhere."
 )

@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hubsplice.model import collect_outputs, loaded
+from hubsplice.model import collect_streams, loaded
+from hubsplice.place import Place
 from hubsplice.recipe import BUILTIN, TextSource
 from hubsplice.terminal import show_progress
 from hubsplice.text.documents import Part
@@ -40,6 +41,7 @@ def collect(model_folder: Path, layer: int, text: TextSource, seed: int) -> dict
     held_out = text.model_copy(update={"tokens": max(256, text.tokens // 10)})
     sources: dict[Part, TextSource] = {"calibration": text, "held-out": held_out}
     streams: dict[Part, Tensor] = {}
+    place = Place(layer)
     with loaded(model_folder, torch.float32) as model, show_progress() as progress:
         for part, source in sources.items():
             ids = load_sequences(source, tokenizer, seed=seed, part=part).ids
@@ -47,7 +49,7 @@ def collect(model_folder: Path, layer: int, text: TextSource, seed: int) -> dict
             def report(done: int, total: int, part: Part = part) -> None:
                 progress(f"activations, {part} text", done, total)
 
-            streams[part] = collect_outputs(model, ids, [layer], report)[layer].flatten(0, 1)
+            streams[part] = collect_streams(model, ids, [place], report)[place].flatten(0, 1)
     median = streams["calibration"].norm(dim=-1).median().item()
     return {part: h[h.norm(dim=-1) < SINK_MULTIPLE * median] for part, h in streams.items()}
 

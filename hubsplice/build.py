@@ -15,17 +15,22 @@ from hubsplice.check import check
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.digest import FileDigest, digest_file
-from hubsplice.checkpoint.layout import Zeros
-from hubsplice.checkpoint.manifest import FromSplice, Manifest, read_manifest, write_manifest
+from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.resolve import resolve_base
 from hubsplice.checkpoint.space import full_disk
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
-from hubsplice.compiler import Compiled, compile_plan, load_tokenizer, require_vocabulary
+from hubsplice.compiler import (
+    Compiled,
+    added_tensors,
+    compile_plan,
+    load_tokenizer,
+    require_vocabulary,
+)
 from hubsplice.errors import CheckpointError, FidelityError, OutputError, RecipeError
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
-from hubsplice.fidelity.runs import InsertedAt, inserted_at
+from hubsplice.inserted import InsertedAt, inserted_at, inserted_layers
 from hubsplice.plan import Plan, make_plan
 from hubsplice.recipe import Recipe, dump_recipe, load_recipe, portable
 from hubsplice.record import describe, layer_constants, summary
@@ -143,20 +148,13 @@ def measure(
     text = load_sequences(
         recipe.fidelity, load_tokenizer(resolved.folder), seed=recipe.seed, part="held-out"
     )
-    places = [
-        index for index, layer in enumerate(manifest.layer_map) if isinstance(layer, FromSplice)
-    ]
     previous = read_report(folder)
-    gate_module = architecture_of(BaseConfig.open(resolved.folder).config).gate_module
+    architecture = architecture_of(BaseConfig.open(resolved.folder).config)
     subject = Subject(
         resolved.folder,
         folder,
         load_intervention(folder / INTERVENTION),
-        inserted_at(
-            places,
-            [layer.constants | {"construction": layer.construction} for layer in manifest.layers],
-            gate_module,
-        ),
+        inserted_layers(manifest, architecture),
         dtype,
         previous.approximations if previous else (),
     )
@@ -191,20 +189,14 @@ def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> N
 def _write(
     plan: Plan, compiled: Compiled, folder: Path, hard_link: bool, progress: Progress
 ) -> WrittenCheckpoint:
-    architecture, after = plan.architecture, plan.after_layers
-    tensors: dict[str, torch.Tensor | Zeros] = {
-        **architecture.bias_tensors(plan.base.tensors, after)
-    }
-    places = architecture.inserted_indices(after)
-    for index, layer in zip(places, compiled.inserted, strict=True):
-        tensors |= architecture.inserted_tensors(index, layer, plan.dtype)
+    architecture, layers = plan.architecture, plan.layers
     return write_checkpoint(
         plan.base,
         folder,
-        rename=lambda name: architecture.rename(name, after),
+        rename=lambda name: architecture.rename(name, layers),
         split=architecture.split,
-        new_tensors=tensors,
-        config=architecture.spliced_config(after, plan.dtype),
+        new_tensors=added_tensors(plan, compiled),
+        config=architecture.spliced_config(layers, plan.dtype),
         hard_link=hard_link,
         on_progress=lambda done, total: progress("writing", done, total),
     )
@@ -217,9 +209,13 @@ def _write_reproduction(plan: Plan, compiled: Compiled, folder: Path) -> None:
 
 
 def _inserted(plan: Plan, compiled: Compiled) -> tuple[InsertedAt, ...]:
-    places = plan.architecture.inserted_indices(plan.after_layers)
-    constants = map(layer_constants, compiled.inserted)
-    return inserted_at(places, constants, plan.architecture.gate_module)
+    architecture = plan.architecture
+    return inserted_at(
+        plan.layers,
+        map(layer_constants, compiled.inserted),
+        gate_module=architecture.gate_module,
+        carrier=architecture.carrier,
+    )
 
 
 def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hubsplice.intervention import Intervention
-from hubsplice.model import Model, collect_outputs, hooked
+from hubsplice.model import Model, collect_streams, hooked
+from hubsplice.place import Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,25 +33,25 @@ class SiteActivations:
 def stream_at(
     model: Model,
     ids: Tensor,
-    layers: list[int],
+    places: Sequence[Place],
     earlier: Intervention,
     progress: Callable[[int, int], None],
-) -> dict[int, Tensor]:
-    """The residual stream after some layers, as edits at earlier layers leave it.
+) -> dict[Place, Tensor]:
+    """The residual stream at some places, as edits at earlier places leave it.
 
     Args:
         model: the base model.
         ids: token ids, shape [sequences, length].
-        layers: the layers to look at; an edit at one of them takes effect after the look.
+        places: where to look; an edit at one of them takes effect after the look.
         earlier: the edits.
         progress: told how many sequences are done, and how many there are.
 
     Returns:
-        By layer, shape [tokens, d], in the model's dtype, on the CPU.
+        By place, shape [tokens, d], in the model's dtype, on the CPU.
     """
     with hooked(model, earlier):
-        outputs = collect_outputs(model, ids, layers, progress)
-    return {layer: h.flatten(end_dim=1) for layer, h in outputs.items()}
+        streams = collect_streams(model, ids, places, progress)
+    return {place: h.flatten(end_dim=1) for place, h in streams.items()}
 
 
 def median_norm(h: Tensor) -> float:

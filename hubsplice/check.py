@@ -21,10 +21,11 @@ from hubsplice.errors import (
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.probe import load_probe
 from hubsplice.features.sae_config import SaeConfig, read_sae_config
-from hubsplice.features.sae_match import match_warnings, require_width, site_layer
+from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.features.vector import load_subspace, load_vector
 from hubsplice.intervention import Normalization, PiecewiseLinear
+from hubsplice.place import Place
 from hubsplice.recipe import Recipe, Splice
 
 
@@ -50,13 +51,13 @@ class SpliceSummary:
     """One splice that would build.
 
     Attributes:
-        after_layer: the layer, from 0, whose output would be edited.
+        place: where the stream would be edited.
         sae: the SAE; None for a splice of vectors and probes alone.
         edits: how many edits there are of each kind.
         features: how many different SAE features they read or write.
     """
 
-    after_layer: int
+    place: Place
     sae: SaeSummary | None
     edits: Mapping[str, int]
     features: int
@@ -110,18 +111,19 @@ def check(recipe: Recipe) -> CheckReport:
         field = f"splices[{i}]"
         try:
             sae = _read_sae(splice, hidden_size)
-            layer = _layer(splice, sae, num_layers)
+            place = _place(splice, sae)
+            architecture.require_place(place)
         except HubspliceError as error:
             problems.append(type(error)(f"{field}: {error}"))
             continue
-        if layer in (summary.after_layer for summary in summaries):
-            problems.append(RecipeError(f"{field}: another splice is after layer {layer} already"))
+        if place in (summary.place for summary in summaries):
+            problems.append(RecipeError(f"{field}: another splice is after layer {place} already"))
         problems += _edit_problems(splice, sae, hidden_size, field)
         if sae is not None:
             names = (recipe.base_model, str(base.config.get("_name_or_path", recipe.base_model)))
-            doubts = match_warnings(sae, dict.fromkeys(names), splice.after_layer)
+            doubts = match_warnings(sae, dict.fromkeys(names), splice.place)
             warnings += [f"{field}: {doubt}" for doubt in (*doubts, *config_warnings(sae))]
-        summaries.append(_summary(splice, layer, sae))
+        summaries.append(_summary(splice, place, sae))
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     return CheckReport(
@@ -144,16 +146,11 @@ def _read_sae(splice: Splice, hidden_size: int) -> SaeConfig | None:
     return config
 
 
-def _layer(splice: Splice, sae: SaeConfig | None, num_layers: int) -> int:
+def _place(splice: Splice, sae: SaeConfig | None) -> Place:
     # The recipe's own validation asks for a layer where there is no SAE.
-    layer = splice.after_layer if sae is None else site_layer(sae, splice.after_layer)
-    assert layer is not None
-    if layer >= num_layers:
-        raise RecipeError(
-            f"after_layer: found {layer}, expected 0 to {num_layers - 1}; "
-            f"the base model has {num_layers} layers"
-        )
-    return layer
+    place = splice.place if sae is None else site_place(sae, splice.place)
+    assert place is not None
+    return place
 
 
 def _edit_problems(
@@ -169,10 +166,10 @@ def _edit_problems(
     return problems
 
 
-def _summary(splice: Splice, layer: int, sae: SaeConfig | None) -> SpliceSummary:
+def _summary(splice: Splice, place: Place, sae: SaeConfig | None) -> SpliceSummary:
     edits: tuple[Edit, ...] = splice.edits
     return SpliceSummary(
-        after_layer=layer,
+        place=place,
         sae=None if sae is None else SaeSummary(sae.origin, sae.architecture, sae.d_in, sae.d_sae),
         edits=dict(sorted(Counter(edit.kind for edit in edits).items())),
         features=len({index for edit in edits for index in edit.feature_indices()}),

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.layout import Zeros
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Intervention, Site
 from hubsplice.lowering import LoweredSplice, lower_splice
@@ -42,7 +43,7 @@ class Compiled:
 
     @property
     def inserted(self) -> tuple[CompiledLayer, ...]:
-        """Every decoder layer that is inserted, in the order of the plan's `after_layers`."""
+        """Every decoder layer that is inserted, in the order of the plan's `places`."""
         return tuple(layer for stack in self.stacks for layer in stack)
 
     @property
@@ -86,8 +87,20 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
         _require_finite_layer(planned, layer)
         layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
-    stacks = tuple(map(plan.architecture.stacked, layers))
+    stacks = tuple(
+        plan.architecture.stacked(layer, planned.place)
+        for layer, planned in zip(layers, plan.splices, strict=True)
+    )
     return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
+
+
+def added_tensors(plan: Plan, compiled: Compiled) -> dict[str, Tensor | Zeros]:
+    """Every tensor of the result that is not the base's, by name."""
+    architecture, layers = plan.architecture, plan.layers
+    tensors: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(plan.base.tensors, layers)}
+    for splice, layer in enumerate(compiled.inserted):
+        tensors |= architecture.inserted_tensors(splice, layer, layers, plan.dtype)
+    return tensors
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -122,17 +135,17 @@ def _lower(plan: Plan, ids: Tensor, progress: Progress) -> tuple[list[Tensor], l
     with loaded(plan.resolved.folder, torch.float32) as model:
         _require_sound(model, plan.resolved.folder)
         for planned in plan.splices:
-            step = f"calibrating layer {planned.layer} in float32"
+            step = f"calibrating layer {planned.place} in float32"
             earlier = Intervention(tuple(splice.site for splice in lowered))
             h = stream_at(
                 model,
                 ids,
-                [planned.layer],
+                [planned.place],
                 earlier,
                 lambda done, total, step=step: progress(step, done, total),  # type: ignore[misc]
-            )[planned.layer]
+            )[planned.place]
             lowered.append(
-                lower_splice(planned.splice, planned.layer, planned.sae, h, planned.field)
+                lower_splice(planned.splice, planned.place, planned.sae, h, planned.field)
             )
             streams.append(h)
     return streams, lowered
@@ -148,17 +161,17 @@ def _serving(
     if plan.dtype is torch.float32:
         return reference
     name = str(plan.dtype).removeprefix("torch.")
-    layers = [planned.layer for planned in plan.splices]
+    places = [planned.place for planned in plan.splices]
     intervention = Intervention(tuple(splice.site for splice in lowered))
     with loaded(plan.resolved.folder, plan.dtype) as model:
         streams = stream_at(
             model,
             ids,
-            layers,
+            places,
             intervention,
             lambda done, total: progress(f"calibrating in {name}", done, total),
         )
-    return [streams[layer] for layer in layers]
+    return [streams[place] for place in places]
 
 
 def _too_many(
@@ -194,7 +207,7 @@ def _require_sound(model: Model, folder: Path) -> None:
 def _require_finite(planned: PlannedSplice, site: Site, h: Tensor, dtype: torch.dtype) -> None:
     if not torch.isfinite(h).all():
         raise RecipeError(
-            f"{planned.field}: the residual stream after layer {site.layer} is not finite on the "
+            f"{planned.field}: the residual stream after layer {site.place} is not finite on the "
             "calibration text: the base's weights or an earlier edit overflow"
         )
     # The next RMSNorm takes squares, in float32 whatever the dtype.

@@ -1,6 +1,6 @@
 """The intermediate representation: an edit as a sum of ridge functions, and its exact hook.
 
-At a site (the residual stream after one decoder layer) the edited stream is
+At a site (the residual stream after one block of a decoder layer) the edited stream is
 
     h + s(h) · Σ_k φ_k(⟨e_k, h̃⟩ + b_k) · d_k,
 
@@ -20,6 +20,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor
+
+from hubsplice.place import Block, Place
 
 
 @dataclass(frozen=True)
@@ -222,17 +224,24 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """All terms that read and write the residual stream after one layer.
+    """All terms that read and write the residual stream at one place.
 
     Attributes:
-        layer: the base model's layer after which the site lies, counted from 0.
+        layer: the base model's layer in which or after which the site lies, counted from 0.
         terms: every term reads the same h.
         sink_norm: a token whose residual norm exceeds this is left alone; infinite to edit all.
+        block: the block of that layer after which the site lies.
     """
 
     layer: int
     terms: tuple[Term, ...]
     sink_norm: float = math.inf
+    block: Block = Block.MLP
+
+    @property
+    def place(self) -> Place:
+        """Where the site is."""
+        return Place(self.layer, self.block)
 
     @cached_property
     def _groups(self) -> tuple[tuple[Normalization, _TermGroup], ...]:
@@ -323,11 +332,14 @@ class _TermGroup:
 
 @dataclass(frozen=True, eq=False)
 class Intervention:
-    """The sites of one recipe, in layer order; later sites see earlier edits."""
+    """The sites of one recipe, in the order of their places; later sites see earlier edits."""
 
     sites: tuple[Site, ...]
 
     def __post_init__(self) -> None:
-        layers = [site.layer for site in self.sites]
-        if layers != sorted(set(layers)):
-            raise ValueError(f"sites must be in layer order, one per layer: {layers}")
+        places = [site.place for site in self.sites]
+        if places != sorted(set(places)):
+            raise ValueError(
+                "sites must be in layer order, one per layer and block: after layer "
+                f"{', '.join(map(str, places))}"
+            )

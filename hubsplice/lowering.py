@@ -18,6 +18,7 @@ from hubsplice.features.sae import LoadedSae
 from hubsplice.features.sources import SpliceSources
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention import Site, Term
+from hubsplice.place import Place
 from hubsplice.recipe import Splice
 
 _COMPETING = ("topk", "abstopk")
@@ -41,13 +42,13 @@ class LoweredSplice:
 
 
 def lower_splice(
-    splice: Splice, layer: int, sae: LoadedSae | None, h: Tensor, field: str
+    splice: Splice, place: Place, sae: LoadedSae | None, h: Tensor, field: str
 ) -> LoweredSplice:
     """Lower all edits of a splice.
 
     Args:
         splice: the recipe's splice.
-        layer: the base layer whose output is edited.
+        place: where the stream is edited.
         sae: the splice's SAE, if it names one.
         h: the float32 calibration stream at the site, shape [tokens, d].
         field: how the recipe calls the splice, for messages (`splices[0]`).
@@ -81,7 +82,12 @@ def lower_splice(
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     return LoweredSplice(
-        Site(layer, tuple(terms), sink_norm if splice.sinks == "skip" else math.inf),
+        Site(
+            place.layer,
+            tuple(terms),
+            sink_norm if splice.sinks == "skip" else math.inf,
+            place.block,
+        ),
         tuple(origins),
         statistics,
         tuple(f"{f.name}: {f.approximation}" for f in features if f.approximation),

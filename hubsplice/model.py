@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from hubsplice.errors import CheckpointError
-from hubsplice.intervention import Intervention, Site
+from hubsplice.intervention import Intervention
+from hubsplice.place import Block, Place
 
 Model = Any
 """A transformers causal language model; its classes share no useful static type."""
@@ -66,19 +68,66 @@ def _replaced(output: Any, h: Tensor) -> Any:
     return (h, *output[1:]) if isinstance(output, tuple) else h
 
 
+def _reader(layer: nn.Module) -> nn.Module:
+    """What reads the stream after a layer's attention: the MLP, or the norm in front of it."""
+    if not any(hasattr(layer, name) for name in ("input_layernorm", "ln_1")):
+        return layer.get_submodule("mlp")  # Norms stand behind the blocks alone.
+    names = ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm")
+    return layer.get_submodule(next(name for name in names if hasattr(layer, name)))
+
+
+def _at(
+    model: Model,
+    place: Place,
+    see: Callable[[Tensor], Tensor | None],
+    *,
+    first: bool = False,
+) -> RemovableHandle:
+    """Show the stream at a place to `see`, and go on with what it returns, if that is not None.
+
+    Args:
+        model: the model.
+        place: in its layers.
+        see: gets the stream, shape [..., d].
+        first: whether it comes before what sees the place already.
+    """
+    layers = decoder_layers(model)
+    if place.layer < 0:
+
+        def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+            changed = see(args[0])
+            if changed is None:
+                return None
+            return (changed, *args[1:]), kwargs
+
+        return layers[0].register_forward_pre_hook(before, prepend=first, with_kwargs=True)
+
+    layer = layers[place.layer]
+    if place.block is Block.MLP:
+
+        def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            changed = see(output[0] if isinstance(output, tuple) else output)
+            return None if changed is None else _replaced(output, changed)
+
+        return layer.register_forward_hook(after, prepend=first)
+
+    def between(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        changed = see(inputs[0])
+        if changed is not None:
+            # The sum of stream and attention, which the block has just made: the MLP reads it and
+            # is added to it, and nothing else holds it. So written, both see the edit, exactly.
+            inputs[0].copy_(changed)
+
+    return _reader(layer).register_forward_pre_hook(between, prepend=first)
+
+
 @contextmanager
 def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
-    """Apply the reference hook of every site while the context lasts."""
+    """Apply the reference hook of every site while the context lasts.
 
-    def edit(site: Site) -> Callable[[nn.Module, Any, Any], Any]:
-        def run(_module: nn.Module, _inputs: Any, output: Any) -> Any:
-            h = output[0] if isinstance(output, tuple) else output
-            return _replaced(output, site.edit(h))
-
-        return run
-
-    layers = decoder_layers(model)
-    handles = [layers[s.layer].register_forward_hook(edit(s)) for s in intervention.sites]
+    Between attention and MLP, it writes into the stream in place, as only inference allows.
+    """
+    handles = [_at(model, site.place, site.edit) for site in intervention.sites]
     try:
         yield
     finally:
@@ -90,35 +139,32 @@ class _Enough(Exception):  # noqa: N818
     """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
 
 
-def collect_outputs(
-    model: Model, ids: Tensor, layers: list[int], progress: Callable[[int, int], None]
-) -> dict[int, Tensor]:
-    """The outputs of decoder layers, before any hook that was added later edits them.
+def collect_streams(
+    model: Model, ids: Tensor, places: Sequence[Place], progress: Callable[[int, int], None]
+) -> dict[Place, Tensor]:
+    """The residual stream at some places, before the hooks on the model edit it there.
 
     Args:
-        model: the model; hooks that are on it already take effect in later layers only if they
-            were registered after this call's own, which run first.
+        model: the model, with hooks or without; hooks at earlier places show.
         ids: token ids, shape [sequences, length].
-        layers: which layers; the forward pass stops after the last of them.
+        places: where to look; the forward pass stops at the last of them.
         progress: told how many sequences are done, and how many there are.
 
     Returns:
-        By layer, shape [sequences, length, d], on the CPU, in the model's dtype.
+        By place, shape [sequences, length, d], on the CPU, in the model's dtype.
     """
-    found: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    last = max(layers)
-    modules = decoder_layers(model)
+    found: dict[Place, list[Tensor]] = {place: [] for place in places}
+    last = max(places)
 
-    def keep(layer: int) -> Callable[[nn.Module, Any, Any], None]:
-        def run(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            h = output[0] if isinstance(output, tuple) else output
-            found[layer].append(h.detach().to("cpu", copy=True))
-            if layer == last:
+    def keep(place: Place) -> Callable[[Tensor], None]:
+        def run(h: Tensor) -> None:
+            found[place].append(h.detach().to("cpu", copy=True))
+            if place == last:
                 raise _Enough
 
         return run
 
-    handles = [modules[i].register_forward_hook(keep(i), prepend=True) for i in layers]
+    handles = [_at(model, place, keep(place), first=True) for place in places]
     try:
         for batch in batches(model, ids, progress):
             with suppress(_Enough):
@@ -126,7 +172,7 @@ def collect_outputs(
     finally:
         for handle in handles:
             handle.remove()
-    return {layer: torch.cat(parts) for layer, parts in found.items()}
+    return {place: torch.cat(parts) for place, parts in found.items()}
 
 
 def batches(model: Model, ids: Tensor, progress: Callable[[int, int], None]) -> Iterator[Tensor]:

@@ -10,10 +10,12 @@ import torch
 from hubsplice.architectures.base import Architecture
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.sae import LoadedSae, load_sae
-from hubsplice.features.sae_match import match_warnings, require_width, site_layer
+from hubsplice.features.sae_match import match_warnings, require_width, site_place
+from hubsplice.place import Place
 from hubsplice.recipe import Recipe, Splice
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -27,13 +29,13 @@ class PlannedSplice:
     Attributes:
         field: how the recipe calls it (`splices[0]`).
         splice: as the recipe has it.
-        layer: the base layer whose output is edited.
+        place: where the stream is edited.
         sae: the SAE, if it names one.
     """
 
     field: str
     splice: Splice
-    layer: int
+    place: Place
     sae: LoadedSae | None
 
 
@@ -47,7 +49,7 @@ class Plan:
         base: its files.
         architecture: its family.
         dtype: the precision to compile for.
-        splices: in the order of their layers.
+        splices: in the order of their places.
         warnings: what builds, and may not be what was meant.
     """
 
@@ -60,10 +62,15 @@ class Plan:
     warnings: tuple[str, ...]
 
     @property
-    def after_layers(self) -> list[int]:
-        """The base layer that each inserted layer follows, in order."""
-        count = self.architecture.layers_per_splice
-        return [splice.layer for splice in self.splices for _ in range(count)]
+    def layers(self) -> LayerMap:
+        """Where each layer of the result comes from."""
+        return self.architecture.layer_map(
+            [
+                splice.place
+                for splice in self.splices
+                for _ in range(self.architecture.layers_per_splice(splice.place))
+            ]
+        )
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -85,18 +92,18 @@ def make_plan(recipe: Recipe) -> Plan:
         field = f"splices[{i}]"
         sae = None if splice.sae is None else load_sae(splice.sae)
         if sae is None:
-            layer = splice.after_layer
-            assert layer is not None
+            place = splice.place
+            assert place is not None
         else:
             require_width(sae.config, architecture.hidden_size)
-            layer = site_layer(sae.config, splice.after_layer)
-            doubts = match_warnings(sae.config, dict.fromkeys(names), splice.after_layer)
+            place = site_place(sae.config, splice.place)
+            doubts = match_warnings(sae.config, dict.fromkeys(names), splice.place)
             warnings += [f"{field}: {doubt}" for doubt in (*doubts, *sae.warnings)]
-        if layer in (other.layer for other in planned):
-            raise RecipeError(f"{field}: another splice is after layer {layer} already")
-        planned.append(PlannedSplice(field, splice, layer, sae))
-    planned.sort(key=lambda splice: splice.layer)
-    architecture.layer_map([splice.layer for splice in planned])
+        architecture.require_place(place)
+        if place in (other.place for other in planned):
+            raise RecipeError(f"{field}: another splice is after layer {place} already")
+        planned.append(PlannedSplice(field, splice, place, sae))
+    planned.sort(key=lambda splice: splice.place)
     return Plan(
         recipe,
         resolved,

@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError
 from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
+from hubsplice.place import Block, Place
 from hubsplice.recipe_errors import readable_problems
 from hubsplice.recipe_yaml import dump_yaml, load_yaml
 
@@ -83,10 +84,15 @@ AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJson
 class Splice(Section):
     """One inserted layer: where it lies, where its features come from, and its edits."""
 
-    after_layer: NonNegativeInt | None = Field(
+    after_layer: Annotated[int, Field(ge=-1)] | None = Field(
         None,
-        description="The base model's layer (from 0) whose output is edited. May be left out "
-        "where the SAE's own config says.",
+        description="The base model's layer (from 0) whose output is edited; -1 for what layer 0 "
+        "reads. May be left out where the SAE's own config says.",
+    )
+    after_attention: NonNegativeInt | None = Field(
+        None,
+        description="In place of after_layer: the layer whose attention's output, as it has joined "
+        "the residual stream, is edited before its MLP reads it. Takes one or two layers more.",
     )
     sae: SaeSource | None = Field(None, description="The SAE that `feature` numbers refer to.")
     edits: tuple[AnyEdit, ...] = Field(
@@ -101,11 +107,23 @@ class Splice(Section):
         5.0, description="A token is a sink above this multiple of the median residual norm."
     )
 
+    @property
+    def place(self) -> Place | None:
+        """Where the stream is edited; None where the SAE says."""
+        if self.after_attention is not None:
+            return Place(self.after_attention, Block.ATTENTION)
+        return None if self.after_layer is None else Place(self.after_layer)
+
     @model_validator(mode="after")
     def _says_where(self) -> Splice:
+        if self.after_layer is not None and self.after_attention is not None:
+            raise ValueError(
+                f"found after_layer: {self.after_layer} and after_attention: "
+                f"{self.after_attention}, expected one of them"
+            )
         if self.sae is not None:
             return self
-        if self.after_layer is None:
+        if self.place is None:
             raise ValueError("after_layer is missing, and there is no sae whose config would say")
         for i, edit in enumerate(self.edits):
             if edit.feature_indices():
@@ -180,18 +198,19 @@ class Recipe(Section):
     seed: NonNegativeInt = Field(0, description="The seed of everything that is drawn.")
 
     @model_validator(mode="after")
-    def _one_splice_per_layer(self) -> Recipe:
-        first: dict[int, int] = {}
+    def _one_splice_per_place(self) -> Recipe:
+        first: dict[Place, int] = {}
         for i, splice in enumerate(self.splices):
-            if splice.after_layer is None:
+            place = splice.place
+            if place is None:
                 continue
-            if splice.after_layer in first:
+            if place in first:
                 raise ValueError(
-                    f"splices[{i}].after_layer: found {splice.after_layer}, which "
-                    f"splices[{first[splice.after_layer]}] names already; put all edits at one "
-                    "layer into one splice"
+                    f"splices[{i}].{place.field}: found {place.layer}, which "
+                    f"splices[{first[place]}] names already; put all edits at one layer into one "
+                    "splice"
                 )
-            first[splice.after_layer] = i
+            first[place] = i
         return self
 
 

@@ -14,7 +14,6 @@ from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.manifest import (
-    INJECTION,
     SCHEMA_VERSION,
     Architectures,
     BaseRecord,
@@ -26,7 +25,7 @@ from hubsplice.checkpoint.manifest import (
 )
 from hubsplice.checkpoint.terms import read_terms
 from hubsplice.checkpoint.writer import WrittenCheckpoint
-from hubsplice.compiler import Compiled
+from hubsplice.compiler import Compiled, added_tensors
 from hubsplice.edits.base import Edit
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.lowering import LoweredSplice
@@ -52,8 +51,8 @@ def describe(
         files: every file of the result but the manifest and the card.
         report: the measured fidelity, if it was measured.
     """
-    architecture, after = plan.architecture, plan.after_layers
-    config = architecture.spliced_config(after, plan.dtype)
+    architecture, layers = plan.architecture, plan.layers
+    config = architecture.spliced_config(layers, plan.dtype)
     return Manifest(
         schema_version=SCHEMA_VERSION,
         hubsplice=__version__,
@@ -61,7 +60,7 @@ def describe(
         architectures=Architectures(
             before=architecture.class_name_before, after=architecture.class_name_after
         ),
-        layer_map=architecture.layer_map(after),
+        layer_map=layers,
         config_changes=architecture.config_changes(config),
         zero_tensors=tuple(sorted(_zero_tensors(plan, compiled))),
         layers=tuple(
@@ -114,12 +113,8 @@ def _base(plan: Plan, written: WrittenCheckpoint) -> BaseRecord:
 
 
 def _zero_tensors(plan: Plan, compiled: Compiled) -> list[str]:
-    architecture, after = plan.architecture, plan.after_layers
-    names = list(architecture.bias_tensors(plan.base.tensors, after))
-    for index, layer in zip(architecture.inserted_indices(after), compiled.inserted, strict=True):
-        tensors = architecture.inserted_tensors(index, layer, plan.dtype)
-        names += [name for name, tensor in tensors.items() if isinstance(tensor, Zeros)]
-    return names
+    tensors = added_tensors(plan, compiled)
+    return [name for name, tensor in tensors.items() if isinstance(tensor, Zeros)]
 
 
 def _portable_splices(plan: Plan) -> list[Any]:
@@ -138,7 +133,11 @@ def _layers(
     *preparing, edit = stack
     for layer in preparing:
         yield InsertedLayer(
-            site=planned.layer, construction=INJECTION, constants=layer_constants(layer), terms=()
+            site=planned.place.layer,
+            block=planned.place.block,
+            construction=str(layer.constants["construction"]),
+            constants=layer_constants(layer),
+            terms=(),
         )
     yield _layer(planned, portable_splice, lowered, edit)
 
@@ -150,7 +149,8 @@ def _layer(
     source = portable_splice.sae.model_dump(mode="json", exclude_none=True) if sae else {}
     names = dict(zip(map(id, planned.splice.edits), portable_splice.edits, strict=True))
     return InsertedLayer(
-        site=planned.layer,
+        site=planned.place.layer,
+        block=planned.place.block,
         construction=str(layer.constants.get("construction", "empty")),
         constants=layer_constants(layer),
         terms=tuple(
@@ -183,9 +183,9 @@ def _calibration(compiled: Compiled) -> CalibrationRecord:
         token_ids_sha256=text.sha256,
         tokens=text.ids.numel(),
         seed=text.seed,
-        median_norm={str(s.site.layer): s.statistics.median_norm for s in compiled.lowered},
+        median_norm={str(s.site.place): s.statistics.median_norm for s in compiled.lowered},
         sink_norm={
-            str(s.site.layer): s.site.sink_norm if math.isfinite(s.site.sink_norm) else None
+            str(s.site.place): s.site.sink_norm if math.isfinite(s.site.sink_norm) else None
             for s in compiled.lowered
         },
     )

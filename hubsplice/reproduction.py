@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from hubsplice.checkpoint.safetensors_header import Header, read_header
 from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError, OutputError, unknown_name
 from hubsplice.intervention import Intervention, Normalization, PiecewiseLinear, Site, Term
+from hubsplice.place import Block
 
 INTERVENTION = "reproduce/intervention.safetensors"
 """Where a spliced checkpoint carries it."""
@@ -54,7 +55,8 @@ class _TermRecord(_Record):
 
 
 class _SiteRecord(_Record):
-    layer: NonNegativeInt
+    layer: Annotated[int, Field(ge=-1)]
+    block: Literal["attention", "mlp"] = "mlp"
     sink_norm: Annotated[float, Field(ge=0)] | None  # None for infinity, which JSON cannot say
     terms: list[_TermRecord]
 
@@ -109,7 +111,7 @@ def load_intervention(path: Path) -> Intervention:
         own = {name: tensors[prefix + name] for name in _DTYPES}
         terms = _read_terms(f"{path}: {prefix}", site, own)
         sink_norm = math.inf if site.sink_norm is None else site.sink_norm
-        sites.append(Site(site.layer, terms, sink_norm))
+        sites.append(Site(site.layer, terms, sink_norm, Block(site.block)))
     widths = {len(term.encoder) for site in sites for term in site.terms}
     if len(widths) > 1:
         raise CheckpointError(
@@ -124,6 +126,7 @@ def load_intervention(path: Path) -> Intervention:
 def _site_record(site: Site) -> _SiteRecord:
     return _SiteRecord(
         layer=site.layer,
+        block=site.block.value,
         sink_norm=None if site.sink_norm == math.inf else site.sink_norm,
         terms=[_TermRecord(label=t.label, normalization=t.normalization.value) for t in site.terms],
     )
@@ -151,7 +154,7 @@ def _site_tensors(site: Site) -> dict[str, Tensor]:
     } | {name: torch.tensor(value, dtype=_DTYPES[name][1]) for name, value in values.items()}
     for name, tensor in tensors.items():
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} after layer {site.layer}: NaN or infinity")
+            raise ValueError(f"{name} after layer {site.place}: NaN or infinity")
     return tensors
 
 

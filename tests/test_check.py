@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from hubsplice.check import SaeSummary, SpliceSummary, check
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.place import Place
 from hubsplice.recipe import parse_recipe
 
 
@@ -72,8 +73,8 @@ def test_a_good_recipe_is_summed_up(folder: Path) -> None:
     assert report.warnings == ()
     sae = SaeSummary(f"SAE {folder / 'sae'}", "jumprelu", 64, 256)
     assert report.splices == (
-        SpliceSummary(2, sae, {"ablate": 2, "gated_steer": 1}, 3),
-        SpliceSummary(3, None, {"steer": 1}, 0),
+        SpliceSummary(Place(2), sae, {"ablate": 2, "gated_steer": 1}, 3),
+        SpliceSummary(Place(3), None, {"steer": 1}, 0),
     )
 
 
@@ -112,7 +113,7 @@ def test_a_base_without_a_size_is_damaged(folder: Path) -> None:
     [
         (
             "  - {after_layer: 4}",
-            ["splices[0]: after_layer: found 4, expected 0 to 3; the base model has 4 layers"],
+            ["splices[0]: after_layer: found 4, expected -1 to 3; the base model has 4 layers"],
         ),
         (
             "  - {sae: {path: sae}, edits: [{kind: ablate, feature: 256}]}",
@@ -170,7 +171,7 @@ def test_a_layer_that_nobody_names_is_an_error(folder: Path) -> None:
     write_sae(folder, hook=None)
     with pytest.raises(RecipeError, match=r"splices\[0\]: after_layer: missing"):
         run(folder, "  - {sae: {path: sae}}")
-    assert run(folder, "  - {after_layer: 1, sae: {path: sae}}").splices[0].after_layer == 1
+    assert run(folder, "  - {after_layer: 1, sae: {path: sae}}").splices[0].place == Place(1)
 
 
 def test_doubts_are_warnings(folder: Path) -> None:

@@ -20,6 +20,7 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import OutputError
 from hubsplice.features.sae import load_sae
 from hubsplice.features.sae_config import read_sae_config
+from hubsplice.place import Place
 from hubsplice.recipe import SaeSource, load_recipe
 from tests.conftest import MakeCheckpoint
 
@@ -40,7 +41,7 @@ def test_the_recipe_would_build_without_a_warning() -> None:
     report = check(load_recipe(RECIPE))
     assert report.warnings == ()
     (splice,) = report.splices
-    assert splice.after_layer == 13
+    assert splice.place == Place(13)
     assert dict(splice.edits) == {"clamp": 1, "scale": 2}
 
 
@@ -131,7 +132,7 @@ def test_a_slice_remembers_where_it_is_from(random_sae: Path, tmp_path: Path) ->
     config = read_sae_config(SaeSource(path=tmp_path / "slice"))
     assert config.d_sae == 2
     assert config.hook is not None
-    assert config.hook.after_layer == 3
+    assert config.hook.place == Place(3)
     metadata = json.loads((tmp_path / "slice" / "cfg.json").read_text(encoding="utf-8"))["metadata"]
     assert metadata["feature_indices"] == [31, 2]
     assert metadata["sliced_from"] == {"d_sae": 40, "l0": 7.5}
@@ -180,7 +181,7 @@ def test_a_trained_sae_can_be_spliced(
     assert (sae.config.d_in, sae.config.d_sae) == (64, 96)
     assert sae.config.model_name == "somebody/a-model"
     assert sae.config.hook is not None
-    assert sae.config.hook.after_layer == 2
+    assert sae.config.hook.place == Place(2)
     explained = re.search(r"([\d.]+) of the variance", capsys.readouterr().out)
     assert explained is not None
     assert float(explained[1]) > 0.5

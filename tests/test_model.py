@@ -12,7 +12,8 @@ from torch import Tensor
 from hubsplice.calibration import stream_at
 from hubsplice.fidelity.runs import greedy_tokens, run_model
 from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import Model, collect_outputs, decoder_layers, editing_sinks, hooked, loaded
+from hubsplice.model import Model, collect_streams, decoder_layers, editing_sinks, hooked, loaded
+from hubsplice.place import Place
 
 Make = Callable[..., Path]
 
@@ -95,33 +96,33 @@ def test_a_hook_that_fails_is_taken_off_again(model: Model) -> None:
 
 
 def test_the_stream_at_a_site_is_the_one_before_its_own_edit(model: Model) -> None:
-    found = stream_at(model, ids(), [1, 2], EDIT, quiet)
+    found = stream_at(model, ids(), [Place(1), Place(2)], EDIT, quiet)
     wanted = streams(model, BY_HAND)
-    assert set(found) == {1, 2}
+    assert set(found) == {Place(1), Place(2)}
     for layer in (1, 2):
-        assert found[layer].shape == (SEQUENCES * LENGTH, D)
+        assert found[Place(layer)].shape == (SEQUENCES * LENGTH, D)
         torch.testing.assert_close(
-            found[layer], wanted[layer].flatten(end_dim=1), rtol=1e-4, atol=1e-4
+            found[Place(layer)], wanted[layer].flatten(end_dim=1), rtol=1e-4, atol=1e-4
         )
-    assert not torch.allclose(found[2], streams(model, {})[2].flatten(end_dim=1), atol=0.05)
+    assert not torch.allclose(found[Place(2)], streams(model, {})[2].flatten(end_dim=1), atol=0.05)
 
 
 def test_the_pass_stops_after_the_last_layer_asked_for(model: Model) -> None:
     later: list[int] = []
     decoder_layers(model)[3].register_forward_hook(lambda *_: later.append(3))
-    found = collect_outputs(model, ids(), [2, 0], quiet)
+    found = collect_streams(model, ids(), [Place(2), Place(0)], quiet)
     assert not later
     with torch.no_grad():
         whole = model(ids(), output_hidden_states=True).hidden_states
     assert later
     for layer in (0, 2):
-        assert torch.equal(found[layer], whole[layer + 1])
+        assert torch.equal(found[Place(layer)], whole[layer + 1])
 
 
 def test_progress_counts_sequences(model: Model) -> None:
     seen: list[tuple[int, int]] = []
     many = ids().repeat(100, 20)
-    collect_outputs(model, many, [0], lambda done, total: seen.append((done, total)))
+    collect_streams(model, many, [Place(0)], lambda done, total: seen.append((done, total)))
     assert len(seen) > 2
     assert seen == sorted(seen)
     assert (seen[0], seen[-1]) == ((0, len(many)), (len(many), len(many)))

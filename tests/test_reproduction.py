@@ -203,7 +203,7 @@ def term_recorded(key: str, value: Any) -> Change:
         (term_recorded("normalization", "layernorm"), "Did you mean 'layer_norm'"),
         (term_recorded("label", 3), "label: Input should be a valid string"),
         (recorded("layer", 4), "layer order, one per layer"),
-        (recorded("layer", -1), "greater than or equal to 0"),
+        (recorded("layer", -2), "greater than or equal to -1"),
         (recorded("layer", True), "valid integer"),
         (recorded("sink_norm", -2.0), "sink_norm"),
         (recorded("sink_norm", "inf"), "sink_norm"),

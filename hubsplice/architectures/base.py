@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -16,11 +16,18 @@ from hubsplice.architectures.inserted_tensor import InsertedTensor
 from hubsplice.architectures.layer_fields import LayerCount, LayerField
 from hubsplice.architectures.projection import Projection
 from hubsplice.calibration import SiteActivations
+from hubsplice.checkpoint.layer_map import (
+    FromBase,
+    LayerMap,
+    inserted_indices,
+    layer_map,
+)
 from hubsplice.checkpoint.layout import DTYPE_NAMES, Zeros
-from hubsplice.checkpoint.manifest import ConfigChange, FromBase, FromSplice
+from hubsplice.checkpoint.manifest import SPLIT, ConfigChange
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Site
+from hubsplice.place import Block, Place
 
 CONFIG_FIELD = "base_model: config.json"
 """What messages call the base's configuration."""
@@ -36,8 +43,7 @@ L = TypeVar("L", bound=CompiledLayer)
 class Architecture(ABC, Generic[L]):
     """A base's family: its configuration and tensor names, before and after a splice.
 
-    Everywhere, `after_layers` holds the base layers whose outputs are edited, one for each
-    inserted layer; a layer that is named twice gets two layers after it, in that order.
+    Everywhere, `layers` says where the result's layers come from, as `layer_map` gives it.
 
     A family says what it is in class variables and properties, and how its layers compute in
     `compile` and `layer_tensors`; the rest is the same for all.
@@ -51,6 +57,13 @@ class Architecture(ABC, Generic[L]):
 
     layer_prefixes: ClassVar[tuple[str, ...]] = ("model.layers.",)
     """What may stand before a layer's index in tensor names; new tensors get the first."""
+
+    attention_modules: ClassVar[tuple[str, ...]] = ("self_attn", "input_layernorm")
+    """The parts of a layer that go with its attention; the others go with its MLP."""
+
+    silent_attention: ClassVar[Mapping[str, float]] = {}
+    """What an attention that adds nothing holds throughout in tensors that an edit may fill, by
+    name in the layer, where that is not zero."""
 
     gate_module: ClassVar[str] = "mlp.gate_proj"
     """The module in a layer of the result whose output begins with the gate pre-activations."""
@@ -174,44 +187,49 @@ class Architecture(ABC, Generic[L]):
         for name, field in self.layer_fields.items():
             yield from field.problems(name, self.decoder_config, self.num_layers)
 
-    def layer_map(self, after_layers: Sequence[int]) -> tuple[FromBase | FromSplice, ...]:
-        """Where each layer of the result comes from, in order.
+    def require_place(self, place: Place) -> None:
+        """Refuse a place where an edit can't be.
 
         Raises:
             RecipeError: the base has no such layer.
         """
-        for layer in after_layers:
-            if not 0 <= layer < self.num_layers:
-                raise RecipeError(
-                    f"after_layer: found {layer}, expected 0 to {self.num_layers - 1}; the base "
-                    f"model has {self.num_layers} layers"
-                )
-        result: list[FromBase | FromSplice] = []
-        for base in range(self.num_layers):
-            result.append(FromBase(base=base))
-            result += [
-                FromSplice(splice=i) for i, after in enumerate(after_layers) if after == base
-            ]
-        return tuple(result)
+        first = -1 if place.block is Block.MLP else 0
+        if not first <= place.layer < self.num_layers:
+            raise RecipeError(
+                f"{place.field}: found {place.layer}, expected {first} to {self.num_layers - 1}; "
+                f"the base model has {self.num_layers} layers"
+            )
 
-    def inserted_indices(self, after_layers: Sequence[int]) -> tuple[int, ...]:
-        """The index in the result of each inserted layer, in the order of `after_layers`."""
-        found = {
-            layer.splice: index
-            for index, layer in enumerate(self.layer_map(after_layers))
-            if isinstance(layer, FromSplice)
-        }
-        return tuple(found[i] for i in range(len(after_layers)))
+    def layer_map(self, places: Sequence[Place]) -> LayerMap:
+        """Where each layer of the result comes from, in order.
 
-    def rename(self, name: str, after_layers: Sequence[int]) -> str:
+        Args:
+            places: where each inserted layer is; a place that is named twice gets two layers, in
+                that order.
+
+        Raises:
+            HubspliceError: of `require_place`.
+        """
+        for place in places:
+            self.require_place(place)
+        return layer_map(self.num_layers, places)
+
+    def rename(self, name: str, layers: LayerMap) -> str:
         """The name in the result of the base's tensor `name`: only a layer's index moves."""
         prefixes = "|".join(map(re.escape, self.layer_prefixes))
-        match = re.match(rf"(?P<prefix>{prefixes})(?P<index>\d+)(?=\.)", name)
+        match = re.match(rf"(?P<prefix>{prefixes})(?P<index>\d+)\.(?P<part>.+)", name)
         if match is None:
             return name
-        index = int(match["index"])
-        moved = index + sum(after < index for after in after_layers)
-        return f"{match['prefix']}{moved}{name[match.end() :]}"
+        origin = FromBase(base=int(match["index"]))
+        block = self.block_of(match["part"])
+        origins = [x.attention if block is Block.ATTENTION else x.mlp for x in layers]
+        # Layers beyond those that config.json counts stay behind them.
+        moved = (
+            origins.index(origin)
+            if origin in origins
+            else origin.base + len(layers) - self.num_layers
+        )
+        return f"{match['prefix']}{moved}.{match['part']}"
 
     def split(self, tensor: TensorEntry) -> tuple[TensorEntry, ...]:
         """The parts of a tensor of the base that the result's class has as tensors of their own.
@@ -224,9 +242,13 @@ class Architecture(ABC, Generic[L]):
         """
         return (tensor,)
 
-    def spliced_config(self, after_layers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
+    def block_of(self, name: str) -> Block:
+        """The block that a part of a layer belongs to, by the part's name in the layer."""
+        of_attention = name.startswith(tuple(f"{module}." for module in self.attention_modules))
+        return Block.ATTENTION if of_attention else Block.MLP
+
+    def spliced_config(self, layers: LayerMap, dtype: torch.dtype) -> dict[str, Any]:
         """The result's config.json, for weights that are served in `dtype`."""
-        layers = self.layer_map(after_layers)
         before = self.decoder_config
         decoder = {k: v for k, v in before.items() if k not in _NEVER_WRITTEN | self.dropped}
         decoder |= {key: value for key, value in self.absent_means.items() if key not in decoder}
@@ -258,13 +280,13 @@ class Architecture(ABC, Generic[L]):
         return changes
 
     def bias_tensors(
-        self, base_tensors: Mapping[str, TensorEntry], after_layers: Sequence[int]
+        self, base_tensors: Mapping[str, TensorEntry], layers: LayerMap
     ) -> dict[str, Zeros]:
         """Zero biases for the base's own layers, wherever the result's class has one more.
 
         Args:
             base_tensors: the base's tensors by their names there.
-            after_layers: as everywhere.
+            layers: as everywhere.
 
         Returns:
             By name in the result, in the dtype of the weight beside the bias.
@@ -287,7 +309,7 @@ class Architecture(ABC, Generic[L]):
                             "this config.json, and the result would; remove it from the base"
                         )
                 elif projection in self.biased_after:
-                    biases[self.rename(bias, after_layers)] = Zeros((sizes.outputs,), dtype)
+                    biases[self.rename(bias, layers)] = Zeros((sizes.outputs,), dtype)
         return biases
 
     def _stored_name(self, tensors: Mapping[str, TensorEntry], name: str) -> str:
@@ -296,13 +318,14 @@ class Architecture(ABC, Generic[L]):
         return next((n for n in named if f"{n}.weight" in tensors), self.layer_prefixes[0] + name)
 
     def inserted_tensors(
-        self, index: int, layer: L, dtype: torch.dtype
+        self, splice: int, layer: L, layers: LayerMap, dtype: torch.dtype
     ) -> dict[str, Tensor | Zeros]:
         """All tensors of an inserted layer, by name.
 
         Args:
-            index: the layer's index in the result.
+            splice: which inserted layer it is, as `layers` counts them.
             layer: what it computes, one of `stacked`; padded with zeros to the base's width.
+            layers: as everywhere.
             dtype: of the tensors.
 
         Raises:
@@ -314,40 +337,86 @@ class Architecture(ABC, Generic[L]):
                 f"the edits of one inserted layer need {layer.neurons} neurons, and a layer of "
                 f"this model has {room}: {layer.neurons - room} too many; give fewer edits"
             )
+        layout = self.inserted_layout(splice, layers)
         tensors: dict[str, Tensor | Zeros] = {
             name: torch.full(tensor.shape, tensor.value, dtype=dtype)
             if tensor.value
             else Zeros(tensor.shape, dtype)
-            for name, tensor in self.inserted_layout(index).items()
+            for name, tensor in layout.items()
         }
-        for name, value in self.layer_tensors(layer).items():
-            if value.any():
-                tensors[f"{self.layer_prefixes[0]}{index}.{name}"] = value.to(dtype)
+        index = inserted_indices(layers)[splice]
+        for part, value in self.layer_tensors(layer).items():
+            name = f"{self.layer_prefixes[0]}{index}.{part}"
+            if name in layout and value.any():
+                tensors[name] = value.to(dtype)
         return tensors
 
     @property
-    def layers_per_splice(self) -> int:
+    def carrier(self) -> str | None:
+        """The linear map of the base's attention whose bias can hold an inserted layer's constant.
+
+        None where the base has that bias itself, which stays as it is, or where the constant is
+        made of more than a bias.
+        """
+        return None
+
+    def layers_per_splice(self, place: Place) -> int:
         """How many decoder layers one compiled layer is written as."""
-        return 1
+        return 2 if place.block is Block.ATTENTION and self.carrier is None else 1
 
-    def stacked(self, layer: L) -> tuple[L, ...]:
-        """The decoder layers that a compiled layer is written as, `layers_per_splice` of them."""
-        return (layer,)
+    def stacked(self, layer: L, place: Place) -> tuple[L, ...]:
+        """The decoder layers that a compiled layer is written as, `layers_per_splice` of them.
 
-    def inserted_layout(self, index: int) -> dict[str, InsertedTensor]:
-        """Every tensor that the inserted layer at `index` of the result has, by name."""
+        Behind the base's attention, the MLP of the edit reads its constant if the base's own
+        attention can add that too. If not, the layer of the edit stays whole, and one that adds
+        nothing is torn apart around it.
+        """
+        if self.layers_per_splice(place) == 1:
+            return (layer,)
+        dtype = next(iter(layer.tensors().values())).dtype
+        around = replace(self.empty_layer(dtype), constants={"construction": SPLIT, "neurons": 0})
+        return around, layer
+
+    def inserted_layout(self, splice: int, layers: LayerMap) -> dict[str, InsertedTensor]:
+        """Every tensor that an inserted layer has in the result, by name.
+
+        Of a layer that is torn apart, the attention is silent, and the constant that it would add
+        is added by the base's attention in front of the MLP.
+
+        Args:
+            splice: which inserted layer it is, as `layers` counts them.
+            layers: as everywhere.
+        """
+        mlp, attention = (
+            f"{self.layer_prefixes[0]}{inserted_indices(layers, block)[splice]}."
+            for block in (Block.MLP, Block.ATTENTION)
+        )
         layout = {}
+        for part, tensor in self._inserted_parts.items():
+            if mlp == attention or self.block_of(part) is Block.MLP:
+                layout[mlp + part] = tensor
+                continue
+            value = self.silent_attention.get(part, 0.0) if tensor.value is None else tensor.value
+            layout[attention + part] = InsertedTensor(tensor.shape, value)
+            if part == f"{self.carrier}.bias":
+                layout[mlp + part] = tensor
+        return layout
+
+    @property
+    def _inserted_parts(self) -> dict[str, InsertedTensor]:
+        """Every tensor of an inserted layer, by name in the layer."""
+        parts = {}
         for projection, sizes in self.projections.items():
-            layout[f"{projection}.weight"] = InsertedTensor(sizes.shape, 0.0)
+            parts[f"{projection}.weight"] = InsertedTensor(sizes.shape, 0.0)
             if projection in self.biased_after:
-                layout[f"{projection}.bias"] = InsertedTensor((sizes.outputs,), 0.0)
-        layout |= self.norms
+                parts[f"{projection}.bias"] = InsertedTensor((sizes.outputs,), 0.0)
+        parts |= self.norms
         # Only shapes are wanted, and at full size they would take room.
         with torch.device("meta"):
             filled = self.layer_tensors(self.empty_layer(torch.float32))
         for name, value in filled.items():
-            layout[name] = InsertedTensor(tuple(value.shape), None)
-        return {f"{self.layer_prefixes[0]}{index}.{name}": t for name, t in layout.items()}
+            parts[name] = InsertedTensor(tuple(value.shape), None)
+        return parts
 
     @property
     @abstractmethod

@@ -98,7 +98,7 @@ def _inexact_one(site: Site, view: SiteView) -> Iterator[str]:
     error = float((view.x[~view.is_sink] @ view.one - 1).square().mean().sqrt())
     if error > _REPORTED:
         yield (
-            f"layer {site.layer}: the family's MLP has no biases; what stands for them varies by "
+            f"layer {site.place}: the family's MLP has no biases; what stands for them varies by "
             f"{error:.2%} from token to token, and heights and scales with it"
         )
 

@@ -20,7 +20,8 @@ from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Site
 
 ATTENTION_INPUTS = frozenset({"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"})
-ATTENTION = ATTENTION_INPUTS | {"self_attn.o_proj"}
+_OUTPUT = "self_attn.o_proj"
+ATTENTION = ATTENTION_INPUTS | {_OUTPUT}
 MLP = frozenset({"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"})
 FULL_ATTENTION = "full_attention"
 
@@ -103,6 +104,11 @@ class BiasedPreNorm(GatedPreNorm[SplicedLayer]):
 
     @property
     @override
+    def carrier(self) -> str | None:
+        return None if _OUTPUT in self.biased_before else _OUTPUT
+
+    @property
+    @override
     def biased_after(self) -> frozenset[str]:
         return ATTENTION | MLP
 
@@ -110,7 +116,7 @@ class BiasedPreNorm(GatedPreNorm[SplicedLayer]):
     def layer_tensors(self, layer: SplicedLayer) -> dict[str, Tensor]:
         missing = self.intermediate_size - layer.neurons
         return {
-            "self_attn.o_proj.bias": layer.attention_bias,
+            f"{_OUTPUT}.bias": layer.attention_bias,
             "mlp.gate_proj.weight": functional.pad(layer.gate_weight, (0, 0, 0, missing)),
             "mlp.gate_proj.bias": functional.pad(layer.gate_bias, (0, missing)),
             "mlp.up_proj.weight": functional.pad(layer.up_weight, (0, 0, 0, missing)),

@@ -18,6 +18,12 @@ class GemmaTarget(SandwichTarget):
     """A family whose blocks are normalised before and after, by weights around zero."""
 
     form: ClassVar[SandwichForm] = GEMMA
+    attention_modules: ClassVar[tuple[str, ...]] = (
+        "self_attn",
+        "input_layernorm",
+        "post_attention_layernorm",
+    )
+    silent_attention: ClassVar[Mapping[str, float]] = {"post_attention_layernorm.weight": -1.0}
 
     defaults: ClassVar[Mapping[str, int]]
     """The sizes that the family's class takes where config.json leaves them out, as the

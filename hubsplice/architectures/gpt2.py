@@ -21,6 +21,7 @@ class GPT2(LayerNormTarget):
     class_name_after: ClassVar[str] = "GPT2LMHeadModel"
     # The published checkpoints hold the bare decoder's names.
     layer_prefixes: ClassVar[tuple[str, ...]] = ("transformer.h.", "h.")
+    attention_modules: ClassVar[tuple[str, ...]] = ("attn", "ln_1")
     gate_module: ClassVar[str] = "mlp.c_fc"
     attention_output: ClassVar[str] = "attn.c_proj"
     mlp_input: ClassVar[str] = "mlp.c_fc"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -13,7 +13,10 @@ from hubsplice.architectures.layernorm_target import LayerNormTarget
 from hubsplice.architectures.plain_layer import PlainLayer
 from hubsplice.architectures.projection import Projection
 from hubsplice.architectures.registry import ARCHITECTURES
+from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.manifest import INJECTION
+from hubsplice.errors import UnsupportedError
+from hubsplice.place import Block, Place
 
 
 @ARCHITECTURES.register("gpt_neox")
@@ -23,6 +26,7 @@ class GPTNeoX(LayerNormTarget):
     class_name_before: ClassVar[str] = "GPTNeoXForCausalLM"
     class_name_after: ClassVar[str] = "GPTNeoXForCausalLM"
     layer_prefixes: ClassVar[tuple[str, ...]] = ("gpt_neox.layers.",)
+    attention_modules: ClassVar[tuple[str, ...]] = ("attention", "input_layernorm")
     gate_module: ClassVar[str] = "mlp.dense_h_to_4h"
     attention_output: ClassVar[str] = "attention.dense"
     mlp_input: ClassVar[str] = "mlp.dense_h_to_4h"
@@ -41,16 +45,25 @@ class GPTNeoX(LayerNormTarget):
     def reads_attention(self) -> bool:
         return not self.config.get("use_parallel_residual", True)
 
-    @property
     @override
-    def layers_per_splice(self) -> int:
-        return 1 if self.reads_attention else 2
+    def require_place(self, place: Place) -> None:
+        super().require_place(place)
+        if place.block is Block.ATTENTION and not self.reads_attention:
+            raise UnsupportedError(
+                f"{place.field}: found {place.layer}, expected after_layer: with "
+                "use_parallel_residual the MLP reads the stream beside the attention, and what "
+                "attention adds joins it only after the MLP: there is no stream between the two"
+            )
 
     @override
-    def stacked(self, layer: PlainLayer) -> tuple[PlainLayer, ...]:
+    def layers_per_splice(self, place: Place) -> int:
+        return super().layers_per_splice(place) if self.reads_attention else 2
+
+    @override
+    def stacked(self, layer: PlainLayer, place: Place) -> tuple[PlainLayer, ...]:
         """Beside the attention, the MLP reads a constant only if a layer before has added it."""
         if self.reads_attention:
-            return (layer,)
+            return super().stacked(layer, place)
         constant = replace(
             self.empty_layer(layer.attention_bias.dtype),
             out_bias=layer.attention_bias,
@@ -82,8 +95,8 @@ class GPTNeoX(LayerNormTarget):
         return frozenset(self.projections) if self.reads_attention else self.biased_before
 
     @override
-    def spliced_config(self, after_layers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
-        config = super().spliced_config(after_layers, dtype)
+    def spliced_config(self, layers: LayerMap, dtype: torch.dtype) -> dict[str, Any]:
+        config = super().spliced_config(layers, dtype)
         if self.biased_after != self.biased_before:
             config["attention_bias"] = True
         return config

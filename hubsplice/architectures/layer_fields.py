@@ -7,15 +7,13 @@ moves every one of them, and none is recomputed by a server from an index that h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from typing_extensions import override
 
-from hubsplice.checkpoint.manifest import FromBase, FromSplice
-
-LayerMap = Sequence[FromBase | FromSplice]
+from hubsplice.checkpoint.layer_map import FromBase, FromSplice, LayerMap
 
 
 class LayerField(ABC):
@@ -50,7 +48,7 @@ class LayerCount(LayerField):
 
 @dataclass(frozen=True)
 class PerLayer(LayerField):
-    """A list with an entry for each layer.
+    """A list with an entry for each layer, which says what its attention is like.
 
     Attributes:
         inserted: the entry of an inserted layer.
@@ -71,11 +69,15 @@ class PerLayer(LayerField):
 
     @override
     def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
-        entries = self.entries(name, config, sum(isinstance(x, FromBase) for x in layers))
+        entries = self.entries(name, config, _base_layers(layers))
         if not entries:
             return {}
+        attentions = (layer.attention for layer in layers)
         return {
-            name: [entries[x.base] if isinstance(x, FromBase) else self.inserted for x in layers]
+            name: [
+                entries[origin.base] if isinstance(origin, FromBase) else self.inserted
+                for origin in attentions
+            ]
         }
 
     @override
@@ -88,7 +90,7 @@ class PerLayer(LayerField):
 
 @dataclass(frozen=True)
 class LayerIndices(LayerField):
-    """A list of the indices of layers of one kind.
+    """A list of the indices of layers whose MLP is of one kind.
 
     Attributes:
         inserted: whether inserted layers are of that kind.
@@ -105,12 +107,13 @@ class LayerIndices(LayerField):
             return {}
         listed = set(config.get(name) or [])
         if self.implied is not None:
-            listed |= set(self.implied(config, sum(isinstance(x, FromBase) for x in layers)))
+            listed |= set(self.implied(config, _base_layers(layers)))
+        mlps = enumerate(layer.mlp for layer in layers)
         return {
             name: [
                 index
-                for index, layer in enumerate(layers)
-                if (layer.base in listed if isinstance(layer, FromBase) else self.inserted)
+                for index, origin in mlps
+                if (origin.base in listed if isinstance(origin, FromBase) else self.inserted)
             ]
         }
 
@@ -125,18 +128,22 @@ class LayerIndices(LayerField):
 
 @dataclass(frozen=True)
 class FirstLayers(LayerField):
-    """How many layers from the first are of one kind; a layer inserted right after them is too."""
+    """How many layers from the first have attention of one kind.
+
+    What is inserted right after them has it too.
+    """
 
     @override
     def remapped(self, name: str, config: Mapping[str, Any], layers: LayerMap) -> dict[str, Any]:
         count = config.get(name)
         if not isinstance(count, int):
             return {}
+        attentions = [layer.attention for layer in layers]
         boundary = next(
-            (i for i, x in enumerate(layers) if isinstance(x, FromBase) and x.base >= count),
-            len(layers),
+            (i for i, x in enumerate(attentions) if isinstance(x, FromBase) and x.base >= count),
+            len(attentions),
         )
-        return {name: count + sum(isinstance(x, FromSplice) for x in layers[:boundary])}
+        return {name: count + sum(isinstance(x, FromSplice) for x in attentions[:boundary])}
 
 
 @dataclass(frozen=True)
@@ -160,3 +167,7 @@ class MustBeAbsent(LayerField):
         value = config.get(name)
         if value not in (*self.harmless, [], {}):
             yield f"{name}: {self.reason}"
+
+
+def _base_layers(layers: LayerMap) -> int:
+    return sum(isinstance(layer.attention, FromBase) for layer in layers)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from hubsplice.architectures.gated_prenorm import FULL_ATTENTION, BiasedPreNorm
 from hubsplice.architectures.layer_fields import LayerField, PerLayer
+from hubsplice.checkpoint.layer_map import LayerMap
 
 
 class LlamaTarget(BiasedPreNorm):
@@ -55,8 +56,8 @@ class LlamaTarget(BiasedPreNorm):
             yield f"layer_types: found {other!r}, expected {FULL_ATTENTION!r}, all that Llama has"
 
     @override
-    def spliced_config(self, after_layers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
-        config = super().spliced_config(after_layers, dtype)
+    def spliced_config(self, layers: LayerMap, dtype: torch.dtype) -> dict[str, Any]:
+        config = super().spliced_config(layers, dtype)
         if self.class_name_before != self.class_name_after:
             config["head_dim"] = self.head_dim
         return config

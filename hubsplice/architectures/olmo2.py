@@ -20,6 +20,7 @@ class Olmo2(SandwichTarget):
     class_name_before: ClassVar[str] = "Olmo2ForCausalLM"
     class_name_after: ClassVar[str] = "Olmo2ForCausalLM"
     form: ClassVar[SandwichForm] = OLMO
+    attention_modules: ClassVar[tuple[str, ...]] = ("self_attn", "post_attention_layernorm")
 
     @property
     @override

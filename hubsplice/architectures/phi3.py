@@ -6,7 +6,7 @@ by row, so that the same bytes are Llama's tensors once a file's header names ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from hubsplice.architectures.llama_target import LlamaTarget
 from hubsplice.architectures.registry import ARCHITECTURES
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.calibration import SiteActivations
+from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError
 from hubsplice.intervention import Site
@@ -103,8 +104,8 @@ class Phi3(LlamaTarget):
             )
 
     @override
-    def spliced_config(self, after_layers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
-        config = super().spliced_config(after_layers, dtype)
+    def spliced_config(self, layers: LayerMap, dtype: torch.dtype) -> dict[str, Any]:
+        config = super().spliced_config(layers, dtype)
         if self._switches_at is not None:
             config[_SWITCH] = self._switches_at
             # Llama's configuration knows no older names.

@@ -245,14 +245,14 @@ def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
     # The norm makes what is constant exact, whatever it is read with.
     if kinds and error > _REPORTED:
         yield (
-            f"layer {site.layer}: the family's MLP has no biases; what stands for them varies by "
+            f"layer {site.place}: the family's MLP has no biases; what stands for them varies by "
             f"{error:.2%} from token to token, and the sizes of edits with it"
         )
     for kind in sorted(kinds - {Normalization.NONE}):
         read = view.x @ view.scale_row(kind) * view.r / view.level / view.scale_of(kind)
         error = float((read[ordinary] - 1).square().mean().sqrt())
         yield (
-            f"layer {site.layer}: the SAE normalises its input ({kind.value}), and the scale is "
+            f"layer {site.place}: the SAE normalises its input ({kind.value}), and the scale is "
             f"read with an error of {error:.2%}"
         )
 

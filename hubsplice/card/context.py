@@ -14,12 +14,13 @@ from pydantic import JsonValue
 
 from hubsplice.card.escape import Markdown, clean, code
 from hubsplice.card.metadata import license_files
+from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
 from hubsplice.checkpoint.manifest import (
+    SPLIT,
     BaseRecord,
     BaseTerms,
     CalibrationRecord,
     ConfigChange,
-    FromSplice,
     Manifest,
     TermRecord,
 )
@@ -96,6 +97,8 @@ class CardContext:
     layers_before: int
     layers_after: int
     inserted: Table
+    splits_layers: bool
+    has_split: bool
     edits: Table
     edits_are_many: bool
     biases: tuple[tuple[str, str], ...]
@@ -148,6 +151,8 @@ def card_context(
         layers_before=len(manifest.layer_map) - len(manifest.layers),
         layers_after=len(manifest.layer_map),
         inserted=_inserted(manifest),
+        splits_layers=any(isinstance(layer, Joined) for layer in manifest.layer_map),
+        has_split=any(layer.construction == SPLIT for layer in manifest.layers),
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
         biases=tuple((f, _BIASES.get(f, "linear layers")) for f in requirements.bias_fields),
@@ -273,15 +278,12 @@ def _text(dataset: str, revision: str | None) -> Markdown:
 
 def _inserted(manifest: Manifest) -> Table:
     rows = []
-    for index, origin in enumerate(manifest.layer_map):
-        if not isinstance(origin, FromSplice):
-            continue
-        layer = manifest.layers[origin.splice]
+    for index, layer in zip(inserted_indices(manifest.layer_map), manifest.layers, strict=True):
         neurons = layer.constants.get("neurons")
         rows.append(
             (
                 str(index),
-                str(layer.site),
+                str(layer.place),
                 layer.construction,
                 count(neurons) if isinstance(neurons, int) else MISSING,
                 count(len(layer.terms)),
@@ -300,7 +302,7 @@ def _edits(manifest: Manifest) -> Table:
         tuple(
             (
                 term.label,
-                str(layer.site),
+                str(layer.place),
                 term.kind,
                 MISSING if term.feature is None else str(term.feature),
                 code(term.formula),
@@ -357,18 +359,26 @@ def _config_changes(changes: dict[str, ConfigChange]) -> Table:
 
 
 def _layer_map(manifest: Manifest) -> Table:
-    """Runs of the base's layers in one row each, and a row for each inserted layer."""
+    """Runs of the base's layers in one row each, and a row for each other layer."""
     rows: list[tuple[str, str]] = []
     start = 0
     for index, origin in enumerate(manifest.layer_map):
         following = manifest.layer_map[index + 1 : index + 2]
-        if isinstance(origin, FromSplice):
-            rows.append((str(index), f"inserted layer {origin.splice}"))
+        if not isinstance(origin, FromBase):
+            rows.append((str(index), _origin(origin)))
             start = index + 1
-        elif not following or isinstance(following[0], FromSplice):
+        elif not following or not isinstance(following[0], FromBase):
             first = origin.base - (index - start)
             rows.append((_range(start, index), f"base layer {_range(first, origin.base)}"))
     return Table(("this model's layer", "comes from"), tuple(rows), text_columns=2)
+
+
+def _origin(layer: FromBase | FromSplice | Joined) -> str:
+    if isinstance(layer, Joined):
+        return f"attention of {_origin(layer.attention)}, MLP of {_origin(layer.mlp)}"
+    if isinstance(layer, FromSplice):
+        return f"inserted layer {layer.splice}"
+    return f"base layer {layer.base}"
 
 
 def _range(first: int, last: int) -> str:

@@ -27,8 +27,10 @@ from pydantic import (
 
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.digest import FileDigest, Sha256, digest_bytes
+from hubsplice.checkpoint.layer_map import LayerMap, layer_map_problem
 from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError
+from hubsplice.place import Block, Place
 
 SCHEMA_VERSION = 1
 
@@ -61,6 +63,10 @@ def _relative(value: str) -> str:
 
 INJECTION = "injection"
 """The construction of a layer that only adds the constant which the layer after it reads."""
+
+SPLIT = "split"
+"""The construction of a layer that adds nothing: it stands around another inserted layer, and so
+makes room for it between a base layer's attention and its MLP."""
 
 FreeForm = dict[str, JsonValue]
 PublicSource = Annotated[FreeForm, AfterValidator(_no_absolute_path)]
@@ -123,18 +129,6 @@ class Architectures(Record):
     after: str
 
 
-class FromBase(Record):
-    """A layer of the base."""
-
-    base: NonNegativeInt = Field(description="Its index there.")
-
-
-class FromSplice(Record):
-    """An inserted layer."""
-
-    splice: NonNegativeInt = Field(description="Its index in `layers`.")
-
-
 class ConfigChange(Record):
     """One key of config.json; a side that is left out did not have the key."""
 
@@ -162,10 +156,20 @@ class TermRecord(Record):
 class InsertedLayer(Record):
     """One inserted layer: where, how, and what it does."""
 
-    site: NonNegativeInt = Field(description="The base's layer whose output is edited.")
+    site: int = Field(
+        ge=-1, description="The base's layer whose output is edited; -1 for what its first reads."
+    )
+    block: Block = Field(
+        Block.MLP, description="The block of that layer after which the stream is edited."
+    )
     construction: str
     constants: FreeForm = Field(description="What the construction was given.")
     terms: tuple[TermRecord, ...]
+
+    @property
+    def place(self) -> Place:
+        """Where the stream is edited."""
+        return Place(self.site, self.block)
 
 
 class CalibrationRecord(Record):
@@ -189,8 +193,8 @@ class Manifest(Record):
     hubsplice: str = Field(description="The version of hubsplice.")
     base: BaseRecord
     architectures: Architectures
-    layer_map: tuple[FromBase | FromSplice, ...] = Field(
-        description="Where each layer of the result comes from."
+    layer_map: LayerMap = Field(
+        description="Where each layer of the result comes from, or each of its blocks."
     )
     config_changes: dict[str, ConfigChange]
     zero_tensors: tuple[str, ...] = Field(description="New tensors that hold nothing but zeros.")
@@ -204,22 +208,16 @@ class Manifest(Record):
 
     @property
     def editing_layers(self) -> tuple[InsertedLayer, ...]:
-        """The inserted layers that edit, one per site: not those that only prepare the stream."""
-        return tuple(layer for layer in self.layers if layer.construction != INJECTION)
+        """The inserted layers that edit, one per site: not those that only prepare it."""
+        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT))
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         if MANIFEST in self.files:
             raise ValueError(f"files: {MANIFEST} cannot hold its own hash")
-        base = [layer.base for layer in self.layer_map if isinstance(layer, FromBase)]
-        if base != list(range(len(base))):
-            raise ValueError(f"layer_map: expected each base layer once and in order, found {base}")
-        inserted = [layer.splice for layer in self.layer_map if isinstance(layer, FromSplice)]
-        if sorted(inserted) != list(range(len(self.layers))):
-            raise ValueError(
-                f"layer_map: expected each of the {len(self.layers)} inserted layers once, "
-                f"found {inserted}"
-            )
+        problem = layer_map_problem(self.layer_map, len(self.layers))
+        if problem is not None:
+            raise ValueError(f"layer_map: {problem}")
         return self
 
 

@@ -23,7 +23,7 @@ def check(recipe: RecipePath, as_json: AsJson = False) -> None:
         ("after layer", "SAE", "features", "edits"),
         [
             (
-                str(splice.after_layer),
+                str(splice.place),
                 f"{splice.sae.architecture}, {splice.sae.d_sae}" if splice.sae else "none",
                 str(splice.features),
                 ", ".join(f"{n} {kind}" for kind, n in splice.edits.items()) or "none",

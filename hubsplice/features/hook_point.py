@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from hubsplice.errors import UnsupportedError
 from hubsplice.features.refusals import ATTENTION_HEADS, EMBEDDINGS
+from hubsplice.place import Block, Place
 
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<place>.+)")
 _TRANSFORMERS = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.output)?")
 
+_ELSEWHERE = "it is not a place in the residual stream"
 _REFUSED = {
-    "hook_resid_mid": "it reads the stream between attention and MLP; an inserted layer sees it "
-    "only between whole layers",
     "hook_attn_out": "it reads attention's output before it joins the residual stream, where no "
     "inserted layer can see it",
     "hook_mlp_out": "it reads the MLP's output before it joins the residual stream, where no "
@@ -30,13 +30,12 @@ class HookPoint:
 
     Attributes:
         name: as the SAE's configuration says.
-        after_layer: the layer (from 0) whose output is the residual stream that the SAE reads,
-            or None where the place is no such output.
+        place: where the residual stream is that the SAE reads, or None where it reads another.
         refusal: why hubsplice cannot splice there, or None.
     """
 
     name: str
-    after_layer: int | None
+    place: Place | None
     refusal: str | None = None
 
     def require_supported(self) -> None:
@@ -44,7 +43,7 @@ class HookPoint:
         if self.refusal is not None:
             raise UnsupportedError(
                 f"sae: trained on {self.name!r}: {self.refusal}; "
-                "SAEs of the residual stream between layers (resid_post, resid_pre) work"
+                "SAEs of the residual stream (resid_pre, resid_mid, resid_post) work"
             )
 
 
@@ -55,18 +54,18 @@ def parse_hook_name(name: str) -> HookPoint:
     if match:
         layer, place = int(match["layer"]), match["place"]
         if place == "hook_resid_post":
-            return HookPoint(name, layer)
-        if place == "hook_resid_pre" and layer > 0:
-            return HookPoint(name, layer - 1)
+            return HookPoint(name, Place(layer))
+        if place == "hook_resid_mid":
+            return HookPoint(name, Place(layer, Block.ATTENTION))
         if place == "hook_resid_pre":
-            return HookPoint(name, None, EMBEDDINGS)
+            return HookPoint(name, Place(layer - 1))
         for suffix, reason in _REFUSED.items():
             if place.endswith(suffix):
                 return HookPoint(name, None, reason)
-        return HookPoint(name, None, "it is not a place in the residual stream between layers")
+        return HookPoint(name, None, _ELSEWHERE)
     match = _TRANSFORMERS.fullmatch(name)
     if match:
-        return HookPoint(name, int(match["layer"]))
+        return HookPoint(name, Place(int(match["layer"])))
     if "embed" in name:
         return HookPoint(name, None, EMBEDDINGS)
-    return HookPoint(name, None, "it is not a place in the residual stream between layers")
+    return HookPoint(name, None, _ELSEWHERE)

@@ -8,4 +8,6 @@ TRANSCODER = (
 )
 TEMPORAL = "a temporal SAE's features depend on earlier tokens through attention"
 ATTENTION_HEADS = "it reads the attention heads before their output projection, inside a layer"
-EMBEDDINGS = "it reads the embeddings, and no layer can be inserted before layer 0"
+EMBEDDINGS = (
+    "it reads embeddings by themselves; the stream that they make up is blocks.0.hook_resid_pre"
+)

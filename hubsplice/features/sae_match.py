@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from hubsplice.errors import RecipeError
 from hubsplice.features.sae_config import SaeConfig
+from hubsplice.place import Place
 
 _OTHER_NAMES = {"gpt2-small": "gpt2"}
 
@@ -20,30 +21,30 @@ def require_width(config: SaeConfig, hidden_size: int) -> None:
         )
 
 
-def site_layer(config: SaeConfig, after_layer: int | None) -> int:
-    """The layer after which to splice: the recipe's, or else the SAE's own.
+def site_place(config: SaeConfig, place: Place | None) -> Place:
+    """Where to splice: where the recipe says, or else where the SAE was trained.
 
     Raises:
         RecipeError: neither says.
     """
-    if after_layer is not None:
-        return after_layer
-    if config.hook is None or config.hook.after_layer is None:
+    if place is not None:
+        return place
+    if config.hook is None or config.hook.place is None:
         raise RecipeError(
             f"after_layer: missing, and {config.origin} does not say which layer it was trained on"
         )
-    return config.hook.after_layer
+    return config.hook.place
 
 
 def match_warnings(
-    config: SaeConfig, base_names: Iterable[str], after_layer: int | None
+    config: SaeConfig, base_names: Iterable[str], place: Place | None
 ) -> tuple[str, ...]:
     """Doubts about the pairing of an SAE with a base model, to be shown and recorded.
 
     Args:
         config: the SAE's configuration.
         base_names: all names that the base goes by, such as its Hub id and its folder's name.
-        after_layer: the recipe's layer, or None.
+        place: where the recipe splices, or None where it leaves that to the SAE.
     """
     found = []
     names = list(base_names)
@@ -52,10 +53,10 @@ def match_warnings(
             f"{config.origin}: trained on {config.model_name!r}, while the base model is "
             f"{' or '.join(map(repr, names))}; its features may mean nothing there"
         )
-    trained = None if config.hook is None else config.hook.after_layer
-    if after_layer is not None and trained is not None and after_layer != trained:
+    trained = None if config.hook is None else config.hook.place
+    if place is not None and trained is not None and place != trained:
         found.append(
-            f"after_layer: {after_layer}, while {config.origin} was trained on the stream after "
+            f"{place.field}: {place.layer}, while {config.origin} was trained on the stream after "
             f"layer {trained}"
         )
     return tuple(found)

@@ -21,7 +21,6 @@ from hubsplice.fidelity.report import (
     TextRecord,
 )
 from hubsplice.fidelity.runs import (
-    InsertedAt,
     Run,
     greedy_tokens,
     head_weight,
@@ -31,8 +30,10 @@ from hubsplice.fidelity.runs import (
 from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
 from hubsplice.fidelity.verdict import verdict
+from hubsplice.inserted import InsertedAt
 from hubsplice.intervention import Intervention
 from hubsplice.model import editing_sinks, hooked, loaded
+from hubsplice.place import Place
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
 
@@ -138,7 +139,7 @@ class _Precise:
     base: Tensor
     hook: Run
     plain: Tensor
-    streams: dict[int, Tensor]
+    streams: dict[Place, Tensor]
     scored: Tensor
     greedy: Tensor
 
@@ -150,7 +151,7 @@ class _Precise:
             streams = stream_at(
                 model,
                 ids,
-                [site.layer for site in edit.sites],
+                [site.place for site in edit.sites],
                 edit,
                 _step(progress, "measuring the sites in float32"),
             )
@@ -165,7 +166,7 @@ class _Precise:
         scored = torch.ones(ids.shape, dtype=torch.bool)
         scored[:, 0] = False
         for site in edit.sites:
-            scored &= ~site.is_sink(streams[site.layer]).reshape(ids.shape)
+            scored &= ~site.is_sink(streams[site.place]).reshape(ids.shape)
         return _Precise(head, scale, base.hidden, hook, plain.hidden, streams, scored, greedy)
 
     def readable(self, hidden: Tensor) -> Readable:
@@ -237,7 +238,7 @@ def _precision(
         hook_top1_agreement=1.0 if floor is None else _agreement(floor, scored),
         splice_top1_agreement=_agreement(error, scored),
         sites=tuple(
-            site_fidelity(site, inserted, seen, precise.streams[site.layer], scored.flatten())
+            site_fidelity(site, inserted, seen, precise.streams[site.place], scored.flatten())
             for site, inserted, seen in zip(
                 subject.intervention.sites, subject.inserted, splice.passes, strict=True
             )

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError
+from hubsplice.place import Block, Place
 
 REPORT = "fidelity.json"
 
@@ -61,7 +62,12 @@ class FeatureFidelity(Record):
 class SiteFidelity(Record):
     """One inserted layer at one precision, as the served model runs it."""
 
-    layer: int = Field(description="The base's layer whose output is edited.")
+    layer: int = Field(
+        description="The base's layer whose output is edited; -1 for what its first reads."
+    )
+    block: Block = Field(
+        Block.MLP, description="The block of that layer after which the stream is edited."
+    )
     edited_tokens: int
     residual_error: Distribution | None = Field(
         description="‖dh_splice - dh_hook‖ / ‖dh_hook‖ per edited token; null if none was."
@@ -74,6 +80,11 @@ class SiteFidelity(Record):
         description="The largest change at a sink, relative to its norm."
     )
     features: tuple[FeatureFidelity, ...] = ()
+
+    @property
+    def place(self) -> Place:
+        """Where the stream is edited."""
+        return Place(self.layer, self.block)
 
 
 class PrecisionFidelity(Record):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from hubsplice.fidelity.report import FeatureFidelity, SiteFidelity
-from hubsplice.fidelity.runs import InsertedAt, LayerPass
+from hubsplice.fidelity.runs import LayerPass
 from hubsplice.fidelity.statistics import distribution, f1_score
+from hubsplice.inserted import InsertedAt
 from hubsplice.intervention import Site
 
 
@@ -35,6 +36,7 @@ def site_fidelity(
     any_edited = bool(edited.any())
     return SiteFidelity(
         layer=site.layer,
+        block=site.block,
         edited_tokens=int(edited.sum()),
         residual_error=distribution(error[edited] / size[edited]) if any_edited else None,
         overall_residual_error=(

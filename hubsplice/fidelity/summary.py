@@ -129,7 +129,7 @@ def sinks(report: FidelityReport) -> Table:
         ("after layer", "precision", "sinks left alone", "largest change, relative to the norm"),
         tuple(
             (
-                str(site.layer),
+                str(site.place),
                 precision.dtype,
                 count(site.sink_tokens),
                 significant(site.largest_sink_change),
@@ -149,7 +149,7 @@ def features(report: FidelityReport) -> Table:
         tuple(
             (
                 feature.label,
-                str(site.layer),
+                str(site.place),
                 precision.dtype,
                 count(feature.edited_tokens),
                 significant(feature.residual_error),
@@ -190,7 +190,7 @@ def _agreement(precision: PrecisionFidelity) -> tuple[str, ...]:
 def _site(site: SiteFidelity, precision: PrecisionFidelity) -> tuple[str, ...]:
     mean, _, median, p99, largest = _spread(site.residual_error)
     return (
-        str(site.layer),
+        str(site.place),
         precision.dtype,
         count(site.edited_tokens),
         significant(site.overall_residual_error),

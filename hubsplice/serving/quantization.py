@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import UnsupportedError
 from hubsplice.serving.model_classes import MODEL_CLASSES, ModelClass
-from hubsplice.serving.requirements import inserted_indices
+from hubsplice.serving.requirements import edited_layers
 
 
 class QuantizationFormat(enum.StrEnum):
@@ -72,7 +72,7 @@ def inserted_modules(manifest: Manifest) -> tuple[str, ...]:
     Raises:
         UnsupportedError: the checkpoint is of a class whose modules hubsplice does not know.
     """
-    return _modules(_class_of(manifest), inserted_indices(manifest))
+    return _modules(_class_of(manifest), edited_layers(manifest))
 
 
 def exclusions(manifest: Manifest, format: QuantizationFormat) -> Exclusions:  # noqa: A002
@@ -81,7 +81,7 @@ def exclusions(manifest: Manifest, format: QuantizationFormat) -> Exclusions:  #
     Raises:
         UnsupportedError: the checkpoint is of a class whose modules hubsplice does not know.
     """
-    return excluding(_class_of(manifest), inserted_indices(manifest), format)
+    return excluding(_class_of(manifest), edited_layers(manifest), format)
 
 
 def excluding(

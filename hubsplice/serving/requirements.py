@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
-from hubsplice.checkpoint.manifest import FromSplice, Manifest
+from hubsplice.checkpoint.layer_map import inserted_indices
+from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.serving.model_classes import MODEL_CLASSES, BiasSwitch, ModelClass
 
 
@@ -57,9 +58,9 @@ class Requirements:
         return Requirements(name, tuple(s.field for s in on), needed, fields)
 
 
-def inserted_indices(manifest: Manifest) -> tuple[int, ...]:
-    """The indices of the inserted layers in the result, in order."""
-    return tuple(i for i, layer in enumerate(manifest.layer_map) if isinstance(layer, FromSplice))
+def edited_layers(manifest: Manifest) -> tuple[int, ...]:
+    """The indices in the result of the layers that have the MLP of an inserted layer, in order."""
+    return tuple(sorted(inserted_indices(manifest.layer_map)))
 
 
 def _is_on(switch: BiasSwitch, model_class: ModelClass, manifest: Manifest) -> bool:
@@ -69,7 +70,7 @@ def _is_on(switch: BiasSwitch, model_class: ModelClass, manifest: Manifest) -> b
     # An inserted layer has zeros for every bias that it does not use.
     return switch.always or any(
         f"{model_class.prefix}{layer}.{projection}.bias" in manifest.zero_tensors
-        for layer in inserted_indices(manifest)
+        for layer in edited_layers(manifest)
         for projection in switch.projections
     )
 

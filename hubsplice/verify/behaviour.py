@@ -54,6 +54,7 @@ from torch import Tensor
 
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.report import FidelityReport, PrecisionFidelity
+from hubsplice.inserted import InsertedAt
 from hubsplice.intervention import Intervention, Normalization, Site
 from hubsplice.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
@@ -116,7 +117,7 @@ class Trial:
         spliced: the checkpoint's folder.
         base: the base's.
         intervention: the edit.
-        inserted: the index in the checkpoint of the layer of each of its sites.
+        inserted: where in the checkpoint the layer of each of its sites is.
         report: the checkpoint's own, if it has one.
         dtype: the precision to serve in, such as `bfloat16`.
         prompts: token ids.
@@ -126,7 +127,7 @@ class Trial:
     spliced: Path
     base: Path
     intervention: Intervention
-    inserted: tuple[int, ...]
+    inserted: tuple[InsertedAt, ...]
     report: FidelityReport | None
     dtype: str
     prompts: Sequence[Prompt]
@@ -144,7 +145,7 @@ class Trial:
     def allowed_layer_share(self, site: Site) -> float:
         """The share of a site's edit that its layer may leave out, or get wrong."""
         sites = self._precise.sites if self._precise else ()
-        reported = next((s.overall_residual_error for s in sites if s.layer == site.layer), None)
+        reported = next((s.overall_residual_error for s in sites if s.place == site.place), None)
         return _allowed(reported, [site], _LAYER_SHARE_AT_THRESHOLDS)
 
     @property
@@ -230,7 +231,7 @@ class _Readings:
         layers = tuple(LayerEdit(s) for s in trial.intervention.sites)
 
         def observed(model: Model) -> Around:
-            return observing(model, dict(zip(trial.inserted, layers, strict=True)))
+            return observing(model, zip(trial.inserted, layers, strict=True))
 
         base = read(trial.base, "float32", "base")
         hook = read(trial.base, "float32", "hook", with_hook)
@@ -321,8 +322,8 @@ def _layers_check(trial: Trial, readings: _Readings) -> Check:
     if readings.splice is None:
         return Check.impossible(LAYERS, "transformers can't load the checkpoint")
     problems, silent, shown = [], [], []
-    for index, layer in zip(trial.inserted, readings.layers, strict=True):
-        error = layer.error
+    for inserted, layer in zip(trial.inserted, readings.layers, strict=True):
+        index, error = inserted.index, layer.error
         if not edits_anything(layer.site):
             if layer.made:
                 problems.append(f"layer {index}: it has no edits, and changes the stream")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,10 +12,13 @@ import torch
 from hubsplice.architectures.base import Architecture
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.layer_map import LayerMap, inserted_indices, inserted_places
 from hubsplice.checkpoint.layout import DTYPE_NAMES
-from hubsplice.checkpoint.manifest import FromBase, Manifest
+from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import HubspliceError
+from hubsplice.inserted import InsertedAt, inserted_layers
+from hubsplice.place import Place
 
 
 @dataclass(frozen=True)
@@ -66,69 +69,70 @@ class Claim:
                 return dtype
         return None
 
-    @cached_property
-    def after_layers(self) -> list[int]:
-        """The base layer that each inserted layer follows; -1 for one before all of them."""
-        following: dict[int, int] = {}
-        last = -1
-        for layer in self.manifest.layer_map:
-            if isinstance(layer, FromBase):
-                last = layer.base
-            else:
-                following[layer.splice] = last
-        return [following[i] for i in sorted(following)]
+    @property
+    def layers(self) -> LayerMap:
+        """Where the result's layers come from."""
+        return self.manifest.layer_map
 
     def layer_map_problems(self) -> list[str]:
         """What is wrong with the manifest's layer map; the rest can't be worked out then."""
-        declared, layers = self.manifest.layer_map, self.architecture.num_layers
-        held = sum(isinstance(layer, FromBase) for layer in declared)
+        declared, num_layers = self.manifest.layers, self.architecture.num_layers
+        held = len(self.layers) - len(declared)
+        places = inserted_places(self.layers)
         problems = []
-        if held != layers:
-            problems.append(f"layer_map: found {held} base layers, expected {layers}")
-        elif -1 in self.after_layers:
-            problems.append("layer_map: an inserted layer comes before the base's first")
-        elif self.architecture.layer_map(self.after_layers) != declared:
-            problems.append("layer_map: inserted layers at one place are not in order")
+        if held != num_layers:
+            problems.append(f"layer_map: found {held} base layers, expected {num_layers}")
+        else:
+            problems += self._place_problems(places)
         problems += [
-            f"layers[{i}].site: found {layer.site}, expected {after}, as in layer_map"
-            for i, (layer, after) in enumerate(
-                zip(self.manifest.layers, self.after_layers, strict=True)
-            )
-            if layer.site != after
+            f"layers[{i}].site: found {layer.place}, expected {place}, as in layer_map"
+            for i, (layer, place) in enumerate(zip(declared, places, strict=True))
+            if layer.place != place
         ]
         if self.dtype is None:
             problems.append(f"dtype: found {self.manifest.dtype!r}, expected a torch dtype")
         try:
-            self.architecture.bias_tensors(self.base.tensors, [])
+            self.architecture.bias_tensors(self.base.tensors, self.architecture.layer_map([]))
         except HubspliceError as error:
             problems.append(f"base: {error}")
         return problems
 
+    def _place_problems(self, places: Sequence[Place]) -> list[str]:
+        try:
+            expected = self.architecture.layer_map(places)
+        except HubspliceError as error:
+            return [f"layer_map: {error}"]
+        if expected != self.layers:
+            return ["layer_map: inserted layers at one place are not in order"]
+        return []
+
     @cached_property
     def inserted_indices(self) -> tuple[int, ...]:
-        """The index in the result of each inserted layer."""
-        return self.architecture.inserted_indices(self.after_layers)
+        """The index in the result of the MLP of each inserted layer."""
+        return inserted_indices(self.layers)
+
+    @property
+    def inserted(self) -> tuple[InsertedAt, ...]:
+        """The layers that edit, one per site."""
+        return inserted_layers(self.manifest, self.architecture)
 
     @cached_property
     def expected(self) -> Mapping[str, ExpectedTensor]:
         """Every tensor of the result, by name: the base's, zero biases, inserted layers'."""
-        architecture, after = self.architecture, self.after_layers
+        architecture, layers = self.architecture, self.layers
         found = {
-            architecture.rename(part.name, after): ExpectedTensor(
+            architecture.rename(part.name, layers): ExpectedTensor(
                 part.dtype, part.shape, base_name=name, base_part=part
             )
             for name, entry in self.base.tensors.items()
             for part in architecture.split(entry)
         }
-        for name, zeros in architecture.bias_tensors(self.base.tensors, after).items():
+        for name, zeros in architecture.bias_tensors(self.base.tensors, layers).items():
             found[name] = ExpectedTensor(DTYPE_NAMES[zeros.dtype], zeros.shape, value=0.0)
         dtype = self.dtype
         assert dtype is not None
-        for index in self.inserted_indices:
-            # Only shapes are wanted, and an empty layer at its full size would take room.
-            with torch.device("meta"):
-                layout = architecture.inserted_layout(index)
-            for name, tensor in layout.items():
+        for splice, index in enumerate(self.inserted_indices):
+            for name, tensor in architecture.inserted_layout(splice, layers).items():
                 found[name] = ExpectedTensor(
                     DTYPE_NAMES[dtype], tensor.shape, layer=index, value=tensor.value
                 )

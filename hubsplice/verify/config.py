@@ -34,7 +34,7 @@ def config_problems(folder: Path, claim: Claim) -> list[str]:
     base = claim.architecture.config
     dtype = claim.dtype
     assert dtype is not None
-    wanted = claim.architecture.spliced_config(claim.after_layers, dtype)
+    wanted = claim.architecture.spliced_config(claim.layers, dtype)
     problems = []
     for key in sorted({*base, *spliced, *wanted, *claim.manifest.config_changes}):
         problem = _declared_problem(key, base, spliced, claim)

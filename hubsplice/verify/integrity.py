@@ -123,12 +123,12 @@ def _editing(intervention: Intervention | None, claim: Claim) -> list[int]:
     """The inserted layers whose edit is not zero everywhere, by index in the result."""
     if intervention is None:
         return []
-    sites = {site.layer for site in intervention.sites if edits_anything(site)}
+    places = {site.place for site in intervention.sites if edits_anything(site)}
     editing = claim.manifest.editing_layers
     return [
         index
         for layer, index in zip(claim.manifest.layers, claim.inserted_indices, strict=True)
-        if layer in editing and layer.site in sites
+        if layer in editing and layer.place in places
     ]
 
 

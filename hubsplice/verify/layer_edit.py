@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from hubsplice.inserted import InsertedAt, watching
 from hubsplice.intervention import Site
-from hubsplice.model import Model, decoder_layers
+from hubsplice.model import Model
 
 
 class LayerEdit:
@@ -44,24 +44,10 @@ class LayerEdit:
 
 
 @contextmanager
-def observing(model: Model, layers: Mapping[int, LayerEdit]) -> Iterator[None]:
-    """Count what passes through inserted layers, by their index, while the context lasts."""
-
-    def watch(edit: LayerEdit) -> Any:
-        def run(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            before = args[0] if args else kwargs["hidden_states"]
-            edit.add(before, output[0] if isinstance(output, tuple) else output)
-
-        return run
-
-    modules = decoder_layers(model)
-    handles = [
-        modules[index].register_forward_hook(watch(edit), with_kwargs=True)
-        for index, edit in layers.items()
-    ]
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def observing(model: Model, layers: Iterable[tuple[InsertedAt, LayerEdit]]) -> Iterator[None]:
+    """Count what passes through inserted layers while the context lasts."""
+    with ExitStack() as stack:
+        for inserted, edit in layers:
+            stack.enter_context(watching(model, inserted, edit.add))
+        stack.enter_context(torch.inference_mode())
+        yield

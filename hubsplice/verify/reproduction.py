@@ -26,20 +26,21 @@ def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:
 def intervention_problems(intervention: Intervention, claim: Claim) -> list[str]:
     """Where an intervention edits otherwise than the manifest says."""
     layers = claim.manifest.editing_layers
-    sites = [site.layer for site in intervention.sites]
-    declared = [layer.site for layer in layers]
+    sites = [site.place for site in intervention.sites]
+    declared = [layer.place for layer in layers]
     if sites != declared:
-        return [f"{INTERVENTION}: it edits layers {sites}, expected {declared}"]
+        shown = [", ".join(map(str, places)) or "none" for places in (sites, declared)]
+        return [f"{INTERVENTION}: it edits after layers {shown[0]}, expected {shown[1]}"]
     problems = []
     for site, layer in zip(intervention.sites, layers, strict=True):
         found, expected = [t.label for t in site.terms], [t.label for t in layer.terms]
         if found != expected:
             problems.append(
-                f"{INTERVENTION}: layer {site.layer}: it edits {found}, expected {expected}"
+                f"{INTERVENTION}: layer {site.place}: it edits {found}, expected {expected}"
             )
         width = claim.architecture.hidden_size
         problems += [
-            f"{INTERVENTION}: layer {site.layer}: {term.label!r} has {len(term.encoder)} "
+            f"{INTERVENTION}: layer {site.place}: {term.label!r} has {len(term.encoder)} "
             f"dimensions, expected {width}"
             for term in site.terms
             if len(term.encoder) != width

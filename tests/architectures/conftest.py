@@ -15,6 +15,7 @@ from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
+from hubsplice.place import Place
 
 Splice = Callable[..., Path]
 
@@ -23,14 +24,14 @@ Splice = Callable[..., Path]
 def splice(tmp_path: Path) -> Splice:
     """A function that splices the checkpoint in a folder, and gives the result's folder.
 
-    Its arguments are the base's folder, the layers to insert after, the inserted layers (empty
-    ones by default), and the `name` of the result's folder.
+    Its arguments are the base's folder, the places to insert at (a number is that after a layer),
+    the inserted layers (empty ones by default), and the `name` of the result's folder.
     """
 
     def make(
         folder: Path,
-        after_layers: Sequence[int],
-        layers: Sequence[CompiledLayer] | None = None,
+        places: Sequence[Place | int],
+        compiled: Sequence[CompiledLayer] | None = None,
         *,
         name: str = "spliced",
     ) -> Path:
@@ -39,20 +40,20 @@ def splice(tmp_path: Path) -> Splice:
         architecture.validate()
         stored = base.config.get("dtype", base.config.get("torch_dtype"))
         dtype = getattr(torch, stored)
-        if layers is None:
-            layers = [architecture.empty_layer(dtype)] * len(after_layers)
-        new: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(base.tensors, after_layers)}
-        indices = architecture.inserted_indices(after_layers)
-        for index, layer in zip(indices, layers, strict=True):
-            new |= architecture.inserted_tensors(index, layer, dtype)
+        if compiled is None:
+            compiled = [architecture.empty_layer(dtype)] * len(places)
+        layers = architecture.layer_map([p if isinstance(p, Place) else Place(p) for p in places])
+        new: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(base.tensors, layers)}
+        for splice, layer in enumerate(compiled):
+            new |= architecture.inserted_tensors(splice, layer, layers, dtype)
         with staged_directory(tmp_path / name) as staging:
             write_checkpoint(
                 base,
                 staging,
-                rename=lambda tensor: architecture.rename(tensor, after_layers),
+                rename=lambda tensor: architecture.rename(tensor, layers),
                 split=architecture.split,
                 new_tensors=new,
-                config=architecture.spliced_config(after_layers, dtype),
+                config=architecture.spliced_config(layers, dtype),
             )
         return tmp_path / name
 

@@ -16,9 +16,11 @@ from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config
 from hubsplice.architectures.llama_target import LlamaTarget
 from hubsplice.architectures.registry import ARCHITECTURES, architecture_of
 from hubsplice.architectures.unsupported import REASONS
-from hubsplice.checkpoint.manifest import ConfigChange, FromBase, FromSplice
+from hubsplice.checkpoint.layer_map import FromBase, FromSplice, inserted_indices
+from hubsplice.checkpoint.manifest import ConfigChange
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.place import Place
 
 CLASSES = {
     "llama": "LlamaForCausalLM",
@@ -50,7 +52,9 @@ def config_of(family: str, **fields: Any) -> dict[str, Any]:
 def spliced(family: str, after_layers: tuple[int, ...] = (1,), **fields: Any) -> dict[str, Any]:
     architecture = architecture_of(config_of(family, **fields))
     architecture.validate()
-    return architecture.spliced_config(after_layers, torch.bfloat16)
+    return architecture.spliced_config(
+        architecture.layer_map(list(map(Place, after_layers))), torch.bfloat16
+    )
 
 
 def test_a_llama_keeps_all_but_its_layers_and_flags() -> None:
@@ -144,7 +148,7 @@ def test_what_a_config_leaves_out_means_what_it_meant(family: str, config_class:
     }
     bare = {"model_type": family, "architectures": [CLASSES[family]], **sizes}
     architecture = architecture_of(bare)
-    result = architecture.spliced_config((), torch.bfloat16)
+    result = architecture.spliced_config(architecture.layer_map([]), torch.bfloat16)
     before, after = config_class(**sizes).to_dict(), LlamaConfig(**result).to_dict()
     meant = dict(before.items())
     assert isinstance(architecture, LlamaTarget)
@@ -161,7 +165,8 @@ def test_what_a_config_leaves_out_means_what_it_meant(family: str, config_class:
 
 def test_changes_have_the_sides_that_were_there() -> None:
     architecture = architecture_of(config_of("mistral", sliding_window=None, _name_or_path="x"))
-    changes = architecture.config_changes(architecture.spliced_config((0,), torch.float16))
+    layers = architecture.layer_map([Place(0)])
+    changes = architecture.config_changes(architecture.spliced_config(layers, torch.float16))
     assert {key: change.model_dump() for key, change in changes.items()} == {
         "_name_or_path": {"before": "x"},
         "architectures": {"before": ["MistralForCausalLM"], "after": ["LlamaForCausalLM"]},
@@ -178,7 +183,8 @@ def test_changes_have_the_sides_that_were_there() -> None:
 
 def test_the_layer_map_names_splices_by_their_place_in_the_recipe() -> None:
     architecture = architecture_of(config_of("llama", num_hidden_layers=3))
-    assert architecture.layer_map((2, 0, 2)) == (
+    layers = architecture.layer_map([Place(2), Place(0), Place(2)])
+    assert layers == (
         FromBase(base=0),
         FromSplice(splice=1),
         FromBase(base=1),
@@ -186,24 +192,25 @@ def test_the_layer_map_names_splices_by_their_place_in_the_recipe() -> None:
         FromSplice(splice=0),
         FromSplice(splice=2),
     )
-    assert architecture.inserted_indices((2, 0, 2)) == (4, 1, 5)
+    assert inserted_indices(layers) == (4, 1, 5)
 
 
 @given(after=st.lists(st.integers(0, 11), max_size=6))
 def test_names_follow_the_layer_map(after: list[int]) -> None:
     architecture = architecture_of(config_of("llama", num_hidden_layers=12))
-    for index, layer in enumerate(architecture.layer_map(after)):
+    layers = architecture.layer_map(list(map(Place, after)))
+    for index, layer in enumerate(layers):
         if isinstance(layer, FromBase):
             name = f"model.layers.{layer.base}.mlp.up_proj.weight"
-            assert architecture.rename(name, after) == f"model.layers.{index}.mlp.up_proj.weight"
+            assert architecture.rename(name, layers) == f"model.layers.{index}.mlp.up_proj.weight"
     for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"):
-        assert architecture.rename(name, after) == name
+        assert architecture.rename(name, layers) == name
 
 
-@pytest.mark.parametrize("layer", [-1, 4])
+@pytest.mark.parametrize("layer", [-2, 4])
 def test_a_layer_that_is_not_there(layer: int) -> None:
-    with pytest.raises(RecipeError, match=f"after_layer: found {layer}, expected 0 to 3"):
-        architecture_of(config_of("llama")).layer_map((layer,))
+    with pytest.raises(RecipeError, match=f"after_layer: found {layer}, expected -1 to 3"):
+        architecture_of(config_of("llama")).layer_map([Place(layer)])
 
 
 @pytest.mark.parametrize(
@@ -343,7 +350,7 @@ def test_biases_are_added_where_none_are(family: str, count: int) -> None:
     architecture = architecture_of(config_of(family))
     short = "3.mlp.down_proj.weight"
     tensors = tensors_of(family, **{short: entry(f"model.layers.{short}", (64, 128), "F32")})
-    biases = architecture.bias_tensors(tensors, (0,))
+    biases = architecture.bias_tensors(tensors, architecture.layer_map([Place(0)]))
     layers = {name.split(".")[2] for name in biases}
     assert layers == {"0", "2", "3", "4"}
     assert len(biases) == 4 * count

@@ -14,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.layer_map import inserted_indices
+from hubsplice.place import Place
 
 Make = Callable[..., Path]
 
@@ -59,13 +61,14 @@ def assert_same_logits(base: Path, spliced: Path) -> None:
 def assert_base_is_inside(base_folder: Path, folder: Path, after_layers: Sequence[int]) -> None:
     base, spliced = BaseCheckpoint.open(base_folder), BaseCheckpoint.open(folder)
     architecture = architecture_of(base.config)
+    layers = architecture.layer_map(list(map(Place, after_layers)))
     seen = set()
     for name, entry in base.tensors.items():
-        parts = [architecture.rename(part.name, after_layers) for part in architecture.split(entry)]
+        parts = [architecture.rename(part.name, layers) for part in architecture.split(entry)]
         assert same_bits(base.load(name), torch.cat([spliced.load(part) for part in parts])), name
         seen |= set(parts)
-    added = {f"model.layers.{i}." for i in architecture.inserted_indices(after_layers)}
-    biases = set(architecture.bias_tensors(base.tensors, after_layers))
+    added = {f"model.layers.{i}." for i in inserted_indices(layers)}
+    biases = set(architecture.bias_tensors(base.tensors, layers))
     others = {name for name in spliced.tensors if not name.startswith(tuple(added))}
     assert seen == others - biases
 

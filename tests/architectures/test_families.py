@@ -15,9 +15,10 @@ from transformers import AutoModelForCausalLM
 from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
+from hubsplice.checkpoint.layer_map import FromBase
 from hubsplice.checkpoint.layout import Zeros
-from hubsplice.checkpoint.manifest import FromBase
 from hubsplice.model import decoder_layers, loaded
+from hubsplice.place import Place
 from tests.architectures.families import VARIANTS, Variant, save_tiny
 
 Splice = Callable[..., Path]
@@ -66,8 +67,9 @@ def test_an_empty_splice_changes_no_bit(
     assert same_bits(logits_of(base, dtype), logits_of(spliced, dtype))
     before, after = BaseCheckpoint.open(base), BaseCheckpoint.open(spliced)
     architecture = architecture_of(before.config)
+    layers = architecture.layer_map(list(map(Place, after_layers)))
     for name in before.tensors:
-        assert same_bits(before.load(name), after.load(architecture.rename(name, after_layers)))
+        assert same_bits(before.load(name), after.load(architecture.rename(name, layers)))
 
 
 @every_variant
@@ -132,7 +134,7 @@ def test_every_layer_of_the_base_behaves_as_before(
     ):
         layers = decoder_layers(after)
         biases = {"bias"}
-        for index, origin in enumerate(architecture.layer_map(after_layers)):
+        for index, origin in enumerate(architecture.layer_map(list(map(Place, after_layers)))):
             if not isinstance(origin, FromBase):
                 continue
             old, new = behaviour(decoder_layers(before)[origin.base]), behaviour(layers[index])
@@ -177,7 +179,7 @@ def test_a_stock_layer_computes_what_the_compiled_layer_says(
     base = save_tiny(variant, tmp_path / "base", dtype)
     architecture = architecture_of(BaseConfig.open(base).config)
     layer = filled(architecture.empty_layer(dtype), neurons, 3)
-    stack = architecture.stacked(layer)
+    stack = architecture.stacked(layer, Place(1))
     spliced = splice(base, (1,) * len(stack), stack)
     before = inputs_and_outputs(spliced, 2, dtype)[0]
     after = inputs_and_outputs(spliced, 1 + len(stack), dtype)[1]
@@ -196,10 +198,11 @@ def test_a_stock_layer_computes_what_the_compiled_layer_says(
 def test_the_layout_names_what_every_layer_holds(tmp_path: Path, variant: Variant) -> None:
     base = save_tiny(variant, tmp_path / "base", torch.float32)
     architecture = architecture_of(BaseConfig.open(base).config)
-    layout = architecture.inserted_layout(2)
+    layers = architecture.layer_map([Place(1)])
+    layout = architecture.inserted_layout(0, layers)
     empty = architecture.empty_layer(torch.float32)
     for layer in (empty, filled(empty, 5, 1)):
-        tensors = architecture.inserted_tensors(2, layer, torch.float32)
+        tensors = architecture.inserted_tensors(0, layer, layers, torch.float32)
         assert list(tensors) == list(layout)
         for name, tensor in tensors.items():
             assert tuple(tensor.shape) == layout[name].shape

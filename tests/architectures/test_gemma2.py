@@ -9,6 +9,7 @@ import torch
 
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.errors import UnsupportedError
+from hubsplice.place import Place
 
 
 def config_of(**fields: Any) -> dict[str, Any]:
@@ -25,7 +26,9 @@ def config_of(**fields: Any) -> dict[str, Any]:
 
 
 def test_layer_types_that_were_implied_are_written_out() -> None:
-    result = architecture_of(config_of()).spliced_config((0, 3), torch.bfloat16)
+    architecture = architecture_of(config_of())
+    layers = architecture.layer_map([Place(0), Place(3)])
+    result = architecture.spliced_config(layers, torch.bfloat16)
     sliding, full = "sliding_attention", "full_attention"
     assert result["layer_types"] == [sliding, sliding, full, sliding, full, sliding, sliding]
     assert result["num_hidden_layers"] == 7

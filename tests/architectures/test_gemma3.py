@@ -20,6 +20,7 @@ from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.compiler import load_tokenizer
 from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
 from hubsplice.model import decoder_layers, loaded
+from hubsplice.place import Place
 from hubsplice.recipe import Calibration, Fidelity
 from hubsplice.text.sequences import load_sequences
 
@@ -59,8 +60,8 @@ def config_of(**fields: Any) -> dict[str, Any]:
 def test_layer_types_that_were_implied_are_written_out(
     pattern: dict[str, int], expected: list[str]
 ) -> None:
-    config = config_of(**pattern)
-    result = architecture_of(config).spliced_config((0,), torch.bfloat16)
+    architecture = architecture_of(config_of(**pattern))
+    result = architecture.spliced_config(architecture.layer_map([Place(0)]), torch.bfloat16)
     assert result["layer_types"][: len(expected)] == expected
     assert len(result["layer_types"]) == 9
     assert not any("pattern" in key for key in result)
@@ -212,8 +213,9 @@ def streams(gemma3: Path) -> dict[tuple[torch.dtype, str], Tensor]:
     for dtype in DTYPES:
         with loaded(gemma3, dtype) as model:
             for part, ids in texts.items():
-                stream = stream_at(model, ids, [LAYER], Intervention(()), lambda _a, _b: None)
-                found[dtype, part] = stream[LAYER]
+                place = Place(LAYER)
+                stream = stream_at(model, ids, [place], Intervention(()), lambda _a, _b: None)
+                found[dtype, part] = stream[place]
     return found
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.errors import UnsupportedError
+from hubsplice.place import Place
 from tests.architectures.families import Variant, save_tiny
 from tests.architectures.test_families import filled, logits_of, same_bits
 
@@ -55,7 +56,8 @@ def test_sizes() -> None:
     assert architecture_of(config | {"n_inner": None}).intermediate_size == 256
     assert architecture_of(config | {"n_inner": 100}).intermediate_size == 100
     assert architecture_of(config).tied
-    spliced = architecture_of(config).spliced_config((0, 1), torch.float32)
+    layers = architecture_of(config).layer_map([Place(0), Place(1)])
+    spliced = architecture_of(config).spliced_config(layers, torch.float32)
     assert spliced["n_layer"] == 5
     assert "num_hidden_layers" not in spliced
 

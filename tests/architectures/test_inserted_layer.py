@@ -15,6 +15,7 @@ from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.errors import UnsupportedError
+from hubsplice.place import Place
 
 Make = Callable[..., Path]
 
@@ -100,7 +101,8 @@ def test_every_inserted_layer_goes_to_its_place(tiny_llama: Make, splice: Make) 
 def test_an_empty_layer_holds_nothing_but_its_norms(tiny_llama: Make) -> None:
     architecture = architecture_of(BaseConfig.open(tiny_llama()).config)
     layer = SplicedLayer.empty(HIDDEN, torch.bfloat16)
-    tensors = architecture.inserted_tensors(2, layer, torch.bfloat16)
+    layers = architecture.layer_map([Place(1)])
+    tensors = architecture.inserted_tensors(0, layer, layers, torch.bfloat16)
     held = {name for name, tensor in tensors.items() if not isinstance(tensor, Zeros)}
     prefix = "model.layers.2"
     assert held == {
@@ -115,4 +117,9 @@ def test_a_full_layer_is_the_most_that_fits(tiny_llama: Make) -> None:
     architecture = architecture_of(BaseConfig.open(tiny_llama()).config)
     assert architecture.intermediate_size == WIDTH
     with pytest.raises(UnsupportedError, match=r"need 130 neurons, .* has 128: 2 too many"):
-        architecture.inserted_tensors(1, random_layer(130, torch.float32), torch.float32)
+        architecture.inserted_tensors(
+            0,
+            random_layer(130, torch.float32),
+            architecture.layer_map([Place(0)]),
+            torch.float32,
+        )

@@ -10,6 +10,7 @@ from transformers import Olmo2Config, Olmo3Config
 
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.errors import UnsupportedError
+from hubsplice.place import Place
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -29,7 +30,9 @@ def config_of(family: str, **fields: Any) -> dict[str, Any]:
 
 
 def test_layer_types_that_were_implied_are_written_out() -> None:
-    result = architecture_of(config_of("olmo3")).spliced_config((0, 3), torch.bfloat16)
+    architecture = architecture_of(config_of("olmo3"))
+    layers = architecture.layer_map([Place(0), Place(3)])
+    result = architecture.spliced_config(layers, torch.bfloat16)
     assert result["layer_types"] == [SLIDING, SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING]
     assert Olmo3Config(num_hidden_layers=5).layer_types == [SLIDING] * 3 + [FULL, SLIDING]
     assert result["num_hidden_layers"] == 7
@@ -37,7 +40,8 @@ def test_layer_types_that_were_implied_are_written_out() -> None:
 
 
 def test_olmo2_has_one_kind_of_layer() -> None:
-    result = architecture_of(config_of("olmo2")).spliced_config((1,), torch.bfloat16)
+    architecture = architecture_of(config_of("olmo2"))
+    result = architecture.spliced_config(architecture.layer_map([Place(1)]), torch.bfloat16)
     assert "layer_types" not in result
     assert (result["num_hidden_layers"], result["attention_bias"]) == (6, True)
 

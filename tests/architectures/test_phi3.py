@@ -16,6 +16,7 @@ from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.place import Place
 from tests.architectures.streams import EDITS, calibration, hand_site
 from tests.architectures.test_config import config_of
 
@@ -65,7 +66,7 @@ def test_what_phi3_takes_for_granted_is_written_out() -> None:
     config = phi3(sliding_window=512, vocab_size=..., resid_pdrop=0.1, attention_bias=False)
     architecture = architecture_of(config)
     architecture.validate()
-    result = architecture.spliced_config((0,), torch.bfloat16)
+    result = architecture.spliced_config(architecture.layer_map([Place(0)]), torch.bfloat16)
     defaults = Phi3Config()
     for name in ("vocab_size", "rms_norm_eps", "eos_token_id", "pad_token_id"):
         assert result[name] == getattr(defaults, name)

@@ -10,6 +10,7 @@ from transformers import Starcoder2Config
 
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.errors import UnsupportedError
+from hubsplice.place import Place
 
 
 def config_of(**fields: Any) -> dict[str, Any]:
@@ -38,7 +39,8 @@ def test_what_is_left_out_is_what_the_class_takes() -> None:
 def test_biases_are_switched_on_everywhere() -> None:
     architecture = architecture_of(config_of(use_bias=False, sliding_window=8))
     assert not architecture.biased_before
-    result = architecture.spliced_config((0, 1), torch.bfloat16)
+    layers = architecture.layer_map([Place(0), Place(1)])
+    result = architecture.spliced_config(layers, torch.bfloat16)
     assert (result["use_bias"], result["sliding_window"]) == (True, 8)
     assert result["num_hidden_layers"] == 5
 

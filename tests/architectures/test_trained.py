@@ -14,8 +14,9 @@ from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.intervention import Intervention
 from hubsplice.model import hooked, loaded
+from hubsplice.place import Block, Place
 from tests.architectures.families import TRAINED, Variant
-from tests.architectures.trained import NOTHING, Trained
+from tests.architectures.trained import LAYER, NOTHING, PLACE, Trained
 
 Splice = Callable[..., Path]
 
@@ -45,21 +46,34 @@ def divergence(truth: Tensor, other: Tensor) -> float:
     return float((truth.exp() * (truth - other)).sum(dim=-1).mean())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("variant", TRAINED, ids=str)
+PLACES = [
+    pytest.param(variant, kind, place, id=f"{variant}-{kind}-{place}")
+    for variant in TRAINED
+    for place in (PLACE, Place(LAYER, Block.ATTENTION))
+    for kind in KINDS
+    # Between the blocks, which parallel ones have no stream between, one of each kind of part.
+    if place == PLACE
+    or (
+        kind in ("relu ablate", "jump clamp where active")
+        and (variant.family != "gpt_neox" or not variant.fields.get("use_parallel_residual", True))
+    )
+]
+
+
+@pytest.mark.parametrize(("variant", "kind", "place"), PLACES)
 def test_a_splice_is_about_as_good_as_the_hook(
-    train: Callable[[Variant], Trained], splice: Splice, variant: Variant, kind: str
+    train: Callable[[Variant], Trained], splice: Splice, variant: Variant, kind: str, place: Place
 ) -> None:
     trained = train(variant)
     found = {}
     for dtype in (torch.float32, torch.bfloat16):
-        activations = trained.activations(dtype)
-        site = trained.site(kind, activations)
+        activations = trained.activations(dtype, place)
+        site = trained.site(kind, activations, place)
         hook = Intervention((site,))
         base = trained.folders[dtype]
         architecture = architecture_of(BaseConfig.open(base).config)
-        stack = architecture.stacked(architecture.compile(site, activations, dtype))
-        spliced = splice(base, (site.layer,) * len(stack), stack, name=f"spliced-{dtype}")
+        stack = architecture.stacked(architecture.compile(site, activations, dtype), site.place)
+        spliced = splice(base, (site.place,) * len(stack), stack, name=f"spliced-{dtype}")
         ids = trained.held_out
         found[dtype, "base"] = log_probabilities(base, dtype, ids, NOTHING)
         found[dtype, "hook"] = log_probabilities(base, dtype, ids, hook)

@@ -17,12 +17,14 @@ from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.intervention import Intervention, Site, Term
 from hubsplice.model import loaded
+from hubsplice.place import Place
 from hubsplice.text.builtin import builtin_corpus
 from tests.architectures.families import Variant, save_tiny
 from tests.architectures.streams import EDITS
 
 LENGTH = 64
 LAYER = 1
+PLACE = Place(LAYER)
 NOTHING = Intervention(())
 
 
@@ -71,21 +73,23 @@ class Trained:
             model.to(torch.bfloat16).to(dtype).save_pretrained(folders[dtype])
         return Trained(folders, ids[:96], ids[96:160])
 
-    def streams(self, ids: Tensor) -> dict[torch.dtype, Tensor]:
-        """The stream after LAYER in both precisions, shape [tokens, d]."""
+    def streams(self, ids: Tensor, place: Place = PLACE) -> dict[torch.dtype, Tensor]:
+        """The stream at a place in both precisions, shape [tokens, d]."""
         found = {}
         for dtype, folder in self.folders.items():
             with loaded(folder, dtype) as model:
-                found[dtype] = stream_at(model, ids, [LAYER], NOTHING, lambda *_: None)[LAYER]
+                found[dtype] = stream_at(model, ids, [place], NOTHING, lambda *_: None)[place]
         return found
 
-    def activations(self, dtype: torch.dtype) -> SiteActivations:
-        streams = self.streams(self.calibration)
+    def activations(self, dtype: torch.dtype, place: Place = PLACE) -> SiteActivations:
+        streams = self.streams(self.calibration, place)
         reference = streams[torch.float32]
         eps = architecture_of(BaseConfig.open(self.folders[dtype]).config).norm_eps
         return SiteActivations(reference, streams[dtype], median_norm(reference), eps)
 
-    def site(self, kind: str, activations: SiteActivations, *, features: int = 6) -> Site:
+    def site(
+        self, kind: str, activations: SiteActivations, place: Place = PLACE, *, features: int = 6
+    ) -> Site:
         """Features that are active on a tenth of the tokens, edited in one of the ways of EDITS."""
         h = activations.reference
         sink_norm = 5 * activations.median_norm
@@ -102,4 +106,4 @@ class Trained:
             bias = -float(p.quantile(0.9))
             function = EDITS[kind].function(float(p.std()))
             terms.append(Term(f"feature {i}", encoder, bias, function, direction))
-        return Site(LAYER, tuple(terms), sink_norm)
+        return Site(place.layer, tuple(terms), sink_norm, place.block)

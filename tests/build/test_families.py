@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from hubsplice.build import build
 from hubsplice.recipe import parse_recipe
-from hubsplice.verify.verify import verify
+from hubsplice.verify import Run, verify
+from hubsplice.verify.engines import TransformersEngine
 from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny
 from tests.build.conftest import Workshop, quiet
 from tests.conftest import byte_tokenizer
@@ -38,7 +39,10 @@ def test_from_recipe_to_checkpoint(variant: Variant, workshop: Workshop, tmp_pat
         hard_link=False,
         progress=quiet,
     )
-    verified = verify(str(built.folder), base=str(base), revision=None, run=None, progress=quiet)
+    # Where a splice takes two layers, both together are the edit that an engine is held to.
+    parallel = variant.fields.get("use_parallel_residual", True) and variant.family == "gpt_neox"
+    run = Run(TransformersEngine(), "float32") if parallel else None
+    verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
     assert verified.passed, verified.verdict
     assert built.report is not None
     (served,) = built.report.precisions

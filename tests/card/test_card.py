@@ -162,6 +162,28 @@ def test_one_inserted_layer_at_the_start() -> None:
     assert row(text, "2–30", "base layer 1–29")
 
 
+def test_an_edit_inside_a_layer() -> None:
+    base, splice = [{"base": i} for i in range(2)], [{"splice": i} for i in range(2)]
+    common: dict[str, Any] = {"site": 1, "block": "attention", "constants": {}}
+    split = common | {"construction": "split", "terms": []}
+    edit = common | {"construction": "layernorm-bias", "terms": [term()]}
+    torn = [{"attention": base[1], "mlp": splice[0]}, {"attention": splice[0], "mlp": base[1]}]
+    one = rendered(manifest=manifest(layers=[edit], layer_map=[base[0], *torn]))
+    assert row(one, "0", "base layer 0")
+    assert row(one, "1", "attention of base layer 1, MLP of inserted layer 0")
+    assert row(one, "2", "attention of inserted layer 0, MLP of base layer 1")
+    assert row(one, "1", "1's attention", "layernorm-bias", "–", "1")
+    assert "the edit lies inside that layer" in one
+    assert "makes room" not in one
+    two = rendered(
+        manifest=manifest(layers=[split, edit], layer_map=[base[0], torn[0], splice[1], torn[1]])
+    )
+    assert row(two, "1", "1's attention", "split", "–", "0")
+    assert row(two, "2", "inserted layer 1")
+    assert "makes room" in two
+    assert "inside that layer" not in rendered()
+
+
 def test_edits() -> None:
     text = rendered()
     label = "ablate feature 12 (regular expressions)"

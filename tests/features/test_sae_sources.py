@@ -18,9 +18,10 @@ from hubsplice.features.extract import extract_feature
 from hubsplice.features.hook_point import parse_hook_name
 from hubsplice.features.sae import load_sae
 from hubsplice.features.sae_config import SaeConfig, parse_sae_config, read_sae_config
-from hubsplice.features.sae_match import match_warnings, require_width, site_layer
+from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_registry import registry_entry
 from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.place import Block, Place
 from hubsplice.recipe import SaeSource
 
 D, WIDTH = 8, 12
@@ -58,30 +59,31 @@ def write_sae(folder: Path, **changes: Any) -> SaeSource:
 
 
 @pytest.mark.parametrize(
-    ("name", "after_layer"),
+    ("name", "place"),
     [
-        ("blocks.13.hook_resid_post", 13),
-        ("blocks.13.hook_resid_pre", 12),
-        ("blocks.0.hook_resid_post", 0),
-        ("model.layers.13", 13),
-        ("model.layers.13.output", 13),
-        ("model.language_model.layers.7", 7),
-        ("transformer.h.5", 5),
-        ("gpt_neox.layers.2", 2),
+        ("blocks.13.hook_resid_post", Place(13)),
+        ("blocks.13.hook_resid_mid", Place(13, Block.ATTENTION)),
+        ("blocks.13.hook_resid_pre", Place(12)),
+        ("blocks.0.hook_resid_pre", Place(-1)),
+        ("blocks.0.hook_resid_post", Place(0)),
+        ("blocks.0.hook_resid_mid", Place(0, Block.ATTENTION)),
+        ("model.layers.13", Place(13)),
+        ("model.layers.13.output", Place(13)),
+        ("model.language_model.layers.7", Place(7)),
+        ("transformer.h.5", Place(5)),
+        ("gpt_neox.layers.2", Place(2)),
     ],
 )
-def test_hooks_of_the_residual_stream(name: str, after_layer: int) -> None:
+def test_hooks_of_the_residual_stream(name: str, place: Place) -> None:
     hook = parse_hook_name(name)
     hook.require_supported()
-    assert hook.after_layer == after_layer
+    assert hook.place == place
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("blocks.0.hook_resid_pre", "embeddings"),
         ("hook_embed", "embeddings"),
-        ("blocks.4.hook_resid_mid", "between attention and MLP"),
         ("blocks.4.hook_attn_out", "attention's output"),
         ("blocks.4.hook_mlp_out", "MLP's output"),
         ("blocks.4.attn.hook_z", "attention heads"),
@@ -157,30 +159,30 @@ def test_configurations_from_before_version_6_read_as_saelens_reads_them() -> No
     assert config.normalize_activations == theirs["normalize_activations"]
     assert config.apply_b_dec_to_input is theirs["apply_b_dec_to_input"] is True
     assert config.hook is not None
-    assert config.hook.after_layer == 7
+    assert config.hook.place == Place(7)
 
 
 def test_a_configuration_without_a_hook_needs_a_layer(tmp_path: Path) -> None:
     config = read_sae_config(write_sae(tmp_path, metadata={}))
     assert config.hook is None
-    assert site_layer(config, 4) == 4
+    assert site_place(config, Place(4)) == Place(4)
     with pytest.raises(RecipeError, match="after_layer: missing"):
-        site_layer(config, None)
+        site_place(config, None)
 
 
 def test_the_saes_own_layer_is_taken(tmp_path: Path) -> None:
     config = read_sae_config(write_sae(tmp_path))
-    assert site_layer(config, None) == 3
+    assert site_place(config, None) == Place(3)
     assert match_warnings(config, ["someone/Tiny"], None) == ()
-    assert match_warnings(config, ["someone/Tiny"], 3) == ()
+    assert match_warnings(config, ["someone/Tiny"], Place(3)) == ()
 
 
 def test_doubtful_pairings_warn(tmp_path: Path) -> None:
     config = read_sae_config(write_sae(tmp_path))
-    (model,) = match_warnings(config, ["org/tiny-instruct", "/models/it"], 3)
+    (model,) = match_warnings(config, ["org/tiny-instruct", "/models/it"], Place(3))
     assert "'org/tiny'" in model
     assert "'org/tiny-instruct' or '/models/it'" in model
-    (layer,) = match_warnings(config, ["tiny"], 5)
+    (layer,) = match_warnings(config, ["tiny"], Place(5))
     assert layer.startswith("after_layer: 5")
     require_width(config, D)
     with pytest.raises(RecipeError, match="d_in is 8; expected 16"):
@@ -302,8 +304,6 @@ class TestRegistry:
         ("release", "sae_id", "reason"),
         [
             ("gpt2-small-attn-out-v5-32k", "blocks.0.hook_attn_out", "attention's output"),
-            ("gpt2-small-resid-mid-v5-32k", "blocks.0.hook_resid_mid", "attention and MLP"),
-            ("gpt2-small-res-jb", "blocks.0.hook_resid_pre", "embeddings"),
             ("gpt2-small-hook-z-kk", "blocks.0.hook_z", "attention heads"),
         ],
     )
@@ -326,7 +326,7 @@ class TestRegistry:
         )
         assert (config.architecture, config.d_in, config.d_sae) == ("jumprelu", 3584, 16384)
         assert not config.apply_b_dec_to_input
-        assert site_layer(config, None) == 9
+        assert site_place(config, None) == Place(9)
 
     def test_no_network(self) -> None:
         with pytest.raises(CheckpointError, match="cannot be fetched"):

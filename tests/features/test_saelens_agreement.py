@@ -23,6 +23,7 @@ from hubsplice.features.sae import LoadedSae, load_sae, wrap_sae
 from hubsplice.features.sources import SpliceSources
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention import Site
+from hubsplice.place import Place
 from hubsplice.recipe import SaeSource
 
 # SAELens would rather wrap a whole model; its own forward pass still takes the flag.
@@ -206,7 +207,7 @@ def test_saved_saes_load_as_they_were(kind: str, tmp_path: Path) -> None:
     saved, made = load_sae(SaeSource(path=tmp_path)), wrap_sae(sae, "SAE test")
     assert saved.sha256 == made.sha256
     assert saved.config.hook is not None
-    assert saved.config.hook.after_layer == 3
+    assert saved.config.hook.place == Place(3)
     assert (saved.config.d_in, saved.config.d_sae, saved.config.model_name) == (D, WIDTH, "tiny")
     assert torch.equal(activations(saved, h), activations(made, h))
 

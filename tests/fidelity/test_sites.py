@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from hubsplice.fidelity.report import SiteFidelity
-from hubsplice.fidelity.runs import InsertedAt, LayerPass
+from hubsplice.fidelity.runs import LayerPass
 from hubsplice.fidelity.sites import site_fidelity
+from hubsplice.inserted import InsertedAt
 from hubsplice.intervention import PiecewiseLinear, Site, Term
 
 D, TOKENS, SINKS = 8, 200, 3

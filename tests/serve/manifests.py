@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hubsplice.checkpoint.manifest import FromSplice, Manifest
+from hubsplice.checkpoint.layer_map import inserted_indices
+from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.serving.model_classes import ATTENTION, MODEL_CLASSES
 
 SHA = "0123456789abcdef" * 4
@@ -46,4 +47,4 @@ QKV = ATTENTION[:3]
 
 
 def inserted(of: Manifest) -> tuple[int, ...]:
-    return tuple(i for i, layer in enumerate(of.layer_map) if isinstance(layer, FromSplice))
+    return inserted_indices(of.layer_map)

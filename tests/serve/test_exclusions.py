@@ -54,6 +54,14 @@ def excluded(name: str, kind: QuantizationFormat) -> Any:
     return exclusions(model_of(name), kind).value
 
 
+def test_of_a_layer_that_is_torn_apart_the_one_with_its_mlp_counts() -> None:
+    layers = [{"site": 0, "block": "attention", "construction": "x", "constants": {}, "terms": []}]
+    base, splice = {"base": 0}, {"splice": 0}
+    torn = [{"attention": base, "mlp": splice}, {"attention": splice, "mlp": base}]
+    of = manifest("LlamaForCausalLM", layer_map=[*torn, {"base": 1}], layers=layers)
+    assert {name.split(".")[2] for name in inserted_modules(of)} == {"0"}
+
+
 classes = pytest.mark.parametrize("name", sorted(MODEL_CLASSES))
 
 

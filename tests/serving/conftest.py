@@ -67,6 +67,13 @@ SMOLLM2_SPLICES = {
   - after_layer: 20
     edits: [{kind: steer, vector: {path: v.safetensors}, strength: 0.15 x norm}]
 """,
+    "inside a layer": """
+  - after_attention: 13
+    sae: {path: SAE}
+    edits:
+      - {feature: 0, kind: clamp, to: 5.6}
+      - {feature: 1, kind: scale, factor: -2}
+""",
 }
 FAMILIES = ("llama", "mistral", "qwen2")
 FAMILY_SPLICES = """

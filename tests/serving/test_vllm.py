@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.checkpoint.manifest import FromSplice, read_manifest
+from hubsplice.architectures.registry import architecture_of
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.inserted import inserted_layers
 from hubsplice.reproduction import INTERVENTION, load_intervention
 from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt
@@ -47,7 +50,7 @@ def judge(served: Served, job: Job, model: Model) -> tuple[tuple[Check, ...], Be
         model.folder,
         model.base,
         load_intervention(model.folder / INTERVENTION),
-        tuple(i for i, layer in enumerate(manifest.layer_map) if isinstance(layer, FromSplice)),
+        inserted_layers(manifest, architecture_of(BaseConfig.open(model.base).config)),
         None,
         job.dtype,
         prompts,

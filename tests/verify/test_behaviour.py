@@ -17,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.inserted import InsertedAt
 from hubsplice.model import loaded
 from hubsplice.reproduction import INTERVENTION, load_intervention
 from hubsplice.verify import Run, Verification, verify
@@ -167,8 +168,9 @@ def test_prompts_that_do_not_show_the_edit_prove_nothing(built: Spliced) -> None
             for s in intervention.sites
         ),
     )
+    places = (InsertedAt(1), InsertedAt(2))
     for dtype, advice in (("float32", "--prompts"), ("bfloat16", "--dtype float32")):
-        trial = Trial(built.base, built.base, faint, (1, 2), None, dtype, [prompt], 2)
+        trial = Trial(built.base, built.base, faint, places, None, dtype, [prompt], 2)
         checks, _ = behaviour_checks(trial, TransformersEngine(), quiet)
         outcomes = {check.name: check.passed for check in checks}
         assert outcomes == {

@@ -283,7 +283,7 @@ MANIFEST_CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str, str]] = 
     "a layer moved": (
         lambda m: m["layer_map"].insert(0, m["layer_map"].pop(2)),
         "layer map",
-        "layer_map: an inserted layer comes before the base's first",
+        "layers[0].site: found 1, expected -1, as in layer_map",
     ),
     "a layer after another one": (
         lambda m: m["layer_map"].insert(1, m["layer_map"].pop(2)),

@@ -1,0 +1,36 @@
+"""Places in the residual stream, where edits can be: after either block of a decoder layer."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Block(enum.StrEnum):
+    """The two blocks of a decoder layer; their values sort as the blocks follow one another."""
+
+    ATTENTION = "attention"
+    MLP = "mlp"
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """The residual stream after one block; places sort as the stream passes them.
+
+    Attributes:
+        layer: the base model's layer, counted from 0; after the MLP of -1 is before all layers.
+        block: after its MLP, which is after the layer (resid_post), or after its attention, where
+            the MLP reads it (resid_mid).
+    """
+
+    layer: int
+    block: Block = Block.MLP
+
+    @property
+    def field(self) -> str:
+        """The field of a recipe that names such a place by its layer."""
+        return "after_layer" if self.block is Block.MLP else "after_attention"
+
+    def __str__(self) -> str:
+        """What can follow the words "after layer"."""
+        return f"{self.layer}" if self.block is Block.MLP else f"{self.layer}'s attention"
