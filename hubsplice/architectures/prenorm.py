@@ -58,7 +58,7 @@ class PreNormConstants:
 
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=2.0),
+    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=2.5),
     torch.float32: PreNormConstants(
         injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
