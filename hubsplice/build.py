@@ -15,7 +15,7 @@ from hubsplice.check import check
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.digest import FileDigest, digest_file
-from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import FromSplice, Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.resolve import resolve_base
 from hubsplice.checkpoint.space import full_disk
@@ -192,9 +192,7 @@ def _write(
     plan: Plan, compiled: Compiled, folder: Path, hard_link: bool, progress: Progress
 ) -> WrittenCheckpoint:
     architecture, after = plan.architecture, plan.after_layers
-    tensors: dict[str, torch.Tensor | Zeros] = {
-        **architecture.bias_tensors(plan.base.tensors, after)
-    }
+    tensors: dict[str, NewTensor] = {**architecture.bias_tensors(plan.base.tensors, after)}
     places = architecture.inserted_indices(after)
     for index, layer in zip(places, compiled.inserted, strict=True):
         tensors |= architecture.inserted_tensors(index, layer, plan.dtype)

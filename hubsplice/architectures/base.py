@@ -16,8 +16,9 @@ from hubsplice.architectures.inserted_tensor import InsertedTensor
 from hubsplice.architectures.layer_fields import LayerCount, LayerField
 from hubsplice.architectures.projection import Projection
 from hubsplice.calibration import SiteActivations
-from hubsplice.checkpoint.layout import DTYPE_NAMES, Zeros
+from hubsplice.checkpoint.layout import DTYPE_NAMES, NewTensor, Zeros
 from hubsplice.checkpoint.manifest import ConfigChange, FromBase, FromSplice
+from hubsplice.checkpoint.padded import Padded
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Site
@@ -283,9 +284,7 @@ class Architecture(ABC, Generic[L]):
         named = (f"{prefix}{name}" for prefix in self.layer_prefixes)
         return next((n for n in named if f"{n}.weight" in tensors), self.layer_prefixes[0] + name)
 
-    def inserted_tensors(
-        self, index: int, layer: L, dtype: torch.dtype
-    ) -> dict[str, Tensor | Zeros]:
+    def inserted_tensors(self, index: int, layer: L, dtype: torch.dtype) -> dict[str, NewTensor]:
         """All tensors of an inserted layer, by name.
 
         Args:
@@ -302,15 +301,17 @@ class Architecture(ABC, Generic[L]):
                 f"the edits of one inserted layer need {layer.neurons} neurons, and a layer of "
                 f"this model has {room}: {layer.neurons - room} too many; give fewer edits"
             )
-        tensors: dict[str, Tensor | Zeros] = {
+        layout = self.inserted_layout(index)
+        tensors: dict[str, NewTensor] = {
             name: torch.full(tensor.shape, tensor.value, dtype=dtype)
             if tensor.value
             else Zeros(tensor.shape, dtype)
-            for name, tensor in self.inserted_layout(index).items()
+            for name, tensor in layout.items()
         }
-        for name, value in self.layer_tensors(layer).items():
+        for part, value in self.layer_tensors(layer).items():
             if value.any():
-                tensors[f"{self.layer_prefixes[0]}{index}.{name}"] = value.to(dtype)
+                name = f"{self.layer_prefixes[0]}{index}.{part}"
+                tensors[name] = Padded(value.to(dtype), layout[name].shape)
         return tensors
 
     @property
@@ -330,11 +331,9 @@ class Architecture(ABC, Generic[L]):
             if projection in self.biased_after:
                 layout[f"{projection}.bias"] = InsertedTensor((sizes.outputs,), 0.0)
         layout |= self.norms
-        # Only shapes are wanted, and at full size they would take room.
-        with torch.device("meta"):
-            filled = self.layer_tensors(self.empty_layer(torch.float32))
-        for name, value in filled.items():
-            layout[name] = InsertedTensor(tuple(value.shape), None)
+        for name, value in self.layer_tensors(self.empty_layer(torch.float32)).items():
+            shape = layout[name].shape if name in layout else tuple(value.shape)
+            layout[name] = InsertedTensor(shape, None)
         return {f"{self.layer_prefixes[0]}{index}.{name}": t for name, t in layout.items()}
 
     @property
@@ -344,7 +343,11 @@ class Architecture(ABC, Generic[L]):
 
     @abstractmethod
     def layer_tensors(self, layer: L) -> dict[str, Tensor]:
-        """What an edit fills, by name in the layer and at full shape: the same names for all."""
+        """What an edit fills, by name in the layer: the same names for all.
+
+        A tensor that is smaller than the projection's or the norm's of its name is the beginning
+        of it in every dimension, and zeros are the rest.
+        """
 
     @abstractmethod
     def empty_layer(self, dtype: torch.dtype) -> L:

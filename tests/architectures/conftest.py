@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
 
@@ -41,7 +40,7 @@ def splice(tmp_path: Path) -> Splice:
         dtype = getattr(torch, stored)
         if layers is None:
             layers = [architecture.empty_layer(dtype)] * len(after_layers)
-        new: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(base.tensors, after_layers)}
+        new: dict[str, NewTensor] = {**architecture.bias_tensors(base.tensors, after_layers)}
         indices = architecture.inserted_indices(after_layers)
         for index, layer in zip(indices, layers, strict=True):
             new |= architecture.inserted_tensors(index, layer, dtype)
