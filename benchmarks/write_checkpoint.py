@@ -37,7 +37,7 @@ AFTER = 15
 SHARD = 10**9
 CP = "`cp -r`"
 WARM_ROUNDS = 5
-COLD_ROUNDS = 3
+COLD_ROUNDS = 5
 MERGEKIT = "mergekit==0.1.5"
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
