@@ -37,7 +37,7 @@ AFTER = 15
 SHARD = 10**9
 CP = "`cp -r`"
 WARM_ROUNDS = 5
-COLD_ROUNDS = 3
+COLD_ROUNDS = 5
 MERGEKIT = "mergekit==0.1.5"
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],
@@ -69,10 +69,12 @@ def memory(field):
     return int(status.split(field + ":")[1].split()[0]) * 1024
 """
 
-# Both children time their work alone, without the import of torch, which they both need.
+# Both children time their work alone, without imports, and tell torch's memory apart: they both
+# need it.
 WRITE = f"""{MEMORY}
 import json, sys, time
 import torch
+imported = memory("VmHWM")
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.checkpoint.base import BaseCheckpoint
@@ -93,7 +95,8 @@ layer = SplicedLayer(*(
 tensors = dict(family.bias_tensors(base.tensors, layers))
 tensors |= family.inserted_tensors(0, layer, layers, dtype)
 peak = memory("VmHWM")
-Path("/proc/self/clear_refs").write_text("5")  # The peak is counted from here on.
+# The peak is counted from here on.
+Path("/proc/self/clear_refs").write_text("5")
 held = memory("VmRSS")
 with staged_directory(Path(sys.argv[2])) as folder:
     write_checkpoint(
@@ -101,11 +104,13 @@ with staged_directory(Path(sys.argv[2])) as folder:
         config=family.spliced_config(layers, dtype), hard_link=sys.argv[3] == "link",
     )
 seconds, writing = time.perf_counter() - begin, memory("VmHWM")
-print(json.dumps([seconds, max(peak, writing), writing - held]))
+print(json.dumps([seconds, max(peak, writing), imported, writing - held]))
 """
 
 MERGE = f"""{MEMORY}
 import json, sys, time
+import torch
+imported = memory("VmHWM")
 from mergekit.config import MergeConfiguration
 from mergekit.merge import MergeOptions, run_merge
 
@@ -125,16 +130,24 @@ options = MergeOptions(out_shard_size={SHARD // 2}, copy_tokenizer=False, lazy_u
 held = memory("VmHWM")
 run_merge(config, sys.argv[2], options)
 peak = memory("VmHWM")
-print(json.dumps([time.perf_counter() - begin, peak, peak - held]))
+print(json.dumps([time.perf_counter() - begin, peak, imported, peak - held]))
 """
 
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds; bytes of resident memory at the peak of the process, and those that writing adds."""
+    """What a way took.
+
+    Attributes:
+        seconds: without imports.
+        peak: bytes of resident memory, at most, of the whole process.
+        imported: bytes at the peak after `import torch`, before anything else.
+        added: bytes that writing adds at most to what the process held before.
+    """
 
     seconds: float
     peak: int
+    imported: int
     added: int
 
 
@@ -263,7 +276,7 @@ def evict(base: Path) -> None:
 def copy(base: Path, out: Path) -> Run:
     begin = time.perf_counter()
     subprocess.run(["cp", "-r", base, out], check=True)
-    return Run(time.perf_counter() - begin, 0, 0)
+    return Run(time.perf_counter() - begin, 0, 0, 0)
 
 
 def splice(mode: str) -> Way:
@@ -323,8 +336,9 @@ def document(
             "",
             f"## {title}",
             "",
-            "| | rounds | time ÷ `cp -r`: median (range) | seconds: median (range) | adds | peak |",
-            "|---|---|---|---|---|---|",
+            "| | rounds | time ÷ `cp -r`: median (range) | seconds: median (range) | peak memory | "
+            "of which `import torch` | writing adds |",
+            "|---|---|---|---|---|---|---|",
         ]
         for name in rounds[0]:
             own = [runs[name] for runs in rounds if name in runs]
@@ -334,8 +348,9 @@ def document(
                 str(len(own)),
                 spread(ratios, 2),
                 spread([run.seconds for run in own], 1),
-                mebibytes(run.added for run in own),
                 mebibytes(run.peak for run in own),
+                mebibytes(run.imported for run in own),
+                mebibytes(run.added for run in own),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     lines += [
@@ -343,10 +358,10 @@ def document(
         "Before each run, what is left to be written is synced, and the base read through or "
         "dropped from the page cache. `cp -r` leaves its data in the cache when it ends; hubsplice "
         "ends when everything is on the disk, and has by then the SHA-256 of every file of the "
-        "base and of the result. Memory is the largest of all rounds: what writing adds to what "
-        "the process held before, and the process's peak, with the imports of torch and, for "
-        "hubsplice, the inserted layer's tensors. Times of hubsplice and mergekit are without "
-        f"imports. mergekit repeats a layer with `scale: 0`, by passthrough. {note}".rstrip(),
+        "base and of the result. Memory is the largest of all rounds: the peak of the whole "
+        "process, what a process has that imports torch and nothing else, and what writing adds to "
+        "what the process held before. Times of hubsplice and mergekit are without imports. "
+        f"mergekit repeats a layer with `scale: 0`, by passthrough. {note}".rstrip(),
         "",
         "A load average above the number of cores is other work on the machine. Much of the range "
         "is then that work, and a median of few rounds does not settle a ratio near 1.",

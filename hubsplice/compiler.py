@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Intervention, Site
 from hubsplice.lowering import LoweredSplice, lower_splice
@@ -94,10 +94,10 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
     return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
 
 
-def added_tensors(plan: Plan, compiled: Compiled) -> dict[str, Tensor | Zeros]:
+def added_tensors(plan: Plan, compiled: Compiled) -> dict[str, NewTensor]:
     """Every tensor of the result that is not the base's, by name."""
     architecture, layers = plan.architecture, plan.layers
-    tensors: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(plan.base.tensors, layers)}
+    tensors: dict[str, NewTensor] = {**architecture.bias_tensors(plan.base.tensors, layers)}
     for splice, layer in enumerate(compiled.inserted):
         tensors |= architecture.inserted_tensors(splice, layer, layers, plan.dtype)
     return tensors

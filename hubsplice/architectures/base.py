@@ -22,8 +22,9 @@ from hubsplice.checkpoint.layer_map import (
     inserted_indices,
     layer_map,
 )
-from hubsplice.checkpoint.layout import DTYPE_NAMES, Zeros
+from hubsplice.checkpoint.layout import DTYPE_NAMES, NewTensor, Zeros
 from hubsplice.checkpoint.manifest import SPLIT, ConfigChange
+from hubsplice.checkpoint.padded import Padded
 from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Site
@@ -319,7 +320,7 @@ class Architecture(ABC, Generic[L]):
 
     def inserted_tensors(
         self, splice: int, layer: L, layers: LayerMap, dtype: torch.dtype
-    ) -> dict[str, Tensor | Zeros]:
+    ) -> dict[str, NewTensor]:
         """All tensors of an inserted layer, by name.
 
         Args:
@@ -338,7 +339,7 @@ class Architecture(ABC, Generic[L]):
                 f"this model has {room}: {layer.neurons - room} too many; give fewer edits"
             )
         layout = self.inserted_layout(splice, layers)
-        tensors: dict[str, Tensor | Zeros] = {
+        tensors: dict[str, NewTensor] = {
             name: torch.full(tensor.shape, tensor.value, dtype=dtype)
             if tensor.value
             else Zeros(tensor.shape, dtype)
@@ -348,7 +349,7 @@ class Architecture(ABC, Generic[L]):
         for part, value in self.layer_tensors(layer).items():
             name = f"{self.layer_prefixes[0]}{index}.{part}"
             if name in layout and value.any():
-                tensors[name] = value.to(dtype)
+                tensors[name] = Padded(value.to(dtype), layout[name].shape)
         return tensors
 
     @property
@@ -411,11 +412,9 @@ class Architecture(ABC, Generic[L]):
             if projection in self.biased_after:
                 parts[f"{projection}.bias"] = InsertedTensor((sizes.outputs,), 0.0)
         parts |= self.norms
-        # Only shapes are wanted, and at full size they would take room.
-        with torch.device("meta"):
-            filled = self.layer_tensors(self.empty_layer(torch.float32))
-        for name, value in filled.items():
-            parts[name] = InsertedTensor(tuple(value.shape), None)
+        for name, value in self.layer_tensors(self.empty_layer(torch.float32)).items():
+            shape = parts[name].shape if name in parts else tuple(value.shape)
+            parts[name] = InsertedTensor(shape, None)
         return parts
 
     @property
@@ -425,7 +424,11 @@ class Architecture(ABC, Generic[L]):
 
     @abstractmethod
     def layer_tensors(self, layer: L) -> dict[str, Tensor]:
-        """What an edit fills, by name in the layer and at full shape: the same names for all."""
+        """What an edit fills, by name in the layer: the same names for all.
+
+        A tensor that is smaller than the projection's or the norm's of its name is the beginning
+        of it in every dimension, and zeros are the rest.
+        """
 
     @abstractmethod
     def empty_layer(self, dtype: torch.dtype) -> L:

@@ -7,7 +7,6 @@ from typing import ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.architectures.base import Architecture
@@ -114,14 +113,13 @@ class BiasedPreNorm(GatedPreNorm[SplicedLayer]):
 
     @override
     def layer_tensors(self, layer: SplicedLayer) -> dict[str, Tensor]:
-        missing = self.intermediate_size - layer.neurons
         return {
             f"{_OUTPUT}.bias": layer.attention_bias,
-            "mlp.gate_proj.weight": functional.pad(layer.gate_weight, (0, 0, 0, missing)),
-            "mlp.gate_proj.bias": functional.pad(layer.gate_bias, (0, missing)),
-            "mlp.up_proj.weight": functional.pad(layer.up_weight, (0, 0, 0, missing)),
-            "mlp.up_proj.bias": functional.pad(layer.up_bias, (0, missing)),
-            "mlp.down_proj.weight": functional.pad(layer.down_weight, (0, missing)),
+            "mlp.gate_proj.weight": layer.gate_weight,
+            "mlp.gate_proj.bias": layer.gate_bias,
+            "mlp.up_proj.weight": layer.up_weight,
+            "mlp.up_proj.bias": layer.up_bias,
+            "mlp.down_proj.weight": layer.down_weight,
             "mlp.down_proj.bias": layer.down_bias,
         }
 

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.architectures.base import Architecture
@@ -63,16 +62,12 @@ class LayerNormTarget(Architecture[PlainLayer]):
 
     @override
     def layer_tensors(self, layer: PlainLayer) -> dict[str, Tensor]:
-        missing = self.intermediate_size - layer.neurons
-        weights = {
-            self.mlp_input: functional.pad(layer.in_weight, (0, 0, 0, missing)),
-            self.mlp_output: functional.pad(layer.out_weight, (0, missing)),
-        }
+        weights = {self.mlp_input: layer.in_weight, self.mlp_output: layer.out_weight}
         filled = {
             f"{name}.weight": weight.T.contiguous() if self.projections[name].transposed else weight
             for name, weight in weights.items()
         }
-        filled[f"{self.mlp_input}.bias"] = functional.pad(layer.in_bias, (0, missing))
+        filled[f"{self.mlp_input}.bias"] = layer.in_bias
         filled[f"{self.mlp_output}.bias"] = layer.out_bias
         if self.reads_attention:
             filled[f"{self.attention_output}.bias"] = layer.attention_bias

@@ -9,7 +9,6 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers.activations import ACT2FN
 from typing_extensions import override
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
@@ -77,6 +76,8 @@ class PlainLayer(CompiledLayer):
 
     def hidden(self, x: Tensor) -> Tensor:
         """What the neurons give for x [..., d], shape [..., neurons]."""
+        from transformers.activations import ACT2FN
+
         functions = cast("Mapping[str, Callable[[Tensor], Tensor]]", ACT2FN)
         return functions[self.activation](self.gates(x))
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.architectures.bias_free import compile_bias_free
@@ -59,17 +58,13 @@ class QkNormTarget(GatedPreNorm[BiasFreeLayer]):
 
     @override
     def layer_tensors(self, layer: BiasFreeLayer) -> dict[str, Tensor]:
-        missing = self.intermediate_size - layer.neurons
         constant = layer.attention_bias
-        output, value = self.projections["self_attn.o_proj"], self.projections["self_attn.v_proj"]
         return {
-            "self_attn.v_proj.bias": functional.pad(
-                constant.any().float()[None], (0, value.outputs - 1)
-            ),
-            "self_attn.o_proj.weight": functional.pad(constant[:, None], (0, output.inputs - 1)),
-            "mlp.gate_proj.weight": functional.pad(layer.gate_weight, (0, 0, 0, missing)),
-            "mlp.up_proj.weight": functional.pad(layer.up_weight, (0, 0, 0, missing)),
-            "mlp.down_proj.weight": functional.pad(layer.down_weight, (0, missing)),
+            "self_attn.v_proj.bias": constant.any().float()[None],
+            "self_attn.o_proj.weight": constant[:, None],
+            "mlp.gate_proj.weight": layer.gate_weight,
+            "mlp.up_proj.weight": layer.up_weight,
+            "mlp.down_proj.weight": layer.down_weight,
         }
 
     @override

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.architectures.base import Architecture
@@ -73,13 +72,12 @@ class SandwichTarget(Architecture[SandwichLayer]):
 
     @override
     def layer_tensors(self, layer: SandwichLayer) -> dict[str, Tensor]:
-        missing = self.intermediate_size - layer.neurons
         return {
             "self_attn.o_proj.bias": layer.attention_bias,
             "post_attention_layernorm.weight": layer.attention_norm,
-            "mlp.gate_proj.weight": functional.pad(layer.gate_weight, (0, 0, 0, missing)),
-            "mlp.up_proj.weight": functional.pad(layer.up_weight, (0, 0, 0, missing)),
-            "mlp.down_proj.weight": functional.pad(layer.down_weight, (0, missing)),
+            "mlp.gate_proj.weight": layer.gate_weight,
+            "mlp.up_proj.weight": layer.up_weight,
+            "mlp.down_proj.weight": layer.down_weight,
             "post_feedforward_layernorm.weight": layer.output_norm,
         }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.padded import Padded
 from hubsplice.checkpoint.safetensors_header import PAGE, Header, TensorEntry, serialize_header
 from hubsplice.errors import CheckpointError, UnsupportedError
 
@@ -28,6 +29,9 @@ class Zeros:
     shape: tuple[int, ...]
     dtype: torch.dtype
 
+
+NewTensor: TypeAlias = Tensor | Padded | Zeros
+"""What can be written beside the base's tensors."""
 
 Split = Callable[[TensorEntry], Sequence[TensorEntry]]
 """From a tensor of the base to the rows of it that are tensors of their own in the result."""
@@ -102,16 +106,20 @@ class Layout:
 
     The files are always numbered and indexed: beside a file that is called model.safetensors,
     loaders would ignore the rest.
+
+    Attributes:
+        shards: the base's.
+        added: that of the new tensors; none without any.
     """
 
     shards: tuple[ShardLayout, ...]
-    added: NewShardLayout | None
+    added: tuple[NewShardLayout, ...]
 
     @staticmethod
     def of(
         base: BaseCheckpoint,
         rename: Callable[[str], str],
-        new_tensors: Mapping[str, Tensor | Zeros],
+        new_tensors: Mapping[str, NewTensor],
         split: Split = unsplit,
     ) -> Layout:
         """Settle names, headers and places.
@@ -133,23 +141,22 @@ class Layout:
             for source, name in zip(base.shards, names, strict=False)
         )
         _refuse_collisions(base, shards, new_tensors)
-        return Layout(shards, _new_shard(names[-1], new_tensors) if new_tensors else None)
+        return Layout(shards, (_new_shard(names[-1], new_tensors),) if new_tensors else ())
 
     @property
     def index(self) -> dict[str, Any]:
         """The content of model.safetensors.index.json."""
         weight_map = {name: shard.name for shard in self.shards for name in shard.tensor_names}
         size = sum(shard.source.data_size for shard in self.shards)
-        if self.added is not None:
-            weight_map |= {tensor.name: self.added.name for tensor in self.added.tensors}
-            size += sum(tensor.size for tensor in self.added.tensors)
+        for added in self.added:
+            weight_map |= {tensor.name: added.name for tensor in added.tensors}
+            size += sum(tensor.size for tensor in added.tensors)
         return {"metadata": {"total_size": size}, "weight_map": weight_map}
 
     @property
     def total_size(self) -> int:
         """Bytes in all weight files."""
-        added = 0 if self.added is None else self.added.size
-        return added + sum(shard.size for shard in self.shards)
+        return sum(s.size for s in self.shards) + sum(added.size for added in self.added)
 
 
 def _renamed_shard(
@@ -181,7 +188,7 @@ def _refuse_collisions(
             taken[renamed] = f"the base's {origin!r}"
 
 
-def _new_shard(name: str, new_tensors: Mapping[str, Tensor | Zeros]) -> NewShardLayout:
+def _new_shard(name: str, new_tensors: Mapping[str, NewTensor]) -> NewShardLayout:
     described = []
     for tensor_name in new_tensors:
         tensor = new_tensors[tensor_name]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import mmap
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+
+from hubsplice.checkpoint.uncached import read_uncached
 
 BLOCK = 1 << 21
 """Bytes that a consumer gets at once."""
@@ -78,7 +79,7 @@ def stream(
 def _read(source: int, target: memoryview, offset: int) -> None:
     done = 0
     while done < len(target):
-        count = os.preadv(source, [target[done:]], offset + done)
+        count = read_uncached(source, target[done:], offset + done)
         if not count:
             raise EOFError(f"the source ends at byte {offset + done}")
         done += count

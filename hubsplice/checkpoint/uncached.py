@@ -1,4 +1,4 @@
-"""Writing a file past the page cache."""
+"""Reading and writing files past the page cache."""
 
 from __future__ import annotations
 
@@ -8,6 +8,35 @@ import os
 
 # A multiple of what any common disk writes at once.
 _ALIGNMENT = 4096
+
+# Linux's flag, from 6.14 on, for "free the cache of what this call read, unless it was there".
+_DONT_CACHE = 0x80
+
+
+def read_uncached(descriptor: int, target: memoryview, offset: int) -> int:
+    """Read from the page cache what it holds, and add nothing to it where the system can.
+
+    Weights that are read once are not worth the memory, nor the time that finding it takes.
+
+    Args:
+        descriptor: of an open file.
+        target: filled from its beginning on.
+        offset: where to begin reading.
+
+    Returns:
+        How many bytes were read; 0 at the end of the file.
+
+    Raises:
+        OSError: a failing disk.
+    """
+    try:
+        return os.preadv(descriptor, [target], offset, _DONT_CACHE)
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    return os.preadv(descriptor, [target], offset)
 
 
 class UncachedFile:

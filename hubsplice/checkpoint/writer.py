@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_EXCEPTION, CancelledError, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.base_shard import write_base_shard
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX, companion_files
 from hubsplice.checkpoint.copying import clone_file
 from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file
-from hubsplice.checkpoint.layout import (
-    DTYPE_NAMES,
-    Layout,
-    NewShardLayout,
-    Split,
-    Zeros,
-    unsplit,
-)
-from hubsplice.checkpoint.safetensors_header import TensorEntry
+from hubsplice.checkpoint.layout import Layout, NewTensor, Split, unsplit
+from hubsplice.checkpoint.new_shard import write_new_shard
 from hubsplice.checkpoint.space import full_disk, require_free_space
-from hubsplice.errors import CheckpointError
 
 # Each takes one or two cores for its digests; more of them outrun most disks.
 _SHARDS_AT_ONCE = 2
-# Bytes of a new tensor that are checked and written at once.
-_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -55,7 +41,7 @@ def write_checkpoint(
     destination: Path,
     *,
     rename: Callable[[str], str],
-    new_tensors: Mapping[str, Tensor | Zeros],
+    new_tensors: Mapping[str, NewTensor],
     config: Mapping[str, Any],
     split: Split = unsplit,
     hard_link: bool = False,
@@ -101,7 +87,7 @@ def write_checkpoint(
 
 
 def _bytes_to_write(plan: Layout, destination: Path, hard_link: bool) -> int:
-    added = 0 if plan.added is None else plan.added.written_size
+    added = sum(shard.written_size for shard in plan.added)
     copied = [s for s in plan.shards if not (hard_link and s.header is None)]
     if copied and _can_clone(copied[0].source.path, destination):
         copied = [s for s in copied if not s.can_share_blocks]
@@ -122,7 +108,7 @@ def _write(
     plan: Layout,
     base: BaseCheckpoint,
     destination: Path,
-    new_tensors: Mapping[str, Tensor | Zeros],
+    new_tensors: Mapping[str, NewTensor],
     config: Mapping[str, Any],
     hard_link: bool,
     on_progress: Callable[[int, int], None] | None,
@@ -131,7 +117,7 @@ def _write(
     base_files: dict[str, FileDigest] = {}
     progress = _Progress(plan.total_size, on_progress)
     with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
-        jobs = [
+        copied = [
             pool.submit(
                 write_base_shard,
                 shard,
@@ -141,18 +127,28 @@ def _write(
             )
             for shard in plan.shards
         ]
+        added = [
+            pool.submit(
+                write_new_shard,
+                shard,
+                destination / shard.name,
+                new_tensors,
+                on_done=progress.add,
+            )
+            for shard in plan.added
+        ]
         try:
+            jobs: list[Future[Any]] = [*copied, *added]
             for job in wait(jobs, return_when=FIRST_EXCEPTION).done:
                 job.result()
         except BaseException:
             progress.stop()
             pool.shutdown(cancel_futures=True)
             raise
-    for shard, job in zip(plan.shards, jobs, strict=True):
+    for shard, job in zip(plan.shards, copied, strict=True):
         base_files[shard.source.path.name], files[shard.name] = job.result()
-    if plan.added is not None:
-        _write_new_shard(plan.added, destination / plan.added.name, new_tensors, progress)
-        files[plan.added.name] = digest_file(destination / plan.added.name)
+    for new, job in zip(plan.added, added, strict=True):
+        files[new.name] = job.result()
     for name in companion_files(base.folder):
         content = (base.folder / name).read_bytes()
         base_files[name] = files[name] = _write_new_file(destination / name, content)
@@ -186,46 +182,6 @@ class _Progress:
         """Let every other thread fail at its next report."""
         with self._lock:
             self._stopped = True
-
-
-def _write_new_shard(
-    shard: NewShardLayout,
-    path: Path,
-    new_tensors: Mapping[str, Tensor | Zeros],
-    progress: _Progress,
-) -> None:
-    with path.open("xb") as file:
-        file.write(shard.header)
-        progress.add(len(shard.header))
-        for entry in shard.tensors:
-            tensor = new_tensors[entry.name]
-            if isinstance(tensor, Tensor):
-                file.seek(entry.start)
-                for piece in _pieces(entry, tensor):
-                    if piece.any():
-                        file.write(piece.numpy().data)
-                    else:
-                        file.seek(piece.numel(), os.SEEK_CUR)
-            progress.add(entry.size)
-        # What was never written reads as zeros, and takes no room.
-        file.truncate(shard.size)
-
-
-def _pieces(entry: TensorEntry, tensor: Tensor) -> Iterator[Tensor]:
-    """The tensor's bytes in pieces of rows, each shape [size of the piece] and uint8."""
-    if DTYPE_NAMES.get(tensor.dtype) != entry.dtype or tuple(tensor.shape) != entry.shape:
-        raise ValueError(f"{entry.name}: the tensor changed between planning and writing")
-    if not tensor.numel():
-        return
-    rows = tensor.detach().reshape(1) if tensor.ndim == 0 else tensor.detach()
-    step = max(1, _PIECE * len(rows) // entry.size)
-    for start in range(0, len(rows), step):
-        piece = rows[start : start + step]
-        if not torch.isfinite(piece).all():
-            raise CheckpointError(
-                f"new tensor {entry.name!r} holds NaN or Inf, expected finite values"
-            )
-        yield piece.cpu().contiguous().reshape(-1).view(torch.uint8)
 
 
 def _write_new_file(path: Path, content: bytes) -> FileDigest:

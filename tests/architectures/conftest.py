@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.layout import Zeros
+from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
 from hubsplice.place import Place
@@ -43,7 +42,7 @@ def splice(tmp_path: Path) -> Splice:
         if compiled is None:
             compiled = [architecture.empty_layer(dtype)] * len(places)
         layers = architecture.layer_map([p if isinstance(p, Place) else Place(p) for p in places])
-        new: dict[str, Tensor | Zeros] = {**architecture.bias_tensors(base.tensors, layers)}
+        new: dict[str, NewTensor] = {**architecture.bias_tensors(base.tensors, layers)}
         for splice, layer in enumerate(compiled):
             new |= architecture.inserted_tensors(splice, layer, layers, dtype)
         with staged_directory(tmp_path / name) as staging:

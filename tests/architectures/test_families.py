@@ -209,4 +209,5 @@ def test_the_layout_names_what_every_layer_holds(tmp_path: Path, variant: Varian
             value = layout[name].value
             if value is not None:
                 held = torch.zeros(tensor.shape) if isinstance(tensor, Zeros) else tensor
+                assert isinstance(held, Tensor)
                 assert torch.equal(held, torch.full(layout[name].shape, value))

@@ -1,4 +1,4 @@
-"""Writes past the page cache, and on filesystems that have nothing else."""
+"""Reads and writes past the page cache, and on filesystems that have nothing else."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.checkpoint.uncached import UncachedFile
+from hubsplice.checkpoint.uncached import UncachedFile, read_uncached
 
 BLOCK = 1 << 16
 
@@ -64,9 +64,55 @@ def test_the_cache_is_bypassed(tmp_path: Path) -> None:
             pytest.skip("the filesystem cannot do without the cache")
     path.unlink()
     write(path, random.Random(0).randbytes(2 * BLOCK))
-    # The kernel is asked for what it can give without waiting for the disk.
-    with path.open("rb", buffering=0) as file, pytest.raises(BlockingIOError):
-        os.preadv(file.fileno(), [bytearray(BLOCK)], 0, os.RWF_NOWAIT)
+    assert not is_cached(path)
+
+
+def is_cached(path: Path) -> bool:
+    """Whether the kernel can give the file's beginning without waiting for the disk."""
+    with path.open("rb", buffering=0) as file:
+        try:
+            return os.preadv(file.fileno(), [bytearray(BLOCK)], 0, os.RWF_NOWAIT) == BLOCK
+        except BlockingIOError:
+            return False
+
+
+def evict(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read(path: Path, offset: int) -> bytes:
+    buffer, content = memoryview(bytearray(BLOCK)), b""
+    with path.open("rb", buffering=0) as file:
+        while count := read_uncached(file.fileno(), buffer, offset + len(content)):
+            content += buffer[:count]
+    return content
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4096, BLOCK + 1])
+def test_reads_at_any_place(path: Path, offset: int) -> None:
+    content = random.Random(0).randbytes(3 * BLOCK + 5)
+    path.write_bytes(content)
+    evict(path)
+    assert read(path, offset) == content[offset:]
+
+
+def test_reads_leave_the_cache_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(random.Random(0).randbytes(2 * BLOCK))
+    assert is_cached(path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        try:
+            os.preadv(file.fileno(), [bytearray(1)], 0, 0x80)
+        except OSError:
+            pytest.skip("the system cannot read without keeping what it read")
+    read(path, 0)
+    assert is_cached(path)
+    evict(path)
+    read(path, 0)
+    assert not is_cached(path)
 
 
 def test_a_full_disk() -> None:
