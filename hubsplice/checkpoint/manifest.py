@@ -207,6 +207,19 @@ class Manifest(Record):
         """The inserted layers that edit, one per site: not those that only prepare the stream."""
         return tuple(layer for layer in self.layers if layer.construction != INJECTION)
 
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """The first and the last of the layers that stand for each site, by index in the result."""
+        found = []
+        first = None
+        for index, origin in enumerate(self.layer_map):
+            if isinstance(origin, FromSplice):
+                first = index if first is None else first
+                if self.layers[origin.splice].construction != INJECTION:
+                    found.append((first, index))
+                    first = None
+        return tuple(found)
+
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         if MANIFEST in self.files:

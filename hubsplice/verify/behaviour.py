@@ -116,7 +116,8 @@ class Trial:
         spliced: the checkpoint's folder.
         base: the base's.
         intervention: the edit.
-        inserted: the index in the checkpoint of the layer of each of its sites.
+        inserted: the indices in the checkpoint of the first and the last layer of each of its
+            sites; mostly one layer.
         report: the checkpoint's own, if it has one.
         dtype: the precision to serve in, such as `bfloat16`.
         prompts: token ids.
@@ -126,7 +127,7 @@ class Trial:
     spliced: Path
     base: Path
     intervention: Intervention
-    inserted: tuple[int, ...]
+    inserted: tuple[tuple[int, int], ...]
     report: FidelityReport | None
     dtype: str
     prompts: Sequence[Prompt]
@@ -321,7 +322,7 @@ def _layers_check(trial: Trial, readings: _Readings) -> Check:
     if readings.splice is None:
         return Check.impossible(LAYERS, "transformers can't load the checkpoint")
     problems, silent, shown = [], [], []
-    for index, layer in zip(trial.inserted, readings.layers, strict=True):
+    for (_, index), layer in zip(trial.inserted, readings.layers, strict=True):
         error = layer.error
         if not edits_anything(layer.site):
             if layer.made:

@@ -1,4 +1,4 @@
-"""What an inserted layer adds to the stream, against what the hook would add to the same stream."""
+"""What inserted layers add to the stream, against what the hook would add to the same stream."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hubsplice.model import Model, decoder_layers
 
 
 class LayerEdit:
-    """Sums over the tokens that passed through one inserted layer, sinks left out.
+    """Sums over the tokens that passed through the layers of one splice, sinks left out.
 
     Attributes:
-        site: the edit that the layer stands for.
+        site: the edit that they stand for.
         wanted: the sum of squares of what the hook would add.
-        made: the same of what the layer adds.
+        made: the same of what the layers add.
         wrong: the same of the difference.
     """
 
@@ -28,7 +28,7 @@ class LayerEdit:
         self.wanted = self.made = self.wrong = 0.0
 
     def add(self, before: Tensor, after: Tensor) -> None:
-        """Count tokens by the stream before and after the layer, both [..., d]."""
+        """Count tokens by the stream before and after the layers, both [..., d]."""
         before, after = before.float(), after.float()
         ordinary = ~self.site.is_sink(before)
         wanted = self.site.delta(before)[ordinary].double()
@@ -44,21 +44,32 @@ class LayerEdit:
 
 
 @contextmanager
-def observing(model: Model, layers: Mapping[int, LayerEdit]) -> Iterator[None]:
-    """Count what passes through inserted layers, by their index, while the context lasts."""
+def observing(model: Model, edits: Mapping[tuple[int, int], LayerEdit]) -> Iterator[None]:
+    """Count what passes through inserted layers while the context lasts.
 
-    def watch(edit: LayerEdit) -> Any:
-        def run(_module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-            before = args[0] if args else kwargs["hidden_states"]
-            edit.add(before, output[0] if isinstance(output, tuple) else output)
+    Args:
+        model: the spliced model.
+        edits: by the indices of the first and the last layer that stand for the edit.
+    """
+    entering: dict[int, Tensor] = {}
+
+    def enter(index: int) -> Any:
+        def run(_module: nn.Module, args: Any, kwargs: Any) -> None:
+            entering[index] = args[0] if args else kwargs["hidden_states"]
+
+        return run
+
+    def leave(index: int, edit: LayerEdit) -> Any:
+        def run(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            edit.add(entering.pop(index), output[0] if isinstance(output, tuple) else output)
 
         return run
 
     modules = decoder_layers(model)
-    handles = [
-        modules[index].register_forward_hook(watch(edit), with_kwargs=True)
-        for index, edit in layers.items()
-    ]
+    handles = []
+    for (first, last), edit in edits.items():
+        handles.append(modules[first].register_forward_pre_hook(enter(first), with_kwargs=True))
+        handles.append(modules[last].register_forward_hook(leave(first, edit)))
     try:
         with torch.inference_mode():
             yield

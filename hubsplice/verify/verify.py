@@ -118,7 +118,7 @@ def _run_engine(
         folder,
         base,
         load_intervention(folder / INTERVENTION),
-        claim.inserted_indices,
+        claim.manifest.spans,
         read_report(folder),
         run.dtype or claim.manifest.dtype,
         builtin_prompts(tokenizer) if run.prompts is None else read_prompts(run.prompts, tokenizer),

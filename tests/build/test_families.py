@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from hubsplice.build import build
 from hubsplice.recipe import parse_recipe
-from hubsplice.verify.verify import verify
+from hubsplice.verify import Run, verify
+from hubsplice.verify.engines import TransformersEngine
 from tests.architectures.families import VARIANTS, Variant, save_tiny
 from tests.build.conftest import Workshop, quiet
 from tests.conftest import byte_tokenizer
@@ -37,8 +38,9 @@ def test_from_recipe_to_checkpoint(variant: Variant, workshop: Workshop, tmp_pat
         hard_link=False,
         progress=quiet,
     )
-    verified = verify(str(built.folder), base=str(base), revision=None, run=None, progress=quiet)
-    assert verified.passed, verified.verdict
+    run = Run(TransformersEngine(), "float32")
+    verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
+    assert verified.passed, [check for check in verified.checks if not check.passed]
     assert built.report is not None
     (served,) = built.report.precisions
     assert built.report.edit_effect.mean > 1e-4

@@ -168,7 +168,7 @@ def test_prompts_that_do_not_show_the_edit_prove_nothing(built: Spliced) -> None
         ),
     )
     for dtype, advice in (("float32", "--prompts"), ("bfloat16", "--dtype float32")):
-        trial = Trial(built.base, built.base, faint, (1, 2), None, dtype, [prompt], 2)
+        trial = Trial(built.base, built.base, faint, ((1, 1), (2, 2)), None, dtype, [prompt], 2)
         checks, _ = behaviour_checks(trial, TransformersEngine(), quiet)
         outcomes = {check.name: check.passed for check in checks}
         assert outcomes == {
