@@ -66,6 +66,7 @@ VARIANTS = [
         | WINDOWED
         | {"sliding_window_pattern": 3, "tie_word_embeddings": False, "attention_bias": True},
     ),
+    Variant("gemma3", GATED | WINDOWED | {"sliding_window_pattern": 2}),
     Variant("seed_oss", GATED | {"head_dim": 16}),
     Variant("seed_oss", GATED | {"head_dim": 16, "attention_bias": False, "mlp_bias": True}),
     Variant("smollm3", GATED),
@@ -92,9 +93,27 @@ TRAINED = [
 ]
 
 
+def config_of(variant: Variant) -> Any:
+    """The variant's configuration, in which the decoder of a model that sees is one part."""
+    fields = SIZES | variant.fields
+    if variant.family != "gemma3":
+        return AutoConfig.for_model(variant.family, **fields)
+    sizes = {name: fields[name] for name in ("hidden_size", "num_attention_heads")}
+    return AutoConfig.for_model(
+        variant.family,
+        text_config=fields,
+        vision_config=sizes
+        | {"intermediate_size": 96, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=1,
+        image_token_index=319,
+        boi_token_index=318,
+        eoi_token_index=317,
+    )
+
+
 def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
     """Save a random checkpoint of a variant, and give its folder."""
-    config = AutoConfig.for_model(variant.family, **SIZES | variant.fields)
+    config = config_of(variant)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
