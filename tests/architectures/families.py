@@ -111,8 +111,14 @@ def config_of(variant: Variant) -> Any:
     )
 
 
-def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
-    """Save a random checkpoint of a variant, and give its folder."""
+def save_tiny(
+    variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0, mean: float = 0.0
+) -> Path:
+    """Save a random checkpoint of a variant, and give its folder.
+
+    `mean` is the size, in each channel, of a vector that all embeddings have in common: trained
+    models' streams have such a part, and random ones have not.
+    """
     config = config_of(variant)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -122,5 +128,8 @@ def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int =
             for parameter in model.parameters():
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn_like(parameter))
+            if mean:
+                embeddings = model.get_input_embeddings().weight
+                embeddings.add_(mean * torch.randn(embeddings.shape[1]).sign())
     model.save_pretrained(folder)
     return folder

@@ -162,7 +162,7 @@ def test_layers_would_be_others_if_they_went_by_their_index(
     assert any(kinds[layer] != kinds[layer + 1] for layer in range(1, 3))
 
 
-FLIPPED = {
+FLIPPED: dict[str, dict[Any, Any]] = {
     "layer_types": {
         "sliding_attention": "full_attention",
         "full_attention": "sliding_attention",
