@@ -1,4 +1,7 @@
-"""The real Gemma 3 270M, with two layers in it, in a real vLLM."""
+"""The real Gemma 3 270M, with two layers in it, in a real vLLM.
+
+For `make test-slow`, with HUBSPLICE_VLLM_PYTHON in the environment.
+"""
 
 from __future__ import annotations
 
