@@ -42,7 +42,7 @@ VLLM_BIN := .venv-vllm/bin
 	touch $@
 
 test-serving: venv .venv-vllm/.installed
-	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m serving tests/serving tests/serve
+	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m "serving and not slow" tests/serving tests/serve
 
 # Tables and plots in benchmarks/results, from nothing but this repository and PyPI: about two hours
 # and 17 GB of disk, and to be run on a machine that does nothing else. The table of edit kinds needs

@@ -69,8 +69,8 @@ class Engine:
 
 
 _RUN, _READ = Support(Evidence.RUN), Support(Evidence.READ)
-_BACKEND = Support(Evidence.READ, note="through its Transformers backend")
-_NO_OUTPUT_BIAS = Support(Evidence.READ, ignored_biases=frozenset(ATTENTION[3:]))
+_BACKEND = Support(Evidence.RUN, note="through its Transformers backend")
+_OUTPUT_BIAS = frozenset(ATTENTION[3:])
 
 VLLM = Engine(
     EngineKey.VLLM,
@@ -79,16 +79,28 @@ VLLM = Engine(
     MappingProxyType(
         {
             "LlamaForCausalLM": _RUN,
-            "GraniteForCausalLM": _READ,
+            "GraniteForCausalLM": _RUN,
             "SmolLM3ForCausalLM": _BACKEND,
-            "Qwen3ForCausalLM": _NO_OUTPUT_BIAS,
-            "Qwen3MoeForCausalLM": _NO_OUTPUT_BIAS,
-            "Gemma2ForCausalLM": _READ,
-            "Gemma3ForCausalLM": _READ,
-            "Gemma3ForConditionalGeneration": _READ,
+            "SeedOssForCausalLM": _BACKEND,
+            "Qwen3ForCausalLM": Support(
+                Evidence.RUN,
+                ignored_biases=_OUTPUT_BIAS,
+                ignored_fields=frozenset({"layer_types"}),
+                note="where some layers have a window and others have none, it fails or gives "
+                "all of them everything",
+            ),
+            "Qwen3MoeForCausalLM": Support(Evidence.RUN, ignored_biases=_OUTPUT_BIAS),
+            "Gemma2ForCausalLM": _RUN,
+            "Gemma3ForCausalLM": _RUN,
+            "Gemma3ForConditionalGeneration": Support(
+                Evidence.READ,
+                note="its decoder is that of Gemma3ForCausalLM; not run, since vLLM imports the "
+                "class with its image processor, which needs torchvision, and PyPI has no build of "
+                "that for the torch of vLLM's build for CPUs",
+            ),
             "Olmo2ForCausalLM": _BACKEND,
             "Olmo3ForCausalLM": _BACKEND,
-            "GPT2LMHeadModel": _READ,
+            "GPT2LMHeadModel": _RUN,
             "GPTNeoXForCausalLM": _BACKEND,
             "Starcoder2ForCausalLM": _BACKEND,
         }
@@ -128,7 +140,7 @@ TGI = Engine(
     EngineKey.TGI,
     "TGI",
     "of late 2024",
-    MappingProxyType({"LlamaForCausalLM": _NO_OUTPUT_BIAS}),
+    MappingProxyType({"LlamaForCausalLM": Support(Evidence.READ, ignored_biases=_OUTPUT_BIAS)}),
 )
 LLAMA_CPP = Engine(
     EngineKey.LLAMA_CPP,

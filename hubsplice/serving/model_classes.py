@@ -62,6 +62,14 @@ _NEOX_MLP = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
 def _classes() -> Iterator[ModelClass]:
     for name in ("LlamaForCausalLM", "GraniteForCausalLM", "SmolLM3ForCausalLM"):
         yield ModelClass(name, switches=(_ATTENTION_BIAS, _MLP_BIAS))
+    yield ModelClass(
+        "SeedOssForCausalLM",
+        switches=(
+            BiasSwitch("attention_bias", ATTENTION[:3], always=True),
+            BiasSwitch("attention_out_bias", ATTENTION[3:], always=True),
+            _MLP_BIAS,
+        ),
+    )
     for name in (
         "Qwen3ForCausalLM",
         "Qwen3MoeForCausalLM",

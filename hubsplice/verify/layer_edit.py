@@ -1,4 +1,4 @@
-"""What an inserted layer adds to the stream, against what the hook would add to the same stream."""
+"""What inserted layers add to the stream, against what the hook would add to the same stream."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from hubsplice.model import Model
 
 
 class LayerEdit:
-    """Sums over the tokens that passed through one inserted layer, sinks left out.
+    """Sums over the tokens that passed through the layers of one splice, sinks left out.
 
     Attributes:
-        site: the edit that the layer stands for.
+        site: the edit that they stand for.
         wanted: the sum of squares of what the hook would add.
-        made: the same of what the layer adds.
+        made: the same of what the layers add.
         wrong: the same of the difference.
     """
 
@@ -28,7 +28,7 @@ class LayerEdit:
         self.wanted = self.made = self.wrong = 0.0
 
     def add(self, before: Tensor, after: Tensor) -> None:
-        """Count tokens by the stream before and after the layer, both [..., d]."""
+        """Count tokens by the stream before and after the layers, both [..., d]."""
         before, after = before.float(), after.float()
         ordinary = ~self.site.is_sink(before)
         wanted = self.site.delta(before)[ordinary].double()

@@ -74,6 +74,7 @@ VARIANTS = [
         GATED
         | {"sliding_window": 8, "layer_types": ["full_attention", *["sliding_attention"] * 3]},
     ),
+    Variant("gemma3", GATED | WINDOWED | {"sliding_window_pattern": 2}),
     Variant("seed_oss", GATED | {"head_dim": 16}),
     Variant("seed_oss", GATED | {"head_dim": 16, "attention_bias": False, "mlp_bias": True}),
     Variant("smollm3", GATED),
@@ -105,9 +106,33 @@ TRAINED = [
 ]
 
 
-def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0) -> Path:
-    """Save a random checkpoint of a variant, and give its folder."""
-    config = AutoConfig.for_model(variant.family, **SIZES | variant.fields)
+def config_of(variant: Variant) -> Any:
+    """The variant's configuration, in which the decoder of a model that sees is one part."""
+    fields = SIZES | variant.fields
+    if variant.family != "gemma3":
+        return AutoConfig.for_model(variant.family, **fields)
+    sizes = {name: fields[name] for name in ("hidden_size", "num_attention_heads")}
+    return AutoConfig.for_model(
+        variant.family,
+        text_config=fields,
+        vision_config=sizes
+        | {"intermediate_size": 96, "num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
+        mm_tokens_per_image=1,
+        image_token_index=319,
+        boi_token_index=318,
+        eoi_token_index=317,
+    )
+
+
+def save_tiny(
+    variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int = 0, mean: float = 0.0
+) -> Path:
+    """Save a random checkpoint of a variant, and give its folder.
+
+    `mean` is the size, in each channel, of a vector that all embeddings have in common: trained
+    models' streams have such a part, and random ones have not.
+    """
+    config = config_of(variant)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -116,5 +141,8 @@ def save_tiny(variant: Variant, folder: Path, dtype: torch.dtype, *, seed: int =
             for parameter in model.parameters():
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn_like(parameter))
+            if mean:
+                embeddings = model.get_input_embeddings().weight
+                embeddings.add_(mean * torch.randn(embeddings.shape[1]).sign())
     model.save_pretrained(folder)
     return folder

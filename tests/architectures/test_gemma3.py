@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import Gemma3Config, Gemma3ForCausalLM, Gemma3ForConditionalGeneration
+from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.architectures.sandwich_layer import SandwichLayer
@@ -23,6 +23,7 @@ from hubsplice.model import decoder_layers, loaded
 from hubsplice.place import Place
 from hubsplice.recipe import Calibration, Fidelity
 from hubsplice.text.sequences import load_sequences
+from tests.architectures.families import GATED, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
 
@@ -67,24 +68,7 @@ def test_layer_types_that_were_implied_are_written_out(
     assert not any("pattern" in key for key in result)
 
 
-def save_tower(folder: Path, dtype: torch.dtype) -> Path:
-    """A tiny model that sees, with random weights."""
-    sizes = {"hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4}
-    text = {"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320}
-    config = Gemma3Config(
-        text_config=sizes | text | {"sliding_window": 8, "sliding_window_pattern": 2},
-        vision_config=sizes | {"num_hidden_layers": 1, "image_size": 28, "patch_size": 14},
-        mm_tokens_per_image=1,
-        image_token_index=319,
-        boi_token_index=318,
-        eoi_token_index=317,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = Gemma3ForConditionalGeneration(config).to(dtype)
-    model.config.dtype = dtype
-    model.save_pretrained(folder)
-    return folder
+TOWER = Variant("gemma3", GATED | WINDOWED | {"sliding_window_pattern": 2})
 
 
 @torch.no_grad()
@@ -117,7 +101,7 @@ def rename_as_first_released(folder: Path) -> None:
 def test_a_tower_is_spliced_and_stays_what_it_is(
     tmp_path: Path, splice: Splice, dtype: torch.dtype, as_released: bool
 ) -> None:
-    base = save_tower(tmp_path / "base", dtype)
+    base = save_tiny(TOWER, tmp_path / "base", dtype)
     if as_released:
         rename_as_first_released(base)
     wanted = logits_of(base, dtype)

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from hubsplice.architectures.registry import ARCHITECTURES, architecture_of
-from hubsplice.serving.engines import ENGINES, EngineKey
+from hubsplice.serving.engines import ENGINES, VLLM, EngineKey, Evidence
 from hubsplice.serving.model_classes import ATTENTION, MLP, MODEL_CLASSES
 from hubsplice.serving.requirements import Requirements
 from hubsplice.serving.verdict import Outcome, verdict
 from tests.serve.manifests import QKV, manifest, zero_biases
+from tests.serving.families import FAMILIES, NOT_SERVED
 
 SIZES = {
     "hidden_size": 64,
@@ -52,6 +53,22 @@ def test_the_table_of_classes_is_what_the_families_say(model_type: str) -> None:
     assert {s.field for s in known.switches if s.always} == {
         field for field, value in after.items() if field.endswith("_bias") and value is True
     }
+
+
+def test_vllm_was_run_with_what_its_tests_run() -> None:
+    run = {name for name, known in VLLM.classes.items() if known.evidence is Evidence.RUN}
+    assert run == {family.class_name for family in FAMILIES}
+
+
+def test_every_family_is_served_by_vllm_or_has_a_reason() -> None:
+    registered = dict(ARCHITECTURES.items())
+    served = {family.variant.family for family in FAMILIES}
+    assert not served & {*NOT_SERVED}
+    assert served | {*NOT_SERVED} == {*registered}
+    for name, reason in NOT_SERVED.items():
+        known = VLLM.classes[registered[name].class_name_after]
+        assert known.evidence is Evidence.READ
+        assert reason in known.note
 
 
 def test_llama_is_among_them() -> None:

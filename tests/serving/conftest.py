@@ -1,4 +1,4 @@
-"""Spliced models, and one process of a real vLLM that runs all of them in turn.
+"""Spliced models, and as few processes of a real vLLM as run all of them in turn.
 
 The engine is slow to start: every job of every test is given to it at once, and the tests look at
 what came back.
@@ -7,7 +7,7 @@ what came back.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,10 @@ from hubsplice.recipe import parse_recipe
 from hubsplice.verify.engines import Prompt, run_vllm
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript
+from tests.architectures.families import save_tiny
 from tests.build.conftest import Build, Workshop, make, quiet, workshop
+from tests.conftest import byte_tokenizer
+from tests.serving.families import FAMILIES, Family
 
 __all__ = ["Build", "Workshop", "make", "workshop"]
 
@@ -75,7 +78,7 @@ SMOLLM2_SPLICES = {
       - {feature: 1, kind: scale, factor: -2}
 """,
 }
-FAMILIES = ("llama", "mistral", "qwen2")
+DTYPES = ("float32", "bfloat16")
 FAMILY_SPLICES = """
   - {after_layer: 2, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 3}]}
   - sae: {path: jumprelu}
@@ -83,6 +86,11 @@ FAMILY_SPLICES = """
       - {kind: scale, feature: 3, factor: 4}
       - {kind: clamp, feature: 5, to: 2, when: active}
 """
+
+
+# Every layer but the first moves by one, so that those that alternate would change places.
+MEAN = 0.4
+EMPTY_SPLICE = "  - {after_layer: 0}"
 
 
 @pytest.fixture(scope="session")
@@ -109,12 +117,10 @@ class Model:
 def models(
     python: Path,
     smollm2: Path,
-    workshop: Workshop,
-    shared_tiny_llama: Callable[..., Path],
     make: Build,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Model]:
-    """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for float32."""
+    """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for either."""
     folder = tmp_path_factory.mktemp("spliced")
     generator = torch.Generator().manual_seed(0)
     save_file({"v": torch.randn(576, generator=generator)}, folder / "v.safetensors")
@@ -133,24 +139,39 @@ def models(
         )
         made[name] = Model(result.folder, smollm2, prompts)
     for family in FAMILIES:
-        # vLLM's attention on CPUs takes heads of 32 dimensions and more.
-        base = shared_tiny_llama(
-            family, name=f"wide-{family}", head_dim=32, num_attention_heads=2, num_key_value_heads=1
-        )
-        result = make(FAMILY_SPLICES, folder / family, base=base, measure=False)
-        made[family] = Model(
-            result.folder, base, builtin_prompts(AutoTokenizer.from_pretrained(base))
-        )
+        for dtype in DTYPES:
+            name = model_name(family, dtype)
+            base = save_tiny(
+                family.variant, folder / f"{name} base", getattr(torch, dtype), mean=MEAN
+            )
+            byte_tokenizer().save_pretrained(base)
+            result = make(FAMILY_SPLICES, folder / name, base=base)
+            prompts = builtin_prompts(AutoTokenizer.from_pretrained(base))
+            made[name] = Model(result.folder, base, prompts)
+        if family.has_kinds:
+            base = made[model_name(family, "float32")].base
+            empty = make(EMPTY_SPLICE, folder / f"{family} empty", base=base, measure=False).folder
+            made |= {f"{family} base": Model(base, base, prompts)}
+            made |= {f"{family} empty": Model(empty, base, prompts)}
     return made
+
+
+def model_name(family: Family, dtype: str) -> str:
+    """What `models` calls a family's model."""
+    return f"{family} {dtype}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """A model, how it is served, and what it is asked."""
+    """A model, how it is served, and by which process."""
 
     model: str
     dtype: str
     options: tuple[tuple[str, Any], ...] = ()
+    process: str = "native"
+
+    def __str__(self) -> str:
+        return " ".join([self.model, self.dtype, *(f"{k}={v}" for k, v in self.options)])
 
 
 # Prompts are longer than a step may read (chunked prefill), more than run at once, and asked
@@ -165,10 +186,31 @@ CHUNKED = Job(
         ("block_size", 32),
     ),
 )
-JOBS = (
-    *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in ("float32", "bfloat16")),
-    *(Job(family, "float32") for family in FAMILIES),
+
+
+def jobs_of(family: Family) -> Iterator[Job]:
+    """Its models, each in the precision that it was compiled for."""
+    for dtype in DTYPES:
+        yield Job(model_name(family, dtype), dtype, family.options, family.process)
+
+
+def unedited_jobs(family: Family) -> tuple[Job, Job]:
+    """The base, and the base with an empty layer in it."""
+    base, empty = (
+        Job(f"{family} {what}", "float32", family.options, family.process)
+        for what in ("base", "empty")
+    )
+    return base, empty
+
+
+EDITED_JOBS = (
+    *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in DTYPES),
+    *(job for family in FAMILIES for job in jobs_of(family)),
     CHUNKED,
+)
+JOBS = (
+    *EDITED_JOBS,
+    *(job for family in FAMILIES if family.has_kinds for job in unedited_jobs(family)),
 )
 
 Answers = list[dict[str, Any]]
@@ -195,7 +237,7 @@ class Served:
 
 @pytest.fixture(scope="session")
 def served(python: Path, models: dict[str, Model]) -> Served:
-    """Everything that vLLM is asked offline, by one process."""
+    """Everything that vLLM is asked offline."""
 
     def asked(prompts: Sequence[Prompt], *, prompt_logprobs: bool) -> list[dict[str, Any]]:
         return [
@@ -203,28 +245,29 @@ def served(python: Path, models: dict[str, Model]) -> Served:
             for p in prompts
         ]
 
-    results = run_vllm(
-        python,
-        [
-            {
-                "model": str(models[job.model].folder),
-                "options": {
-                    "dtype": job.dtype,
-                    "enforce_eager": True,
-                    "skip_tokenizer_init": True,
-                    "max_model_len": 256,
-                    **dict(job.options),
-                },
-                "batches": [
-                    asked(models[job.model].prompts, prompt_logprobs=True),
-                    asked(models[job.model].prompts, prompt_logprobs=False),
-                    asked(models[job.model].prompts[:1], prompt_logprobs=False),
-                ],
-            }
-            for job in JOBS
-        ],
-    )
+    def description(job: Job) -> dict[str, Any]:
+        model = models[job.model]
+        return {
+            "model": str(model.folder),
+            "options": {
+                "dtype": job.dtype,
+                "enforce_eager": True,
+                "skip_tokenizer_init": True,
+                "max_model_len": 256,
+                **dict(job.options),
+            },
+            "batches": [
+                asked(model.prompts, prompt_logprobs=True),
+                asked(model.prompts, prompt_logprobs=False),
+                asked(model.prompts[:1], prompt_logprobs=False),
+            ],
+        }
+
+    answers: dict[Job, dict[str, Any]] = {}
+    for process in dict.fromkeys(job.process for job in JOBS):
+        jobs = [job for job in JOBS if job.process == process]
+        answers |= zip(jobs, run_vllm(python, [description(job) for job in jobs]), strict=True)
     return Served(
-        results[0]["version"],
-        {job: result["batches"] for job, result in zip(JOBS, results, strict=True)},
+        next(iter(answers.values()))["version"],
+        {job: answer["batches"] for job, answer in answers.items()},
     )

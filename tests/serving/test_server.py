@@ -50,10 +50,12 @@ def running(python: Path, command: list[str], folder: Path) -> Iterator[int]:
         "VLLM_NO_USAGE_STATS": "1",
     }
     environment.pop("PYTHONPATH", None)
+    # Without TorchDynamo, which would compile for minutes, vLLM refuses to start in another mode.
+    more = ["--enforce-eager", "--host", "127.0.0.1"]
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [python, *module, *options, "--host", "127.0.0.1", "--port", str(port)],
+            [python, *module, *options, *more, "--port", str(port)],
             cwd=folder,
             env=environment,
             stdout=output,

@@ -26,7 +26,7 @@ BIAS = f"{LAYER}.mlp.gate_proj.bias"
 @pytest.fixture
 def spliced(models: dict[str, Model], tmp_path: Path) -> Spliced:
     """A copy of the tiny Llama that may be changed; its layers 2 and 4 are inserted."""
-    model = models["llama"]
+    model = models["llama float32"]
     return Spliced(shutil.copytree(model.folder, tmp_path / "spliced"), model.base)
 
 

@@ -11,6 +11,7 @@ import pytest
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.fidelity.report import read_report
 from hubsplice.inserted import inserted_layers
 from hubsplice.reproduction import INTERVENTION, load_intervention
 from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
@@ -18,7 +19,18 @@ from hubsplice.verify.engines import Prompt
 from hubsplice.verify.result import Check
 from hubsplice.verify.transcript import Transcript
 from tests.build.conftest import quiet
-from tests.serving.conftest import CHUNKED, FAMILIES, JOBS, NEW_TOKENS, Job, Model, Served
+from tests.serving.conftest import (
+    CHUNKED,
+    EDITED_JOBS,
+    JOBS,
+    NEW_TOKENS,
+    Job,
+    Model,
+    Served,
+    model_name,
+    unedited_jobs,
+)
+from tests.serving.families import FAMILIES, NOT_SERVED, WINDOW, Family
 
 pytestmark = pytest.mark.serving
 
@@ -51,7 +63,7 @@ def judge(served: Served, job: Job, model: Model) -> tuple[tuple[Check, ...], Be
         model.base,
         load_intervention(model.folder / INTERVENTION),
         inserted_layers(manifest, architecture_of(BaseConfig.open(model.base).config)),
-        None,
+        read_report(model.folder),
         job.dtype,
         prompts,
         NEW_TOKENS,
@@ -62,7 +74,7 @@ def judge(served: Served, job: Job, model: Model) -> tuple[tuple[Check, ...], Be
     return checks, behaviour
 
 
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: f"{job.model} {job.dtype} {job.options}")
+@pytest.mark.parametrize("job", EDITED_JOBS, ids=str)
 def test_vllm_serves_the_edit(served: Served, models: dict[str, Model], job: Job) -> None:
     """Prompts of unequal length in one batch, prefill and decode steps: every rule of `verify`."""
     checks, behaviour = judge(served, job, models[job.model])
@@ -74,11 +86,23 @@ def test_vllm_serves_the_edit(served: Served, models: dict[str, Model], job: Job
         assert behaviour.error < 0.1 * behaviour.effect
 
 
-def test_the_families_are_those_that_become_llama(models: dict[str, Model]) -> None:
-    before = {
-        read_manifest(models[f].folder / "splice.json").architectures.before for f in FAMILIES
-    }
-    assert before == {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM"}
+@pytest.mark.parametrize("family", NOT_SERVED)
+def test_what_vllm_does_not_run_on_a_cpu(family: str) -> None:
+    pytest.skip(f"{family}: {NOT_SERVED[family]}")
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if f.has_kinds], ids=str)
+def test_layers_that_moved_are_what_they_were(
+    served: Served, models: dict[str, Model], family: Family
+) -> None:
+    """Windows, rotary embeddings and experts stay with their layers, on texts beyond the window."""
+    prompts = models[model_name(family, "float32")].prompts
+    assert min(map(len, prompts)) > 2 * WINDOW
+    base, empty = (served.batches[job][0] for job in unedited_jobs(family))
+    for before, after in zip(base, empty, strict=True):
+        assert after["tokens"] == before["tokens"]
+        assert after["prompt"] == pytest.approx(before["prompt"], abs=1e-5)
+        assert after["logprobs"] == pytest.approx(before["logprobs"], abs=1e-5)
 
 
 def test_chunks_and_cached_prefixes_change_nothing(
