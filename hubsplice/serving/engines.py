@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from hubsplice.serving.model_classes import ATTENTION, MLP
@@ -70,6 +70,7 @@ class Engine:
 
 _RUN, _READ = Support(Evidence.RUN), Support(Evidence.READ)
 _BACKEND = Support(Evidence.READ, note="through its Transformers backend")
+_RUN_BACKEND = replace(_BACKEND, evidence=Evidence.RUN)
 _NO_OUTPUT_BIAS = Support(Evidence.READ, ignored_biases=frozenset(ATTENTION[3:]))
 
 VLLM = Engine(
@@ -86,8 +87,8 @@ VLLM = Engine(
             "Gemma2ForCausalLM": _READ,
             "Gemma3ForCausalLM": _READ,
             "Gemma3ForConditionalGeneration": _READ,
-            "Olmo2ForCausalLM": _BACKEND,
-            "Olmo3ForCausalLM": _BACKEND,
+            "Olmo2ForCausalLM": _RUN_BACKEND,
+            "Olmo3ForCausalLM": _RUN_BACKEND,
             "GPT2LMHeadModel": _READ,
             "GPTNeoXForCausalLM": _BACKEND,
             "Starcoder2ForCausalLM": _BACKEND,
