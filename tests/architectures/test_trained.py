@@ -49,7 +49,7 @@ def divergence(truth: Tensor, other: Tensor) -> float:
 PLACES = [
     pytest.param(variant, kind, place, id=f"{variant}-{kind}-{place}")
     for variant in TRAINED
-    for place in (PLACE, Place(LAYER, Block.ATTENTION))
+    for place in (PLACE, Place(LAYER + 1, Block.ATTENTION))
     for kind in KINDS
     # Between the blocks, which parallel ones have no stream between, one of each kind of part.
     if place == PLACE
