@@ -124,14 +124,20 @@ SGLANG = Engine(
 TGI = Engine(
     EngineKey.TGI,
     "TGI",
-    "of late 2024",
-    MappingProxyType({"LlamaForCausalLM": _NO_OUTPUT_BIAS}),
+    "5d14a7f",
+    MappingProxyType(
+        {
+            "LlamaForCausalLM": Support(
+                Evidence.READ, note="a version of 2025; those of 2024 ignore self_attn.o_proj.bias"
+            )
+        }
+    ),
 )
 LLAMA_CPP = Engine(
     EngineKey.LLAMA_CPP,
     "llama.cpp",
-    "069be0a",
-    MappingProxyType({"LlamaForCausalLM": _READ}),
+    "of xllamacpp 2026.10.11549",
+    MappingProxyType({"LlamaForCausalLM": _RUN}),
     needs="a GGUF file, which its convert_hf_to_gguf.py makes of the checkpoint",
 )
 

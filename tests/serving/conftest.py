@@ -99,9 +99,42 @@ class Model:
 
 
 @pytest.fixture(scope="session")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `v.safetensors`, of which recipes take a direction for SmolLM2."""
+    folder = tmp_path_factory.mktemp("vectors")
+    generator = torch.Generator().manual_seed(0)
+    save_file({"v": torch.randn(576, generator=generator)}, folder / "v.safetensors")
+    return folder
+
+
+SpliceSmolLM2 = Callable[[str, Path], Model]
+
+
+@pytest.fixture(scope="session")
+def splice_smollm2(smollm2: Path, vectors: Path) -> SpliceSmolLM2:
+    """Make one of SMOLLM2_SPLICES, compiled for bfloat16, by name in a folder."""
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
+    prompts = tuple(tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD)
+
+    def splice(name: str, folder: Path) -> Model:
+        splices = SMOLLM2_SPLICES[name].replace("SAE", str(SAE))
+        result = build(
+            parse_recipe(f"base_model: {smollm2}\nsplices:{splices}{TEXT}", folder=vectors),
+            output=folder / name.replace(" ", "-"),
+            require_fidelity=None,
+            measure=False,
+            hard_link=False,
+            progress=quiet,
+        )
+        return Model(result.folder, smollm2, prompts)
+
+    return splice
+
+
+@pytest.fixture(scope="session")
 def models(
     python: Path,
-    smollm2: Path,
+    splice_smollm2: SpliceSmolLM2,
     workshop: Workshop,
     shared_tiny_llama: Callable[..., Path],
     make: Build,
@@ -109,22 +142,7 @@ def models(
 ) -> dict[str, Model]:
     """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for float32."""
     folder = tmp_path_factory.mktemp("spliced")
-    generator = torch.Generator().manual_seed(0)
-    save_file({"v": torch.randn(576, generator=generator)}, folder / "v.safetensors")
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    prompts = tuple(tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD)
-    made = {}
-    for name, splices in SMOLLM2_SPLICES.items():
-        text = f"base_model: {smollm2}\nsplices:{splices.replace('SAE', str(SAE))}{TEXT}"
-        result = build(
-            parse_recipe(text, folder=folder),
-            output=folder / name.replace(" ", "-"),
-            require_fidelity=None,
-            measure=False,
-            hard_link=False,
-            progress=quiet,
-        )
-        made[name] = Model(result.folder, smollm2, prompts)
+    made = {name: splice_smollm2(name, folder) for name in SMOLLM2_SPLICES}
     for family in FAMILIES:
         # vLLM's attention on CPUs takes heads of 32 dimensions and more.
         base = shared_tiny_llama(
