@@ -136,8 +136,23 @@ TGI = Engine(
 LLAMA_CPP = Engine(
     EngineKey.LLAMA_CPP,
     "llama.cpp",
-    "of xllamacpp 2026.10.11549",
-    MappingProxyType({"LlamaForCausalLM": _RUN}),
+    "0c1e570",
+    MappingProxyType(
+        {
+            "LlamaForCausalLM": Support(
+                Evidence.RUN, note="converted by it, and served by xllamacpp 2026.10.11549"
+            ),
+            "GraniteForCausalLM": _READ,
+            "SmolLM3ForCausalLM": Support(
+                Evidence.READ,
+                ignored_biases=frozenset((*ATTENTION[3:], *MLP)),
+                ignored_fields=frozenset({"no_rope_layers"}),
+                note="it leaves out every fourth layer's rotation, and does not load such biases",
+            ),
+            "GPT2LMHeadModel": _READ,
+            "GPTNeoXForCausalLM": _READ,
+        }
+    ),
     needs="a GGUF file, which its convert_hf_to_gguf.py makes of the checkpoint",
 )
 

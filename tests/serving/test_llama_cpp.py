@@ -30,7 +30,8 @@ from tests.serving.judge import Recorded, judge
 pytestmark = pytest.mark.serving
 
 RUNNER = Path(__file__).with_name("llama_cpp_runner.py")
-SPLICES = ("amplified", "jumps")
+# By how much float32 log odds may differ: what is steep multiplies differences.
+SPLICES = {"amplified": 1e-4, "jumps": 5e-4}
 CONTEXT = 128
 TOP = 20
 # By what the converter calls them.
@@ -212,7 +213,7 @@ def test_odds_are_those_of_the_weights(served: Served) -> None:
     """Without the error of the sum over the vocabulary, which all tokens of a place share."""
     errors = {spoiled: odds_error(served, spoiled) for spoiled in ("", EVERY_BIAS)}
     print(served.model.folder.name, errors)  # noqa: T201
-    assert errors[""] < 1e-4
+    assert errors[""] < SPLICES[served.model.folder.name]
     assert errors[EVERY_BIAS] > 1e-2
 
 
