@@ -79,8 +79,10 @@ _EXCLUSIONS = (
     " name, or any part of it, and `layers.1` would mean `layers.10` too. `hubsplice serve"
     " --quantization fp8` prints vLLM's option, and warns of a checkpoint that was quantised as a"
     " whole. vLLM has no quantisation of linear maps to integers while it loads; for that,"
-    " quantise with a tool that writes one of the other formats. A base that is quantised already"
-    " can't be spliced: splice the original, and quantise the result."
+    " quantise with a tool that writes one of the other formats. llama.cpp's `llama-quantize` has"
+    " patterns for the names of a GGUF file's tensors: `--tensor-type 'blk\\.14\\.=bf16'`, as read"
+    " in its source; its converter's own `--outtype q8_0` leaves nothing out. A base that is"
+    " quantised already can't be spliced: splice the original, and quantise the result."
 )
 _FIGURES = (
     "What that is worth, measured on SmolLM2-135M-Instruct by an emulation of what servers compute"
