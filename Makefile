@@ -41,8 +41,27 @@ VLLM_BIN := .venv-vllm/bin
 	$(VLLM_BIN)/pip uninstall -qq -y torchvision torchaudio torchcodec
 	touch $@
 
-test-serving: venv .venv-vllm/.installed
-	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python $(BIN)/python -m pytest -m "serving and not slow" tests/serving tests/serve
+# A prebuilt llama.cpp, and its converter from a source distribution that has it, which is not built.
+LLAMACPP ?= xllamacpp==2026.10.11549
+LLAMACPP_SOURCE ?= llama-cpp-python==0.3.36
+LLAMACPP_DIR := .venv-llamacpp
+
+.venv-llamacpp/.installed:
+	test -x $(LLAMACPP_DIR)/bin/python || $(PYTHON) -m venv $(LLAMACPP_DIR)
+	$(LLAMACPP_DIR)/bin/pip install -qq $(LLAMACPP)
+	$(LLAMACPP_DIR)/bin/pip download -qq --no-deps --no-binary llama-cpp-python \
+		--dest $(LLAMACPP_DIR)/sdist $(LLAMACPP_SOURCE)
+	mkdir -p $(LLAMACPP_DIR)/llama.cpp
+	tar -xzf $(LLAMACPP_DIR)/sdist/*.tar.gz -C $(LLAMACPP_DIR)/llama.cpp --strip-components=3 --wildcards \
+		'*/vendor/llama.cpp/convert_hf_to_gguf.py' '*/vendor/llama.cpp/conversion' \
+		'*/vendor/llama.cpp/gguf-py'
+	rm -r $(LLAMACPP_DIR)/sdist
+	touch $@
+
+test-serving: venv .venv-vllm/.installed .venv-llamacpp/.installed
+	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python \
+		HUBSPLICE_LLAMACPP_PYTHON=$(CURDIR)/$(LLAMACPP_DIR)/bin/python \
+		$(BIN)/python -m pytest -m "serving and not slow" tests/serving tests/serve
 
 # Tables and plots in benchmarks/results, from nothing but this repository and PyPI: about two hours
 # and 17 GB of disk, and to be run on a machine that does nothing else. The table of edit kinds needs
@@ -78,4 +97,4 @@ model: venv
 	$(BIN)/python examples/smollm2.py
 
 clean:
-	rm -rf .venv .venv-vllm .venv-mergekit site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-llamacpp .venv-mergekit site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

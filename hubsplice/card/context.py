@@ -255,9 +255,21 @@ def _quantised_options(manifest: Manifest, requirements: Requirements) -> Markdo
 def _quantised() -> Table:
     """What is known of quantised splices, from a model that is not this one."""
     return Table(
-        ("quantisation", "splice error ÷ floor, all rounded", "inserted layers left out"),
+        (
+            "quantisation",
+            "splice error ÷ floor, all rounded",
+            "inserted layers left out",
+            "residual error, all rounded",
+            "inserted layers left out",
+        ),
         tuple(
-            (scheme, _span(m.whole for m in rows), _span(m.kept for m in rows))
+            (
+                scheme,
+                _span(m.whole for m in rows),
+                _span(m.kept for m in rows),
+                _span(m.whole_residual for m in rows),
+                _span(m.kept_residual for m in rows),
+            )
             for scheme, rows in by_scheme().items()
         ),
         text_columns=1,

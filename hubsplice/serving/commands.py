@@ -159,8 +159,13 @@ def _llama_cpp(model: str, manifest: Manifest, options: ServeOptions) -> list[li
     kind = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}[manifest.dtype]
     converter = [str(options.python or "python"), "convert_hf_to_gguf.py", folder]
     steps.append([*converter, "--outtype", kind, "--outfile", file])
-    length = [] if options.max_model_len is None else ["--ctx-size", str(options.max_model_len)]
-    return [*steps, ["llama-server", "--model", file, *length, *_port(options), *options.extra]]
+    serve = ["llama-server", "--model", file]
+    if options.max_model_len is not None:
+        serve += ["--ctx-size", str(options.max_model_len)]
+    if manifest.dtype == "float32":
+        # Keys and values would be float16, which flash attention makes of any others.
+        serve += ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
+    return [*steps, [*serve, *_port(options), *options.extra]]
 
 
 def _revision(options: ServeOptions) -> list[str]:

@@ -139,14 +139,35 @@ SGLANG = Engine(
 TGI = Engine(
     EngineKey.TGI,
     "TGI",
-    "of late 2024",
-    MappingProxyType({"LlamaForCausalLM": Support(Evidence.READ, ignored_biases=_OUTPUT_BIAS)}),
+    "5d14a7f",
+    MappingProxyType(
+        {
+            "LlamaForCausalLM": Support(
+                Evidence.READ, note="a version of 2025; those of 2024 ignore self_attn.o_proj.bias"
+            )
+        }
+    ),
 )
 LLAMA_CPP = Engine(
     EngineKey.LLAMA_CPP,
     "llama.cpp",
-    "069be0a",
-    MappingProxyType({"LlamaForCausalLM": _READ}),
+    "0c1e570",
+    MappingProxyType(
+        {
+            "LlamaForCausalLM": Support(
+                Evidence.RUN, note="converted by it, and served by xllamacpp 2026.10.11549"
+            ),
+            "GraniteForCausalLM": _READ,
+            "SmolLM3ForCausalLM": Support(
+                Evidence.READ,
+                ignored_biases=frozenset((*ATTENTION[3:], *MLP)),
+                ignored_fields=frozenset({"no_rope_layers"}),
+                note="it leaves out every fourth layer's rotation, and does not load such biases",
+            ),
+            "GPT2LMHeadModel": _READ,
+            "GPTNeoXForCausalLM": _READ,
+        }
+    ),
     needs="a GGUF file, which its convert_hf_to_gguf.py makes of the checkpoint",
 )
 

@@ -13,14 +13,30 @@ def test_every_figure_is_a_result_and_every_result_is_quoted() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in RESULTS.read_text(encoding="utf-8").splitlines()
-        if line.count(" | ") == 4 and any(m.scheme in line for m in MEASURED)
+        if line.count(" | ") == 6 and any(m.scheme in line for m in MEASURED)
     ]
     found = {
-        (edit.rsplit(" (", 1)[0], scheme, floor, whole.split(" ")[0], kept.split(" ")[0])
-        for edit, scheme, floor, whole, kept in rows
+        (
+            edit.rsplit(" (", 1)[0],
+            scheme,
+            floor,
+            whole.split(" ")[0],
+            kept.split(" ")[0],
+            *residuals,
+        )
+        for edit, scheme, floor, whole, kept, *residuals in rows
     }
     assert found == {
-        (m.edit, m.scheme, f"{m.floor:.3g}", f"{m.whole:.2f}", f"{m.kept:.2f}") for m in MEASURED
+        (
+            m.edit,
+            m.scheme,
+            f"{m.floor:.3g}",
+            f"{m.whole:.2f}",
+            f"{m.kept:.2f}",
+            f"{m.whole_residual:.1%}",
+            f"{m.kept_residual:.1%}",
+        )
+        for m in MEASURED
     }
 
 

@@ -111,17 +111,18 @@ def test_quantisation_needs_a_model_that_vllm_quantises(serve: Serve, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("engine", "reason"),
+    ("engine", "served_as", "reason"),
     [
-        ("sglang", "SGLang 0.5.23: it ignores mlp.down_proj.bias"),
-        ("tgi", "ignores self_attn.o_proj.bias of LlamaForCausalLM"),
+        ("sglang", "LlamaForCausalLM", "SGLang 0.5.23: it ignores mlp.down_proj.bias"),
+        ("vllm", "Qwen3ForCausalLM", "ignores self_attn.o_proj.bias of Qwen3ForCausalLM"),
     ],
 )
 @pytest.mark.parametrize("run", [(), ("--run",)])
 def test_engines_that_would_ignore_something_are_refused(
-    serve: Serve, folder: Path, engine: str, reason: str, run: tuple[str, ...]
+    serve: Serve, tmp_path: Path, engine: str, served_as: str, reason: str, run: tuple[str, ...]
 ) -> None:
-    result = serve(folder.name, "--engine", engine, *run)
+    checkpoint(tmp_path / "x", after=served_as)
+    result = serve("x", "--engine", engine, *run)
     assert (result.code, result.out) == (3, "")
     assert result.err.startswith(f"error: --engine {engine}: ")
     assert reason in result.err
@@ -141,6 +142,14 @@ def test_llama_cpp_needs_a_file_first(serve: Serve, folder: Path) -> None:
     assert start == ["llama-server", "--model", "my model.gguf", "--ctx-size", "512"]
     assert "GGUF" in result.err
     assert serve(folder.name, "--engine", "llama.cpp", "--run").code == 3
+
+
+def test_llama_cpp_keeps_float32_keys_and_values(serve: Serve, tmp_path: Path) -> None:
+    checkpoint(tmp_path / "exact", dtype="float32")
+    convert, start = map(shlex.split, serve("exact", "--engine", "llama.cpp").out.splitlines())
+    assert convert[convert.index("--outtype") + 1] == "f32"
+    attention = ["--flash-attn", "off", "--cache-type-k", "f32", "--cache-type-v", "f32"]
+    assert start == ["llama-server", "--model", "exact.gguf", *attention]
 
 
 def test_json(serve: Serve, folder: Path) -> None:

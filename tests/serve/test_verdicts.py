@@ -81,7 +81,7 @@ def test_llama_is_among_them() -> None:
         (EngineKey.VLLM, Outcome.WORKS),
         (EngineKey.TRANSFORMERS, Outcome.WORKS),
         (EngineKey.SGLANG, Outcome.REFUSES),
-        (EngineKey.TGI, Outcome.REFUSES),
+        (EngineKey.TGI, Outcome.WORKS),
         (EngineKey.LLAMA_CPP, Outcome.NEEDS),
     ],
 )

@@ -7,7 +7,7 @@ what came back.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,30 +114,48 @@ class Model:
 
 
 @pytest.fixture(scope="session")
-def models(
-    python: Path,
-    smollm2: Path,
-    make: Build,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Model]:
-    """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for either."""
-    folder = tmp_path_factory.mktemp("spliced")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `v.safetensors`, of which recipes take a direction for SmolLM2."""
+    folder = tmp_path_factory.mktemp("vectors")
     generator = torch.Generator().manual_seed(0)
     save_file({"v": torch.randn(576, generator=generator)}, folder / "v.safetensors")
+    return folder
+
+
+SpliceSmolLM2 = Callable[[str, Path], Model]
+
+
+@pytest.fixture(scope="session")
+def splice_smollm2(smollm2: Path, vectors: Path) -> SpliceSmolLM2:
+    """Make one of SMOLLM2_SPLICES, compiled for bfloat16, by name in a folder."""
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     prompts = tuple(tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD)
-    made = {}
-    for name, splices in SMOLLM2_SPLICES.items():
-        text = f"base_model: {smollm2}\nsplices:{splices.replace('SAE', str(SAE))}{TEXT}"
+
+    def splice(name: str, folder: Path) -> Model:
+        splices = SMOLLM2_SPLICES[name].replace("SAE", str(SAE))
         result = build(
-            parse_recipe(text, folder=folder),
+            parse_recipe(f"base_model: {smollm2}\nsplices:{splices}{TEXT}", folder=vectors),
             output=folder / name.replace(" ", "-"),
             require_fidelity=None,
             measure=False,
             hard_link=False,
             progress=quiet,
         )
-        made[name] = Model(result.folder, smollm2, prompts)
+        return Model(result.folder, smollm2, prompts)
+
+    return splice
+
+
+@pytest.fixture(scope="session")
+def models(
+    python: Path,
+    splice_smollm2: SpliceSmolLM2,
+    make: Build,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Model]:
+    """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for either."""
+    folder = tmp_path_factory.mktemp("spliced")
+    made = {name: splice_smollm2(name, folder) for name in SMOLLM2_SPLICES}
     for family in FAMILIES:
         for dtype in DTYPES:
             name = model_name(family, dtype)
@@ -146,10 +164,11 @@ def models(
             )
             byte_tokenizer().save_pretrained(base)
             result = make(FAMILY_SPLICES, folder / name, base=base)
-            prompts = builtin_prompts(AutoTokenizer.from_pretrained(base))
-            made[name] = Model(result.folder, base, prompts)
+            tokens = builtin_prompts(AutoTokenizer.from_pretrained(base))
+            made[name] = Model(result.folder, base, tokens)
         if family.has_kinds:
-            base = made[model_name(family, "float32")].base
+            edited = made[model_name(family, "float32")]
+            base, prompts = edited.base, edited.prompts
             empty = make(EMPTY_SPLICE, folder / f"{family} empty", base=base, measure=False).folder
             made |= {f"{family} base": Model(base, base, prompts)}
             made |= {f"{family} empty": Model(empty, base, prompts)}

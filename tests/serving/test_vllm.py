@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import pytest
 
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.fidelity.report import read_report
-from hubsplice.inserted import inserted_layers
-from hubsplice.reproduction import INTERVENTION, load_intervention
-from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
-from hubsplice.verify.engines import Prompt
-from hubsplice.verify.result import Check
-from hubsplice.verify.transcript import Transcript
-from tests.build.conftest import quiet
 from tests.serving.conftest import (
     CHUNKED,
     EDITED_JOBS,
     JOBS,
-    NEW_TOKENS,
     Job,
     Model,
     Served,
@@ -31,53 +15,17 @@ from tests.serving.conftest import (
     unedited_jobs,
 )
 from tests.serving.families import FAMILIES, NOT_SERVED, WINDOW, Family
+from tests.serving.judge import Recorded, judge
 
 pytestmark = pytest.mark.serving
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """vLLM's answers, which were taken before."""
-
-    transcripts: list[Transcript]
-    version: str
-    name: str = "vLLM"
-
-    def run(
-        self,
-        folder: Path,
-        dtype: str,
-        prompts: Sequence[Prompt],
-        new_tokens: int,
-        progress: Callable[[int, int], None],
-    ) -> tuple[list[Transcript], str]:
-        return self.transcripts, self.version
-
-
-def judge(served: Served, job: Job, model: Model) -> tuple[tuple[Check, ...], Behaviour]:
-    """The verdict of `hubsplice verify --engine vllm` on what vLLM answered."""
-    prompts = model.prompts
-    manifest = read_manifest(model.folder / "splice.json")
-    trial = Trial(
-        model.folder,
-        model.base,
-        load_intervention(model.folder / INTERVENTION),
-        inserted_layers(manifest, architecture_of(BaseConfig.open(model.base).config)),
-        read_report(model.folder),
-        job.dtype,
-        prompts,
-        NEW_TOKENS,
-    )
-    engine = Recorded(served.transcripts(job, prompts), served.version)
-    checks, behaviour = behaviour_checks(trial, engine, quiet)
-    assert behaviour is not None
-    return checks, behaviour
 
 
 @pytest.mark.parametrize("job", EDITED_JOBS, ids=str)
 def test_vllm_serves_the_edit(served: Served, models: dict[str, Model], job: Job) -> None:
     """Prompts of unequal length in one batch, prefill and decode steps: every rule of `verify`."""
-    checks, behaviour = judge(served, job, models[job.model])
+    model = models[job.model]
+    engine = Recorded(served.transcripts(job, model.prompts), served.version, "vLLM")
+    checks, behaviour = judge(engine, job.dtype, model)
     print(job, behaviour.model_dump_json())  # noqa: T201
     assert [check for check in checks if not check.passed] == []
     if job.dtype == "float32":

@@ -1,0 +1,57 @@
+"""The verdict of `hubsplice verify --engine` on answers that an engine gave before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubsplice.architectures.registry import architecture_of
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.fidelity.report import read_report
+from hubsplice.inserted import inserted_layers
+from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
+from hubsplice.verify.engines import Prompt
+from hubsplice.verify.result import Check
+from hubsplice.verify.transcript import Transcript
+from tests.build.conftest import quiet
+from tests.serving.conftest import NEW_TOKENS, Model
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """An engine's answers, which were taken before."""
+
+    transcripts: list[Transcript]
+    version: str
+    name: str
+
+    def run(
+        self,
+        folder: Path,
+        dtype: str,
+        prompts: Sequence[Prompt],
+        new_tokens: int,
+        progress: Callable[[int, int], None],
+    ) -> tuple[list[Transcript], str]:
+        return self.transcripts, self.version
+
+
+def judge(engine: Recorded, dtype: str, model: Model) -> tuple[tuple[Check, ...], Behaviour]:
+    """Every rule of `verify`, on what an engine made of a model's prompts."""
+    manifest = read_manifest(model.folder / "splice.json")
+    trial = Trial(
+        model.folder,
+        model.base,
+        load_intervention(model.folder / INTERVENTION),
+        inserted_layers(manifest, architecture_of(BaseConfig.open(model.base).config)),
+        read_report(model.folder),
+        dtype,
+        model.prompts,
+        NEW_TOKENS,
+    )
+    checks, behaviour = behaviour_checks(trial, engine, quiet)
+    assert behaviour is not None
+    return checks, behaviour
