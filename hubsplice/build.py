@@ -98,6 +98,7 @@ def build(
                 _inserted(plan, compiled),
                 plan.dtype,
                 compiled.approximations,
+                frozenset(compiled.biases),
             )
             report = measure_fidelity(subject, text, require=require, progress=progress)
             write_report(report, folder)
@@ -159,6 +160,7 @@ def measure(
         ),
         dtype,
         previous.approximations if previous else (),
+        frozenset(bias.site for bias in manifest.biases),
     )
     require = require_fidelity
     if require is None:
@@ -195,6 +197,8 @@ def _write(
     tensors: dict[str, torch.Tensor | Zeros] = {
         **architecture.bias_tensors(plan.base.tensors, after)
     }
+    biases = compiled.biases
+    tensors |= {name: biases[s.layer].bias for name, s in plan.edited_biases.items()}
     places = architecture.inserted_indices(after)
     for index, layer in zip(places, compiled.inserted, strict=True):
         tensors |= architecture.inserted_tensors(index, layer, plan.dtype)

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
+from hubsplice.architectures.output_bias import OutputBias
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
@@ -30,8 +31,8 @@ class Compiled:
         tokenizer: the base's.
         text: the calibration text.
         lowered: the splices as ridge functions, in layer order.
-        layers: what is inserted for each, in the same order.
-        stacks: the decoder layers that each of them is written as.
+        layers: what each compiles to, in the same order.
+        stacks: the decoder layers that each of them is written as; none for what a bias carries.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -44,6 +45,15 @@ class Compiled:
     def inserted(self) -> tuple[CompiledLayer, ...]:
         """Every decoder layer that is inserted, in the order of the plan's `after_layers`."""
         return tuple(layer for stack in self.stacks for layer in stack)
+
+    @property
+    def biases(self) -> dict[int, OutputBias]:
+        """What biases of existing layers carry, by the layer."""
+        return {
+            splice.site.layer: layer
+            for splice, layer in zip(self.lowered, self.layers, strict=True)
+            if isinstance(layer, OutputBias)
+        }
 
     @property
     def intervention(self) -> Intervention:
@@ -72,7 +82,7 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
     for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
         _require_finite(planned, splice.site, h, plan.dtype)
     serving = _serving(plan, text.ids, lowered, reference, progress)
-    layers = []
+    layers: list[CompiledLayer] = []
     for i, (planned, splice, before, after) in enumerate(
         zip(plan.splices, lowered, reference, serving, strict=True)
     ):
@@ -80,13 +90,21 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
         activations = SiteActivations(
             before, after, median_norm(before), plan.architecture.norm_eps
         )
-        layer = plan.architecture.compile(splice.site, activations, plan.dtype)
+        layer: CompiledLayer
+        if planned.in_bias:
+            multiplier = plan.architecture.branch_multiplier
+            layer = OutputBias.of(splice.site, plan.dtype, multiplier)
+        else:
+            layer = plan.architecture.compile(splice.site, activations, plan.dtype)
         if layer.neurons > plan.architecture.intermediate_size:
             raise _too_many(plan, planned, splice, activations, layer.neurons)
         _require_finite_layer(planned, layer)
         layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
-    stacks = tuple(map(plan.architecture.stacked, layers))
+    stacks = tuple(
+        () if planned.in_bias else plan.architecture.stacked(layer)
+        for planned, layer in zip(plan.splices, layers, strict=True)
+    )
     return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
 
 

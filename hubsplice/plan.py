@@ -11,6 +11,7 @@ from hubsplice.architectures.base import Architecture
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.construction import in_bias
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.features.sae_match import match_warnings, require_width, site_layer
@@ -29,12 +30,14 @@ class PlannedSplice:
         splice: as the recipe has it.
         layer: the base layer whose output is edited.
         sae: the SAE, if it names one.
+        in_bias: whether a bias of that layer carries it, and no layer is inserted.
     """
 
     field: str
     splice: Splice
     layer: int
     sae: LoadedSae | None
+    in_bias: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,16 @@ class Plan:
     def after_layers(self) -> list[int]:
         """The base layer that each inserted layer follows, in order."""
         count = self.architecture.layers_per_splice
-        return [splice.layer for splice in self.splices for _ in range(count)]
+        return [s.layer for s in self.splices if not s.in_bias for _ in range(count)]
+
+    @property
+    def edited_biases(self) -> dict[str, PlannedSplice]:
+        """The splices that biases carry, by the tensor's name in the result."""
+        return {
+            self.architecture.output_bias_name(self.base.tensors, s.layer, self.after_layers): s
+            for s in self.splices
+            if s.in_bias
+        }
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -94,7 +106,8 @@ def make_plan(recipe: Recipe) -> Plan:
             warnings += [f"{field}: {doubt}" for doubt in (*doubts, *sae.warnings)]
         if layer in (other.layer for other in planned):
             raise RecipeError(f"{field}: another splice is after layer {layer} already")
-        planned.append(PlannedSplice(field, splice, layer, sae))
+        biased = in_bias(splice, architecture)
+        planned.append(PlannedSplice(field, splice, layer, sae, biased))
     planned.sort(key=lambda splice: splice.layer)
     architecture.layer_map([splice.layer for splice in planned])
     return Plan(

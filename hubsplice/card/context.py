@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
+from hubsplice.architectures.output_bias import OUTPUT_BIAS
 from hubsplice.card.escape import Markdown, clean, code
 from hubsplice.card.metadata import license_files
 from hubsplice.checkpoint.manifest import (
@@ -19,6 +20,7 @@ from hubsplice.checkpoint.manifest import (
     BaseTerms,
     CalibrationRecord,
     ConfigChange,
+    FromBase,
     FromSplice,
     Manifest,
     TermRecord,
@@ -95,6 +97,7 @@ class CardContext:
     inserted_layers: str
     layers_before: int
     layers_after: int
+    has_biases: bool
     inserted: Table
     edits: Table
     edits_are_many: bool
@@ -131,7 +134,6 @@ def card_context(
     """Gather what the template shows."""
     before, after = manifest.architectures.before, manifest.architectures.after
     previous = manifest.base.previous
-    inserted = len(manifest.layers)
     edits = _edits(manifest)
     requirements = Requirements.of(manifest)
     return CardContext(
@@ -144,7 +146,8 @@ def card_context(
         architecture=after,
         former_architecture=before if before != after else None,
         dtype=manifest.dtype,
-        inserted_layers=f"{inserted} inserted decoder layer{'' if inserted == 1 else 's'}",
+        inserted_layers=_carriers(manifest),
+        has_biases=bool(manifest.biases),
         layers_before=len(manifest.layer_map) - len(manifest.layers),
         layers_after=len(manifest.layer_map),
         inserted=_inserted(manifest),
@@ -271,8 +274,28 @@ def _text(dataset: str, revision: str | None) -> Markdown:
     return name if revision is None else Markdown(f"{name} at {code(revision)}")
 
 
+def _carriers(manifest: Manifest) -> str:
+    """What the edits were compiled into, in words."""
+    layers, biases = len(manifest.layers), len(manifest.biases)
+    parts = []
+    if layers or not biases:
+        parts.append(f"{layers} inserted decoder layer{'' if layers == 1 else 's'}")
+    if biases:
+        parts.append(f"{biases} bias{'' if biases == 1 else 'es'} of existing layers")
+    return " and ".join(parts)
+
+
 def _inserted(manifest: Manifest) -> Table:
-    rows = []
+    rows = [
+        (
+            str(manifest.layer_map.index(FromBase(base=bias.site))),
+            MISSING,
+            OUTPUT_BIAS,
+            MISSING,
+            count(len(bias.terms)),
+        )
+        for bias in manifest.biases
+    ]
     for index, origin in enumerate(manifest.layer_map):
         if not isinstance(origin, FromSplice):
             continue
@@ -306,7 +329,7 @@ def _edits(manifest: Manifest) -> Table:
                 code(term.formula),
                 _settings(term),
             )
-            for layer in manifest.layers
+            for layer in manifest.edits
             for term in layer.terms
         ),
         text_columns=6,
@@ -381,7 +404,7 @@ def _sources(manifest: Manifest) -> Table:
             ", ".join(f"{name} = {value}" for name, value in _flat(term.source)),
             MISSING if term.source_sha256 is None else code(term.source_sha256),
         )
-        for layer in manifest.layers
+        for layer in manifest.edits
         for term in layer.terms
     )
     return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)

@@ -116,11 +116,12 @@ class Trial:
         spliced: the checkpoint's folder.
         base: the base's.
         intervention: the edit.
-        inserted: the index in the checkpoint of the layer of each of its sites.
+        inserted: the index in the checkpoint of the layer of each of its sites that has one.
         report: the checkpoint's own, if it has one.
         dtype: the precision to serve in, such as `bfloat16`.
         prompts: token ids.
         new_tokens: how many are generated after each prompt.
+        in_biases: the layers whose sites a bias carries; no layer was inserted for them.
     """
 
     spliced: Path
@@ -131,6 +132,12 @@ class Trial:
     dtype: str
     prompts: Sequence[Prompt]
     new_tokens: int
+    in_biases: frozenset[int] = frozenset()
+
+    @property
+    def sites_of_layers(self) -> tuple[Site, ...]:
+        """The sites that `inserted` is for."""
+        return tuple(s for s in self.intervention.sites if s.layer not in self.in_biases)
 
     @property
     def allowed_share(self) -> float:
@@ -227,7 +234,7 @@ class _Readings:
         def with_hook(model: Model) -> Around:
             return hooked(model, trial.intervention)
 
-        layers = tuple(LayerEdit(s) for s in trial.intervention.sites)
+        layers = tuple(LayerEdit(s) for s in trial.sites_of_layers)
 
         def observed(model: Model) -> Around:
             return observing(model, dict(zip(trial.inserted, layers, strict=True)))

@@ -93,12 +93,33 @@ class Claim:
             )
             if layer.site != after
         ]
+        problems += self._bias_problems() if not problems else []
         if self.dtype is None:
             problems.append(f"dtype: found {self.manifest.dtype!r}, expected a torch dtype")
         try:
             self.architecture.bias_tensors(self.base.tensors, [])
         except HubspliceError as error:
             problems.append(f"base: {error}")
+        return problems
+
+    def _bias_problems(self) -> list[str]:
+        """Where the manifest puts edits in biases that no splice of the family has."""
+        if self.manifest.biases and self.architecture.output_bias is None:
+            return ["biases: expected none: the family has none that could hold an edit"]
+        sites = [bias.site for bias in self.manifest.biases]
+        taken = {*self.after_layers}
+        problems = [
+            f"biases: layer {site}: more than one edit is there"
+            for site in sorted({s for s in sites if sites.count(s) > 1 or s in taken})
+        ]
+        for bias in self.manifest.biases:
+            name = self.architecture.output_bias_name(
+                self.base.tensors, bias.site, self.after_layers
+            )
+            if bias.site >= self.architecture.num_layers or bias.tensor != name:
+                problems.append(
+                    f"biases: layer {bias.site}: found {bias.tensor!r}, expected {name!r}"
+                )
         return problems
 
     @cached_property
@@ -108,7 +129,7 @@ class Claim:
 
     @cached_property
     def expected(self) -> Mapping[str, ExpectedTensor]:
-        """Every tensor of the result, by name: the base's, zero biases, inserted layers'."""
+        """Every tensor of the result, by name: the base's, added biases, inserted layers'."""
         architecture, after = self.architecture, self.after_layers
         found = {
             architecture.rename(name, after): ExpectedTensor(
@@ -120,6 +141,8 @@ class Claim:
             found[name] = ExpectedTensor(DTYPE_NAMES[zeros.dtype], zeros.shape, value=0.0)
         dtype = self.dtype
         assert dtype is not None
+        for bias in self.manifest.biases:
+            found[bias.tensor] = ExpectedTensor(DTYPE_NAMES[dtype], found[bias.tensor].shape)
         for index in self.inserted_indices:
             # Only shapes are wanted, and an empty layer at its full size would take room.
             with torch.device("meta"):

@@ -25,7 +25,7 @@ def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:
 
 def intervention_problems(intervention: Intervention, claim: Claim) -> list[str]:
     """Where an intervention edits otherwise than the manifest says."""
-    layers = claim.manifest.editing_layers
+    layers = claim.manifest.edits
     sites = [site.layer for site in intervention.sites]
     declared = [layer.site for layer in layers]
     if sites != declared:
@@ -68,13 +68,13 @@ def recipe_problems(folder: Path, claim: Claim) -> list[str]:
         for splice in recipe.splices
         for edit in splice.edits
     }
-    listed = {_canonical(term.edit) for layer in claim.manifest.layers for term in layer.terms}
+    listed = {_canonical(term.edit) for layer in claim.manifest.edits for term in layer.terms}
     problems = [f"{RECIPE}: {edit}: the manifest lists no such edit" for edit in asked - listed]
     problems += [f"{RECIPE}: {edit}: in the manifest alone" for edit in listed - asked]
-    if len(recipe.splices) != len(claim.manifest.editing_layers):
+    if len(recipe.splices) != len(claim.manifest.edits):
         problems.append(
             f"{RECIPE}: {len(recipe.splices)} splices, and the manifest lists "
-            f"{len(claim.manifest.editing_layers)} layers"
+            f"{len(claim.manifest.edits)} edited layers"
         )
     return sorted(problems)
 
