@@ -205,6 +205,11 @@ def main() -> None:
     parser.add_argument("--layer", type=int, default=13)
     parser.add_argument("--features", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=12_000)
+    parser.add_argument(
+        "--family",
+        help="Compile for this family (a model_type) of the same sizes, and compute its layer "
+        "behind the model's own: for families whose real weights are not at hand.",
+    )
     parser.add_argument("--only", nargs="*", help="Names of edits.")
     parser.add_argument(
         "--vocabulary",
@@ -214,7 +219,8 @@ def main() -> None:
     )
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    architecture = architecture_of(BaseConfig.open(arguments.model).config)
+    config = BaseConfig.open(arguments.model).config
+    architecture = architecture_of(config | ({"model_type": f} if (f := arguments.family) else {}))
     tokenizer = load_tokenizer(arguments.model)
     fitted = load_sequences(Calibration(), tokenizer, seed=0, part="calibration")
     unseen = load_sequences(Fidelity(tokens=arguments.tokens), tokenizer, seed=0, part="held-out")

@@ -103,6 +103,7 @@ def build(
                 _inserted(plan, compiled),
                 plan.dtype,
                 compiled.approximations,
+                frozenset(compiled.biases),
             )
             report = measure_fidelity(subject, text, require=require, progress=progress)
             write_report(report, folder)
@@ -157,6 +158,7 @@ def measure(
         inserted_layers(manifest, architecture),
         dtype,
         previous.approximations if previous else (),
+        frozenset(bias.place for bias in manifest.biases),
     )
     require = require_fidelity
     if require is None:

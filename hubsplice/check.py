@@ -12,6 +12,7 @@ from torch import Tensor
 from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.resolve import resolve_base
+from hubsplice.construction import in_bias
 from hubsplice.edits.base import Edit, ProbeSource, TensorSource
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import (
@@ -113,6 +114,7 @@ def check(recipe: Recipe) -> CheckReport:
             sae = _read_sae(splice, hidden_size)
             place = _place(splice, sae)
             architecture.require_place(place)
+            in_bias(splice, place, architecture)
         except HubspliceError as error:
             problems.append(type(error)(f"{field}: {error}"))
             continue

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.architectures.compiled_layer import CompiledLayer
+from hubsplice.architectures.output_bias import OutputBias
 from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layout import NewTensor
@@ -18,6 +19,7 @@ from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.intervention import Intervention, Site
 from hubsplice.lowering import LoweredSplice, lower_splice
 from hubsplice.model import Model, loaded
+from hubsplice.place import Place
 from hubsplice.plan import Plan, PlannedSplice
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences, load_sequences
@@ -31,8 +33,8 @@ class Compiled:
         tokenizer: the base's.
         text: the calibration text.
         lowered: the splices as ridge functions, in layer order.
-        layers: what is inserted for each, in the same order.
-        stacks: the decoder layers that each of them is written as.
+        layers: what each compiles to, in the same order.
+        stacks: the decoder layers that each of them is written as; none for what a bias carries.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -45,6 +47,15 @@ class Compiled:
     def inserted(self) -> tuple[CompiledLayer, ...]:
         """Every decoder layer that is inserted, in the order of the plan's `places`."""
         return tuple(layer for stack in self.stacks for layer in stack)
+
+    @property
+    def biases(self) -> dict[Place, OutputBias]:
+        """What biases of existing layers carry, by the place."""
+        return {
+            splice.site.place: layer
+            for splice, layer in zip(self.lowered, self.layers, strict=True)
+            if isinstance(layer, OutputBias)
+        }
 
     @property
     def intervention(self) -> Intervention:
@@ -73,7 +84,7 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
     for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
         _require_finite(planned, splice.site, h, plan.dtype)
     serving = _serving(plan, text.ids, lowered, reference, progress)
-    layers = []
+    layers: list[CompiledLayer] = []
     for i, (planned, splice, before, after) in enumerate(
         zip(plan.splices, lowered, reference, serving, strict=True)
     ):
@@ -81,14 +92,19 @@ def compile_plan(plan: Plan, progress: Progress) -> Compiled:
         activations = SiteActivations(
             before, after, median_norm(before), plan.architecture.norm_eps
         )
-        layer = plan.architecture.compile(splice.site, activations, plan.dtype)
+        layer: CompiledLayer
+        if planned.in_bias:
+            multiplier = plan.architecture.branch_multiplier
+            layer = OutputBias.of(splice.site, plan.dtype, multiplier)
+        else:
+            layer = plan.architecture.compile(splice.site, activations, plan.dtype)
         if layer.neurons > plan.architecture.intermediate_size:
             raise _too_many(plan, planned, splice, activations, layer.neurons)
         _require_finite_layer(planned, layer)
         layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
     stacks = tuple(
-        plan.architecture.stacked(layer, planned.place)
+        () if planned.in_bias else plan.architecture.stacked(layer, planned.place)
         for layer, planned in zip(layers, plan.splices, strict=True)
     )
     return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
@@ -98,6 +114,8 @@ def added_tensors(plan: Plan, compiled: Compiled) -> dict[str, NewTensor]:
     """Every tensor of the result that is not the base's, by name."""
     architecture, layers = plan.architecture, plan.layers
     tensors: dict[str, NewTensor] = {**architecture.bias_tensors(plan.base.tensors, layers)}
+    biases = compiled.biases
+    tensors |= {name: biases[s.place].bias for name, s in plan.edited_biases.items()}
     for splice, layer in enumerate(compiled.inserted):
         tensors |= architecture.inserted_tensors(splice, layer, layers, plan.dtype)
     return tensors

@@ -12,6 +12,7 @@ from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.construction import in_bias
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
@@ -31,12 +32,14 @@ class PlannedSplice:
         splice: as the recipe has it.
         place: where the stream is edited.
         sae: the SAE, if it names one.
+        in_bias: whether a bias of that layer carries it, and no layer is inserted.
     """
 
     field: str
     splice: Splice
     place: Place
     sae: LoadedSae | None
+    in_bias: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +71,21 @@ class Plan:
             [
                 splice.place
                 for splice in self.splices
+                if not splice.in_bias
                 for _ in range(self.architecture.layers_per_splice(splice.place))
             ]
         )
+
+    @property
+    def edited_biases(self) -> dict[str, PlannedSplice]:
+        """The splices that biases carry, by the tensor's name in the result."""
+        return {
+            self.architecture.output_bias_name(
+                self.base.tensors, splice.place.layer, self.layers
+            ): splice
+            for splice in self.splices
+            if splice.in_bias
+        }
 
 
 def make_plan(recipe: Recipe) -> Plan:
@@ -102,7 +117,8 @@ def make_plan(recipe: Recipe) -> Plan:
         architecture.require_place(place)
         if place in (other.place for other in planned):
             raise RecipeError(f"{field}: another splice is after layer {place} already")
-        planned.append(PlannedSplice(field, splice, place, sae))
+        biased = in_bias(splice, place, architecture)
+        planned.append(PlannedSplice(field, splice, place, sae, biased))
     planned.sort(key=lambda splice: splice.place)
     return Plan(
         recipe,

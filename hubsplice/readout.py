@@ -21,18 +21,22 @@ class ReadOut:
 
 
 class RidgeFitter:
-    """Weighted ridge regression onto [x, 1], factored once for many targets.
+    """Weighted ridge regression onto [x, 1], or x alone, factored once for many targets.
 
     Args:
         x: the regressors, shape [tokens, d].
         weights: non-negative token weights, shape [tokens].
         damping: ridge strength, in units of the regressors' mean weighted variance.
+        intercept: whether read-outs may have a bias.
     """
 
-    def __init__(self, x: Tensor, weights: Tensor, *, damping: float) -> None:
+    def __init__(
+        self, x: Tensor, weights: Tensor, *, damping: float, intercept: bool = True
+    ) -> None:
         self._weights = (weights / weights.sum()).double()
         self._x = x.double()
-        self._mean = self._weights @ self._x
+        self._intercept = intercept
+        self._mean = self._weights @ self._x if intercept else torch.zeros_like(self._x[0])
         centred = self._x - self._mean
         covariance = (centred * self._weights[:, None]).T @ centred
         covariance.diagonal().add_(damping * covariance.diagonal().mean() + 1e-30)
@@ -42,7 +46,7 @@ class RidgeFitter:
     def fit(self, target: Tensor) -> ReadOut:
         """The read-out of `target`, shape [tokens]."""
         target = target.double()
-        level = self._weights @ target
+        level = self._weights @ target if self._intercept else target.new_zeros(())
         slope = torch.cholesky_solve((self._weighted.T @ (target - level))[:, None], self._factor)
         weight = slope[:, 0]
         return ReadOut(weight.float(), float(level - weight @ self._mean))

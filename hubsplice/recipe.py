@@ -82,7 +82,7 @@ AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJson
 
 
 class Splice(Section):
-    """One inserted layer: where it lies, where its features come from, and its edits."""
+    """Edits after one layer: where it lies, where their features come from, and what they do."""
 
     after_layer: Annotated[int, Field(ge=-1)] | None = Field(
         None,
@@ -102,6 +102,12 @@ class Splice(Section):
         "skip",
         description="Leave attention sinks alone (tokens whose residual norm is far off), or edit "
         "them as a plain hook would.",
+    )
+    construction: Literal["auto", "layer", "bias"] = Field(
+        "auto",
+        description="What carries the edits: an inserted layer, or a bias of the existing one, "
+        "which costs nothing, adds the same to every token, sinks among them, and is there in some "
+        "families. `auto` takes the bias where it is exact.",
     )
     sink_multiple: Annotated[float, Field(gt=1)] = Field(
         5.0, description="A token is a sink above this multiple of the median residual norm."

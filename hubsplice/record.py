@@ -18,6 +18,7 @@ from hubsplice.checkpoint.manifest import (
     Architectures,
     BaseRecord,
     CalibrationRecord,
+    EditedBias,
     InsertedLayer,
     Manifest,
     TermRecord,
@@ -74,6 +75,7 @@ def describe(
             )
             for layer in _layers(*parts)
         ),
+        biases=_biases(plan, compiled),
         calibration=_calibration(compiled),
         dtype=str(plan.dtype).removeprefix("torch."),
         seeds={"recipe": plan.recipe.seed},
@@ -130,8 +132,7 @@ def _layers(
     lowered: LoweredSplice,
     stack: tuple[CompiledLayer, ...],
 ) -> Iterator[InsertedLayer]:
-    *preparing, edit = stack
-    for layer in preparing:
+    for layer in stack[:-1]:
         yield InsertedLayer(
             site=planned.place.layer,
             block=planned.place.block,
@@ -139,24 +140,46 @@ def _layers(
             constants=layer_constants(layer),
             terms=(),
         )
-    yield _layer(planned, portable_splice, lowered, edit)
+    if stack:
+        yield _layer(planned, portable_splice, lowered, stack[-1])
+
+
+def _biases(plan: Plan, compiled: Compiled) -> tuple[EditedBias, ...]:
+    names = {planned.place: name for name, planned in plan.edited_biases.items()}
+    return tuple(
+        EditedBias(
+            site=planned.place.layer,
+            tensor=names[planned.place],
+            terms=_terms(planned, portable_splice, lowered),
+        )
+        for planned, portable_splice, lowered in zip(
+            plan.splices, _portable_splices(plan), compiled.lowered, strict=True
+        )
+        if planned.in_bias
+    )
 
 
 def _layer(
     planned: PlannedSplice, portable_splice: Any, lowered: LoweredSplice, layer: CompiledLayer
 ) -> InsertedLayer:
-    sae = planned.sae
-    source = portable_splice.sae.model_dump(mode="json", exclude_none=True) if sae else {}
-    names = dict(zip(map(id, planned.splice.edits), portable_splice.edits, strict=True))
     return InsertedLayer(
         site=planned.place.layer,
         block=planned.place.block,
         construction=str(layer.constants.get("construction", "empty")),
         constants=layer_constants(layer),
-        terms=tuple(
-            _term(term.label, edit, names[id(edit)], source, sae.sha256 if sae else None)
-            for term, edit in zip(lowered.site.terms, lowered.origins, strict=True)
-        ),
+        terms=_terms(planned, portable_splice, lowered),
+    )
+
+
+def _terms(
+    planned: PlannedSplice, portable_splice: Any, lowered: LoweredSplice
+) -> tuple[TermRecord, ...]:
+    sae = planned.sae
+    source = portable_splice.sae.model_dump(mode="json", exclude_none=True) if sae else {}
+    names = dict(zip(map(id, planned.splice.edits), portable_splice.edits, strict=True))
+    return tuple(
+        _term(term.label, edit, names[id(edit)], source, sae.sha256 if sae else None)
+        for term, edit in zip(lowered.site.terms, lowered.origins, strict=True)
     )
 
 

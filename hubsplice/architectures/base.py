@@ -158,6 +158,24 @@ class Architecture(ABC, Generic[L]):
         """The projections that have a bias in the result; no fewer than in the base."""
         return self.biased_before
 
+    @property
+    def output_bias(self) -> str | None:
+        """The projection that writes what a layer's MLP adds to the stream, where the result has a
+        bias there and the base none: a constant that is to be added can be put there."""
+        return None
+
+    @property
+    def branch_multiplier(self) -> float:
+        """What a layer's attention and its MLP each are multiplied by, before they are added."""
+        return 1.0
+
+    def output_bias_name(
+        self, base_tensors: Mapping[str, TensorEntry], layer: int, layers: LayerMap
+    ) -> str:
+        """The name in the result of the output bias of a layer of the base."""
+        stored = self._stored_name(base_tensors, f"{layer}.{self.output_bias}")
+        return self.rename(f"{stored}.bias", layers)
+
     def validate(self) -> None:
         """Refuse a base that could not be spliced faithfully.
 

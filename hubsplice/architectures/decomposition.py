@@ -104,6 +104,11 @@ class Parts:
     constant: Tensor
     scaled_constants: list[tuple[Normalization, Tensor]]
 
+    @property
+    def read_the_stream(self) -> bool:
+        """Whether what is written depends on the token."""
+        return bool(self.ramps or self.jumps or self.linear or self.scaled_constants)
+
 
 def decompose(site: Site, activations: SiteActivations) -> Parts:
     """Sort every φ of a site, outward from the piece that most tokens lie on.

@@ -111,6 +111,12 @@ class BiasedPreNorm(GatedPreNorm[SplicedLayer]):
     def biased_after(self) -> frozenset[str]:
         return ATTENTION | MLP
 
+    @property
+    @override
+    def output_bias(self) -> str | None:
+        name = "mlp.down_proj"
+        return None if name in self.biased_before else name
+
     @override
     def layer_tensors(self, layer: SplicedLayer) -> dict[str, Tensor]:
         return {

@@ -26,20 +26,20 @@ class Granite(BiasedPreNorm):
     rewritten: ClassVar[Mapping[str, Any]] = {"attention_bias": True, "mlp_bias": True}
 
     @property
-    def multiplier(self) -> float:
-        """Of what a block adds to the stream."""
+    @override
+    def branch_multiplier(self) -> float:
         return float(self.config.get("residual_multiplier", 1.0))
 
     @override
     def problems(self) -> Iterator[str]:
         yield from super().problems()
-        if not self.multiplier:
+        if not self.branch_multiplier:
             yield "residual_multiplier: found 0, expected another number: no layer adds anything"
 
     @override
     def empty_layer(self, dtype: torch.dtype) -> SplicedLayer:
-        return replace(super().empty_layer(dtype), multiplier=self.multiplier)
+        return replace(super().empty_layer(dtype), multiplier=self.branch_multiplier)
 
     @override
     def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> SplicedLayer:
-        return compile_prenorm(site, activations, dtype, multiplier=self.multiplier)
+        return compile_prenorm(site, activations, dtype, multiplier=self.branch_multiplier)

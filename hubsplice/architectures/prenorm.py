@@ -9,8 +9,8 @@ constant and needs no scale. What a adds to the stream, `down_bias` takes away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from hubsplice.architectures.site_view import SiteView
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Normalization, Site
-from hubsplice.readout import ReadOut, RidgeFitter
+from hubsplice.readout import RidgeFitter
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,12 @@ def compile_prenorm(
 
 
 def view_through(
-    frame: SplicedLayer, site: Site, activations: SiteActivations, constants: PreNormConstants
+    frame: SplicedLayer,
+    site: Site,
+    activations: SiteActivations,
+    constants: PreNormConstants,
+    *,
+    intercept: bool = True,
 ) -> SiteView:
     """Calibration as the MLP of a layer sees it that adds the constant of `frame`."""
     shifted = activations.reference.double() + frame.constant.double()
@@ -122,6 +127,7 @@ def view_through(
         x=frame.normalise(activations.serving, activations.eps),
         r=(shifted.pow(2).mean(dim=-1) + activations.eps).sqrt(),
         damping=constants.damping,
+        intercept=intercept,
     )
 
 
@@ -129,9 +135,9 @@ def edit_blocks(parts: Parts, view: SiteView, constants: PreNormConstants) -> li
     """The neurons of everything but constants; those of jumps come first."""
     return [
         _jumps(parts.jumps, view, constants),
-        _ramps(parts.ramps, view, constants),
+        ramps(parts.ramps, view, constants),
         _linear(parts.linear, view),
-        *(_scaled_constant(vector, view, constants) for vector in parts.scaled_constants),
+        *scaled_constants(parts, view, constants),
     ]
 
 
@@ -159,35 +165,45 @@ class Block:
         rows, biases = torch.zeros(0, hidden_size).double(), torch.zeros(0).double()
         return Block(rows, biases, rows, biases, rows)
 
+    @staticmethod
+    def joined(blocks: Sequence[Block]) -> Block:
+        """The neurons of several blocks, of one at least, in order."""
+        return Block(
+            **{
+                f.name: torch.cat([getattr(block, f.name) for block in blocks])
+                for f in fields(Block)
+            }
+        )
 
-def assembled(blocks: Iterable[Block], frame: SplicedLayer) -> SplicedLayer:
+
+def assembled(blocks: Sequence[Block], frame: SplicedLayer) -> SplicedLayer:
     """The layer `frame` with these neurons, rounded to its precision."""
-    blocks, dtype = list(blocks), frame.attention_bias.dtype
-
-    def joined(name: str) -> Tensor:
-        return torch.cat([getattr(block, name) for block in blocks])
-
+    block, dtype = Block.joined(blocks), frame.attention_bias.dtype
     return replace(
         frame,
-        gate_weight=joined("gate_weight").to(dtype),
-        gate_bias=joined("gate_bias").to(dtype),
-        up_weight=joined("up_weight").to(dtype),
-        up_bias=joined("up_bias").to(dtype),
-        down_weight=(joined("down") / frame.multiplier).to(dtype).T.contiguous(),
+        gate_weight=block.gate_weight.to(dtype),
+        gate_bias=block.gate_bias.to(dtype),
+        up_weight=block.up_weight.to(dtype),
+        up_bias=block.up_bias.to(dtype),
+        down_weight=(block.down / frame.multiplier).to(dtype).T.contiguous(),
     )
 
 
-def _directions(affines: list[Affine]) -> Tensor:
+def directions(affines: list[Affine]) -> Tensor:
     return torch.stack([a.direction for a in affines])
 
 
-def _scaled_rows(readout: ReadOut, count: int, intercept: float) -> tuple[Tensor, Tensor, float]:
+def _scaled_rows(
+    target: Tensor, view: SiteView, count: int, level: float
+) -> tuple[Tensor, Tensor, float]:
     """A read-out as `count` equal rows and biases, and the factor that they were scaled by.
 
-    The factor makes the bias exactly `intercept`, a power of two: rounding it would scale every
-    output alike.
+    The factor makes the bias exactly `level`, a power of two: rounding it would scale every output
+    alike. Where neurons have no biases, `level` is what rows typically give.
     """
-    factor = intercept / readout.bias if readout.bias > 1e-2 else 1.0
+    readout = view.read_out(target)
+    typical = readout.bias if view.one is None else float(target[~view.is_sink].median())
+    factor = level / typical if typical > 1e-2 else 1.0
     return (
         factor * readout.weight.double().expand(count, -1),
         torch.full((count,), factor * readout.bias, dtype=torch.float64),
@@ -195,7 +211,7 @@ def _scaled_rows(readout: ReadOut, count: int, intercept: float) -> tuple[Tensor
     )
 
 
-def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
+def ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
     """silu(K·a/r)·r/K ≈ relu(a), one neuron each."""
     if not affines:
         return Block.none(len(view.bias))
@@ -205,13 +221,13 @@ def _ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
     error = view.arguments(sharpness * weights, sharpness * biases) / sharpness - truth
     active = (truth > 0) & ~view.is_sink[:, None]
     biases = biases - (error * active).sum(dim=0) / active.sum(dim=0).clamp(min=16)
-    up_weights, up_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 4.0)
+    up_weights, up_biases, factor = _scaled_rows(view.r, view, len(affines), 4.0)
     return Block(
         sharpness * weights,
         sharpness * biases,
         up_weights,
         up_biases,
-        _directions(affines) / (sharpness * factor),
+        directions(affines) / (sharpness * factor),
     )
 
 
@@ -219,39 +235,85 @@ def _linear(affines: list[Affine], view: SiteView) -> Block:
     """silu of a large multiple of r is that multiple: r·(a/r) = a, one neuron each, no kink."""
     if not affines:
         return Block.none(len(view.bias))
-    gate_weights, gate_biases, factor = _scaled_rows(view.read_out(view.r), len(affines), 64.0)
+    gate_weights, gate_biases, factor = _scaled_rows(view.r, view, len(affines), 64.0)
+    weights, biases = centred_rows(affines, view)
+    return Block(gate_weights, gate_biases, weights, biases, directions(affines) / factor)
+
+
+def centred_rows(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor]:
+    """Rows [n, d] and biases [n] that give a(h)/r, right on average for all that is rounded."""
     weights, biases = view.rows(affines)
     error = view.arguments(weights, biases) - view.reference_values(affines)
-    biases = biases - error[~view.is_sink].mean(dim=0)
-    return Block(gate_weights, gate_biases, weights, biases, _directions(affines) / factor)
+    return weights, biases - error[~view.is_sink].mean(dim=0)
+
+
+@dataclass(frozen=True, eq=False)
+class JumpGates:
+    """The common part of the two gates of every jump, before it is rounded.
+
+    Attributes:
+        weights, biases: rows [n, d] and biases [n].
+        wanted: what they should give, shape [tokens, n].
+        nearest: the tokens nearest to every jump, shape [some, n].
+        scale: what everything but these is multiplied by.
+    """
+
+    weights: Tensor
+    biases: Tensor
+    wanted: Tensor
+    nearest: Tensor
+    scale: float = 1.0
+
+    @staticmethod
+    def of(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> JumpGates:
+        """Gates that are as steep as the noise of the serving precision asks for."""
+        ordinary = ~view.is_sink
+        truth = view.reference_values(affines) * view.r[:, None]
+        weights, biases = view.rows(affines)
+        # All that keeps the argument from being the reference's: what the served stream has
+        # gathered before, the rounding of the constant's sum and of x, and that of the rows.
+        noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
+        width = torch.maximum(
+            constants.ramp_sigmas * noise.std(dim=0),
+            constants.narrowest_ramp * truth[ordinary].std(dim=0),
+        ).clamp(min=1e-12)
+        slope = 2 * constants.saturation * view.r[ordinary].median() / width
+        near = truth.abs().masked_fill(view.is_sink[:, None], torch.inf)
+        return JumpGates(
+            slope[:, None] * weights,
+            slope * biases,
+            slope * truth / view.r[:, None],
+            near.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices,
+        )
+
+    def scaled(self, factor: float) -> JumpGates:
+        """The same, with everything that gates give multiplied."""
+        return replace(
+            self,
+            weights=factor * self.weights,
+            biases=factor * self.biases,
+            wanted=factor * self.wanted,
+            scale=factor * self.scale,
+        )
+
+    def shift(self, gates: Tensor) -> Tensor:
+        """By how much gates [tokens, n] are too large around their jumps, [n].
+
+        The rounding of the rows and of x moves a threshold; this takes it back.
+        """
+        return (gates - self.wanted).gather(0, self.nearest).mean(dim=0)
 
 
 def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
     """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
     if not affines:
         return Block.none(len(view.bias))
-    ordinary = ~view.is_sink
-    truth = view.reference_values(affines) * view.r[:, None]
-    weights, biases = view.rows(affines)
-    # All that keeps the argument from being the reference's: what the served stream has gathered
-    # before, the rounding of the constant's sum and of x, and that of the rows.
-    noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
-    width = torch.maximum(
-        constants.ramp_sigmas * noise.std(dim=0),
-        constants.narrowest_ramp * truth[ordinary].std(dim=0),
-    ).clamp(min=1e-12)
-    slope = 2 * constants.saturation * view.r[ordinary].median() / width
-    weights, biases = slope[:, None] * weights, slope * biases
-    gates = view.arguments(weights, biases)
-    error = gates - slope * truth / view.r[:, None]
-    # The rounding of the rows and of x moves the threshold: take back the mean error of the
-    # tokens nearest to it.
-    near = truth.abs().masked_fill(view.is_sink[:, None], torch.inf)
-    nearest = near.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices
-    biases = biases - error.gather(0, nearest).mean(dim=0)
+    common = JumpGates.of(affines, view, constants)
+    weights = common.weights
+    biases = common.biases - common.shift(view.arguments(weights, common.biases))
     biases = on_grid(biases, constants.saturation, view.dtype)
     up_weights, up_biases, factors = _heights(affines, view)
-    height = _directions(affines) / (2 * constants.saturation * factors[:, None])
+    height = directions(affines) / (2 * constants.saturation * factors[:, None])
     return Block(
         torch.cat([weights, weights]),
         torch.cat([biases + constants.saturation, biases - constants.saturation]),
@@ -270,18 +332,23 @@ def _heights(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor, Ten
     biases, factors = torch.ones(len(affines)).double(), torch.ones(len(affines)).double()
     for kind in {a.normalization for a in affines} - {Normalization.NONE}:
         chosen = torch.tensor([a.normalization is kind for a in affines])
-        readout = view.read_out(view.scale_of(kind))
-        weights[chosen], biases[chosen], factor = _scaled_rows(readout, int(chosen.sum()), 4.0)
+        scale, count = view.scale_of(kind), int(chosen.sum())
+        weights[chosen], biases[chosen], factor = _scaled_rows(scale, view, count, 4.0)
         factors[chosen] = factor
     return weights, biases, factors
 
 
+def scaled_constants(parts: Parts, view: SiteView, constants: PreNormConstants) -> list[Block]:
+    """s(h)·c for SAEs that normalise their input: gates that are always open, up = s."""
+    return [
+        _scaled_constant(kind, vector, view, constants) for kind, vector in parts.scaled_constants
+    ]
+
+
 def _scaled_constant(
-    scaled: tuple[Normalization, Tensor], view: SiteView, constants: PreNormConstants
+    kind: Normalization, vector: Tensor, view: SiteView, constants: PreNormConstants
 ) -> Block:
-    """s(h)·c for an SAE that normalises its input: a gate that is always open, up = s."""
-    kind, vector = scaled
-    up_weights, up_biases, factor = _scaled_rows(view.read_out(view.scale_of(kind)), 1, 4.0)
+    up_weights, up_biases, factor = _scaled_rows(view.scale_of(kind), view, 1, 4.0)
     return Block(
         torch.zeros_like(vector)[None],
         torch.full((1,), constants.saturation, dtype=torch.float64),
@@ -298,6 +365,11 @@ def constant_remainder(exact: Tensor, written: Tensor, saturation: float) -> Blo
         return Block.none(len(exact))
     nothing, one = torch.zeros_like(exact)[None], torch.ones(1, dtype=torch.float64)
     return Block(nothing, saturation * one, nothing, one, rest[None] / saturation)
+
+
+def guard_neurons(constants: PreNormConstants) -> int:
+    """How many neurons the sink guard has at most."""
+    return 2 * (1 + constants.guard_modes)
 
 
 def sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants) -> Block:

@@ -75,7 +75,7 @@ class QkNormTarget(GatedPreNorm[BiasFreeLayer]):
     def compile(
         self, site: Site, activations: SiteActivations, dtype: torch.dtype
     ) -> BiasFreeLayer:
-        return compile_bias_free(site, activations, dtype)
+        return compile_bias_free(site, activations, dtype, self.intermediate_size)
 
 
 @ARCHITECTURES.register("qwen3")

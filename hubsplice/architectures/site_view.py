@@ -45,6 +45,7 @@ class SiteView:
         x: Tensor,
         r: Tensor,
         damping: float,
+        intercept: bool = True,
     ) -> SiteView:
         """The view of a site.
 
@@ -55,6 +56,7 @@ class SiteView:
             x: the norm's output, shape [tokens, d].
             r: what the norm divides by, shape [tokens].
             damping: ridge strength of the read-outs.
+            intercept: whether read-outs may have a bias.
         """
         x, r = x.double(), r.double()
         is_sink = site.is_sink(activations.reference)
@@ -63,7 +65,7 @@ class SiteView:
         energy = site.delta(activations.reference).double().pow(2).sum(dim=-1)[~is_sink]
         weights = 0.1 + energy / energy.mean().clamp(min=1e-30)
         weights = weights.clamp(max=float(weights.quantile(0.999))) / r[~is_sink].pow(2)
-        fitter = RidgeFitter(x[~is_sink], weights, damping=damping)
+        fitter = RidgeFitter(x[~is_sink], weights, damping=damping, intercept=intercept)
         return SiteView(activations, bias, x, r, is_sink, fitter)
 
     @property

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
+from hubsplice.architectures.output_bias import OUTPUT_BIAS
 from hubsplice.card.escape import Markdown, clean, code
 from hubsplice.card.metadata import license_files
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
@@ -96,6 +97,7 @@ class CardContext:
     inserted_layers: str
     layers_before: int
     layers_after: int
+    has_biases: bool
     inserted: Table
     splits_layers: bool
     has_split: bool
@@ -134,7 +136,6 @@ def card_context(
     """Gather what the template shows."""
     before, after = manifest.architectures.before, manifest.architectures.after
     previous = manifest.base.previous
-    inserted = len(manifest.layers)
     edits = _edits(manifest)
     requirements = Requirements.of(manifest)
     return CardContext(
@@ -147,7 +148,8 @@ def card_context(
         architecture=after,
         former_architecture=before if before != after else None,
         dtype=manifest.dtype,
-        inserted_layers=f"{inserted} inserted decoder layer{'' if inserted == 1 else 's'}",
+        inserted_layers=_carriers(manifest),
+        has_biases=bool(manifest.biases),
         layers_before=len(manifest.layer_map) - len(manifest.layers),
         layers_after=len(manifest.layer_map),
         inserted=_inserted(manifest),
@@ -288,8 +290,28 @@ def _text(dataset: str, revision: str | None) -> Markdown:
     return name if revision is None else Markdown(f"{name} at {code(revision)}")
 
 
+def _carriers(manifest: Manifest) -> str:
+    """What the edits were compiled into, in words."""
+    layers, biases = len(manifest.layers), len(manifest.biases)
+    parts = []
+    if layers or not biases:
+        parts.append(f"{layers} inserted decoder layer{'' if layers == 1 else 's'}")
+    if biases:
+        parts.append(f"{biases} bias{'' if biases == 1 else 'es'} of existing layers")
+    return " and ".join(parts)
+
+
 def _inserted(manifest: Manifest) -> Table:
-    rows = []
+    rows = [
+        (
+            str([x.mlp for x in manifest.layer_map].index(FromBase(base=bias.site))),
+            MISSING,
+            OUTPUT_BIAS,
+            MISSING,
+            count(len(bias.terms)),
+        )
+        for bias in manifest.biases
+    ]
     for index, layer in zip(inserted_indices(manifest.layer_map), manifest.layers, strict=True):
         neurons = layer.constants.get("neurons")
         rows.append(
@@ -320,7 +342,7 @@ def _edits(manifest: Manifest) -> Table:
                 code(term.formula),
                 _settings(term),
             )
-            for layer in manifest.layers
+            for layer in manifest.edits
             for term in layer.terms
         ),
         text_columns=6,
@@ -403,7 +425,7 @@ def _sources(manifest: Manifest) -> Table:
             ", ".join(f"{name} = {value}" for name, value in _flat(term.source)),
             MISSING if term.source_sha256 is None else code(term.source_sha256),
         )
-        for layer in manifest.layers
+        for layer in manifest.edits
         for term in layer.terms
     )
     return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)

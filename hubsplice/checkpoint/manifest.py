@@ -172,6 +172,19 @@ class InsertedLayer(Record):
         return Place(self.site, self.block)
 
 
+class EditedBias(Record):
+    """A bias of a layer of the base that adds a constant, in place of an inserted layer."""
+
+    site: NonNegativeInt = Field(description="The base's layer whose output is edited.")
+    tensor: str = Field(description="The bias's name; the base has none there.")
+    terms: tuple[TermRecord, ...]
+
+    @property
+    def place(self) -> Place:
+        """Where the stream is edited."""
+        return Place(self.site)
+
+
 class CalibrationRecord(Record):
     """The text whose activations the constants were fitted to."""
 
@@ -199,6 +212,9 @@ class Manifest(Record):
     config_changes: dict[str, ConfigChange]
     zero_tensors: tuple[str, ...] = Field(description="New tensors that hold nothing but zeros.")
     layers: tuple[InsertedLayer, ...]
+    biases: tuple[EditedBias, ...] = Field(
+        (), description="Constant edits that biases of existing layers carry."
+    )
     calibration: CalibrationRecord | None = None
     dtype: str = Field(description="The precision that the layers were compiled for.")
     seeds: dict[str, NonNegativeInt]
@@ -210,6 +226,11 @@ class Manifest(Record):
     def editing_layers(self) -> tuple[InsertedLayer, ...]:
         """The inserted layers that edit, one per site: not those that only prepare it."""
         return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT))
+
+    @property
+    def edits(self) -> tuple[InsertedLayer | EditedBias, ...]:
+        """What edits each site, in the order of the sites."""
+        return tuple(sorted((*self.editing_layers, *self.biases), key=lambda edit: edit.place))
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:

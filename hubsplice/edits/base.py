@@ -65,12 +65,14 @@ class Edit(BaseModel, ABC):
     Class attributes:
         summary: one line that says what the edit does.
         formula: φ(p), or the whole edit, in the words of the documentation.
+        constant: whether it adds the same to every token, and its terms read nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     summary: ClassVar[str]
     formula: ClassVar[str]
+    constant: ClassVar[bool] = False
 
     kind: str
     label: str | None = Field(None, description="What the feature means, for the card.")

@@ -21,6 +21,7 @@ class Steer(DirectedEdit):
 
     summary: ClassVar[str] = "add a constant multiple of a direction at every token"
     formula: ClassVar[str] = "h + strength·d"
+    constant: ClassVar[bool] = True
 
     kind: Literal["steer"] = "steer"
     strength: Strength = Field(description="The multiple of the direction that is added.")

@@ -31,7 +31,7 @@ from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
 from hubsplice.fidelity.verdict import verdict
 from hubsplice.inserted import InsertedAt
-from hubsplice.intervention import Intervention
+from hubsplice.intervention import Intervention, Site
 from hubsplice.model import editing_sinks, hooked, loaded
 from hubsplice.place import Place
 from hubsplice.terminal import Progress
@@ -51,9 +51,10 @@ class Subject:
         base: the base's folder.
         spliced: the spliced checkpoint's folder.
         intervention: the edit.
-        inserted: the inserted layers, one per site, in order.
+        inserted: the inserted layers, in order, one for each site that has one.
         dtype: the serving precision.
         approximations: what the edit does not reproduce of its source features.
+        in_biases: the sites that a bias carries: no layer is inserted after them.
     """
 
     base: Path
@@ -62,6 +63,12 @@ class Subject:
     inserted: tuple[InsertedAt, ...]
     dtype: torch.dtype
     approximations: tuple[str, ...] = ()
+    in_biases: frozenset[Place] = frozenset()
+
+    @property
+    def sites_of_layers(self) -> tuple[Site, ...]:
+        """The sites that `inserted` is for."""
+        return tuple(s for s in self.intervention.sites if s.place not in self.in_biases)
 
 
 def measure_fidelity(
@@ -240,7 +247,7 @@ def _precision(
         sites=tuple(
             site_fidelity(site, inserted, seen, precise.streams[site.place], scored.flatten())
             for site, inserted, seen in zip(
-                subject.intervention.sites, subject.inserted, splice.passes, strict=True
+                subject.sites_of_layers, subject.inserted, splice.passes, strict=True
             )
         ),
     )

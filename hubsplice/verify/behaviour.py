@@ -57,6 +57,7 @@ from hubsplice.fidelity.report import FidelityReport, PrecisionFidelity
 from hubsplice.inserted import InsertedAt
 from hubsplice.intervention import Intervention, Normalization, Site
 from hubsplice.model import Model, hooked, loaded
+from hubsplice.place import Place
 from hubsplice.terminal import Progress
 from hubsplice.verify.engines import Engine, Prompt
 from hubsplice.verify.layer_edit import LayerEdit, observing
@@ -117,11 +118,12 @@ class Trial:
         spliced: the checkpoint's folder.
         base: the base's.
         intervention: the edit.
-        inserted: where in the checkpoint the layer of each of its sites is.
+        inserted: where in the checkpoint the layer of each of its sites is that has one.
         report: the checkpoint's own, if it has one.
         dtype: the precision to serve in, such as `bfloat16`.
         prompts: token ids.
         new_tokens: how many are generated after each prompt.
+        in_biases: the sites that a bias carries; no layer was inserted for them.
     """
 
     spliced: Path
@@ -132,6 +134,12 @@ class Trial:
     dtype: str
     prompts: Sequence[Prompt]
     new_tokens: int
+    in_biases: frozenset[Place] = frozenset()
+
+    @property
+    def sites_of_layers(self) -> tuple[Site, ...]:
+        """The sites that `inserted` is for."""
+        return tuple(s for s in self.intervention.sites if s.place not in self.in_biases)
 
     @property
     def allowed_share(self) -> float:
@@ -228,7 +236,7 @@ class _Readings:
         def with_hook(model: Model) -> Around:
             return hooked(model, trial.intervention)
 
-        layers = tuple(LayerEdit(s) for s in trial.intervention.sites)
+        layers = tuple(LayerEdit(s) for s in trial.sites_of_layers)
 
         def observed(model: Model) -> Around:
             return observing(model, zip(trial.inserted, layers, strict=True))

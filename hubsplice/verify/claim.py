@@ -89,6 +89,7 @@ class Claim:
             for i, (layer, place) in enumerate(zip(declared, places, strict=True))
             if layer.place != place
         ]
+        problems += self._bias_problems() if not problems else []
         if self.dtype is None:
             problems.append(f"dtype: found {self.manifest.dtype!r}, expected a torch dtype")
         try:
@@ -106,6 +107,25 @@ class Claim:
             return ["layer_map: inserted layers at one place are not in order"]
         return []
 
+    def _bias_problems(self) -> list[str]:
+        """Where the manifest puts edits in biases that no splice of the family has."""
+        biases = self.manifest.biases
+        if biases and self.architecture.output_bias is None:
+            return ["biases: expected none: the family has none that could hold an edit"]
+        places = [bias.place for bias in biases]
+        taken = {*inserted_places(self.layers)}
+        problems = [
+            f"biases: layer {place}: more than one edit is there"
+            for place in sorted({p for p in places if places.count(p) > 1 or p in taken})
+        ]
+        for bias in biases:
+            name = self.architecture.output_bias_name(self.base.tensors, bias.site, self.layers)
+            if bias.site >= self.architecture.num_layers or bias.tensor != name:
+                problems.append(
+                    f"biases: layer {bias.site}: found {bias.tensor!r}, expected {name!r}"
+                )
+        return problems
+
     @cached_property
     def inserted_indices(self) -> tuple[int, ...]:
         """The index in the result of the MLP of each inserted layer."""
@@ -118,7 +138,7 @@ class Claim:
 
     @cached_property
     def expected(self) -> Mapping[str, ExpectedTensor]:
-        """Every tensor of the result, by name: the base's, zero biases, inserted layers'."""
+        """Every tensor of the result, by name: the base's, added biases, inserted layers'."""
         architecture, layers = self.architecture, self.layers
         found = {
             architecture.rename(part.name, layers): ExpectedTensor(
@@ -131,6 +151,8 @@ class Claim:
             found[name] = ExpectedTensor(DTYPE_NAMES[zeros.dtype], zeros.shape, value=0.0)
         dtype = self.dtype
         assert dtype is not None
+        for bias in self.manifest.biases:
+            found[bias.tensor] = ExpectedTensor(DTYPE_NAMES[dtype], found[bias.tensor].shape)
         for splice, index in enumerate(self.inserted_indices):
             for name, tensor in architecture.inserted_layout(splice, layers).items():
                 found[name] = ExpectedTensor(

@@ -2,9 +2,10 @@
 
 These checks hold whoever wrote the manifest. One that was rewritten together with the files
 explains no change away: a tensor must be the base's, or zero where the family's class has a bias
-that the base's has not, or belong to an inserted layer whose attention adds nothing but a
-constant; a change of the configuration must be one that such a splice makes. What files can't
-prove is that the inserted layers compute the edit; that takes an engine (see `behaviour`).
+that the base's has not, or the constant that the intervention adds there, or belong to an inserted
+layer whose attention adds nothing but a constant; a change of the configuration must be one that
+such a splice makes. What files can't prove is that the inserted layers compute the edit; that takes
+an engine (see `behaviour`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from hubsplice.intervention import Intervention
 from hubsplice.terminal import Progress
 from hubsplice.verify.claim import Claim
 from hubsplice.verify.config import config_problems
+from hubsplice.verify.edited_biases import edited_bias_check
 from hubsplice.verify.files import altered_files, companion_problems, unexpected_files
 from hubsplice.verify.reproduction import (
     edits_anything,
@@ -90,6 +92,8 @@ def integrity_checks(
         checks.append(_config_check(folder, claim))
         editing = _editing(intervention, claim)
         checks += _tensor_checks(claim, stored, editing, progress)
+        if manifest.biases:
+            checks.append(edited_bias_check(claim, intervention, stored))
     return (
         *checks,
         Check.of(

@@ -25,15 +25,15 @@ def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:
 
 def intervention_problems(intervention: Intervention, claim: Claim) -> list[str]:
     """Where an intervention edits otherwise than the manifest says."""
-    layers = claim.manifest.editing_layers
+    edits = claim.manifest.edits
     sites = [site.place for site in intervention.sites]
-    declared = [layer.place for layer in layers]
+    declared = [edit.place for edit in edits]
     if sites != declared:
         shown = [", ".join(map(str, places)) or "none" for places in (sites, declared)]
         return [f"{INTERVENTION}: it edits after layers {shown[0]}, expected {shown[1]}"]
     problems = []
-    for site, layer in zip(intervention.sites, layers, strict=True):
-        found, expected = [t.label for t in site.terms], [t.label for t in layer.terms]
+    for site, edit in zip(intervention.sites, edits, strict=True):
+        found, expected = [t.label for t in site.terms], [t.label for t in edit.terms]
         if found != expected:
             problems.append(
                 f"{INTERVENTION}: layer {site.place}: it edits {found}, expected {expected}"
@@ -69,13 +69,13 @@ def recipe_problems(folder: Path, claim: Claim) -> list[str]:
         for splice in recipe.splices
         for edit in splice.edits
     }
-    listed = {_canonical(term.edit) for layer in claim.manifest.layers for term in layer.terms}
+    listed = {_canonical(term.edit) for layer in claim.manifest.edits for term in layer.terms}
     problems = [f"{RECIPE}: {edit}: the manifest lists no such edit" for edit in asked - listed]
     problems += [f"{RECIPE}: {edit}: in the manifest alone" for edit in listed - asked]
-    if len(recipe.splices) != len(claim.manifest.editing_layers):
+    if len(recipe.splices) != len(claim.manifest.edits):
         problems.append(
             f"{RECIPE}: {len(recipe.splices)} splices, and the manifest lists "
-            f"{len(claim.manifest.editing_layers)} layers"
+            f"{len(claim.manifest.edits)} edited layers"
         )
     return sorted(problems)
 

@@ -50,7 +50,7 @@ def tensor_checks(
             ADDED_TENSORS,
             _missing(added, expected, stored)
             + [f"{name}: no splice of this base has it" for name in stored if name not in expected],
-            f"{len(added)}: zero biases and the tensors of {len(claim.inserted_indices)} inserted "
+            f"{len(added)}: biases and the tensors of {len(claim.inserted_indices)} inserted "
             f"layer{'' if len(claim.inserted_indices) == 1 else 's'}, and no others",
         ),
         Check.of(

@@ -123,19 +123,29 @@ def _run_engine(
         run.dtype or claim.manifest.dtype,
         builtin_prompts(tokenizer) if run.prompts is None else read_prompts(run.prompts, tokenizer),
         run.new_tokens,
+        frozenset(bias.place for bias in claim.manifest.biases),
     )
     return behaviour_checks(trial, run.engine, progress)
 
 
 def _held(manifest: Manifest, behaviour: Behaviour | None) -> str:
-    count = len(manifest.layers)
     files = (
         f"Verified: every tensor of {manifest.base.name} is in it byte for byte, and nothing else "
-        f"but {count} inserted layer{'' if count == 1 else 's'} and zero biases"
+        f"but {_added(manifest)} and zero biases"
     )
     if behaviour is None:
         return f"{files}."
     return f"{files}; {behaviour.engine} in {behaviour.dtype} serves the edit."
+
+
+def _added(manifest: Manifest) -> str:
+    layers, biases = len(manifest.layers), len(manifest.biases)
+    parts = []
+    if layers or not biases:
+        parts.append(f"{layers} inserted layer{'' if layers == 1 else 's'}")
+    if biases:
+        parts.append(f"{biases} edited bias{'' if biases == 1 else 'es'}")
+    return ", ".join(parts)
 
 
 def _missed(checks: Sequence[Check]) -> str:

@@ -22,10 +22,12 @@ from tests.architectures.streams import (
 )
 
 SHARES = [0.1, 0.9]
+# Three times the width, as Qwen3 has it.
+ROOM = 3 * D
 
 
 def compiled(hand: HandSite, dtype: torch.dtype) -> BiasFreeLayer:
-    return compile_bias_free(hand.site, calibration(dtype), dtype)
+    return compile_bias_free(hand.site, calibration(dtype), dtype, ROOM)
 
 
 def made_by(layer: BiasFreeLayer, h: Tensor) -> Tensor:
@@ -67,15 +69,15 @@ def test_in_bfloat16_what_is_rounded_and_not_constant_stays_small(kind: str) -> 
     floor = root_mean_square((hook.double() - truth)[ordinary]) ** 2
     error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
     # There is no constant but what the stream tells of one, and the report says how good it is.
-    assert error <= 2.2 * floor
-    assert any("no biases" in note for note in layer.approximations)
+    assert error <= 1.8 * floor
+    assert any("no biases" in note for note in layer.approximations) == (kind != "steer")
     change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
     assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_site_without_terms_changes_no_bit(dtype: torch.dtype) -> None:
-    layer = compile_bias_free(Site(0, ()), calibration(dtype), dtype)
+    layer = compile_bias_free(Site(0, ()), calibration(dtype), dtype, ROOM)
     assert layer.neurons == 0
     h = served(stream(4), dtype, 5)
     assert torch.equal(layer(h, EPS), h)
