@@ -64,7 +64,7 @@ CONSTANTS = {
     # What is injected is taken away by a sum of squares, of which each is rounded: on many
     # channels these errors average out, to less than half the spacing of the stream there.
     torch.bfloat16: BiasFreeConstants(
-        injection=0.6, channels=16, longest_bias=0.5, ramp_sigmas=2.0, copies=32
+        injection=0.6, channels=16, longest_bias=0.5, ramp_sigmas=4.0, copies=32
     ),
     torch.float32: BiasFreeConstants(
         injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
