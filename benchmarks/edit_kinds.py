@@ -7,6 +7,10 @@ layer. The inserted layer is computed as the family's compiled layer says, which
 against transformers' own decoder layer.
 
     python benchmarks/edit_kinds.py MODEL --sae FOLDER [--sae FOLDER] [--tokens N]
+
+With `--json` the figures are kept, and `--also` puts kept ones in front of the table: edits may be
+measured apart, for the sake of time or because a few tokens carry some means. `--output` writes the
+page that is kept under results/.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,6 +46,7 @@ from hubsplice.text.sequences import load_sequences
 
 NOTHING = Intervention(())
 PL = PiecewiseLinear
+NONE = PL.constant(0.0)
 
 
 def edited(activation: PL, threshold: float, typical: float) -> dict[str, PL]:
@@ -177,24 +182,88 @@ def measure(
     }
 
 
-def table(rows: Iterator[tuple[str, str, dict[str, Any]]]) -> str:
-    """The rows as Markdown, printed as they come."""
-    lines = [
-        "| SAE | edit | effect | float32 residual error | effect ÷ float32 error | bf16 ratio "
-        "[95%] | clipped ratio [95%] | change at sinks |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for sae, name, r in rows:
-        ratio, clipped = (
-            f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
-            for x in (r["ratio"], r["clipped"])
-        )
-        lines.append(
-            f"| {sae} | {name} | {r['effect']:.3g} | {r['residual_error']:.2%} | "
-            f"{r['effect_over_error']:,.0f} | {ratio} | {clipped} | {r['sink_change']:.1e} |"
-        )
-        print(lines[-1], file=sys.stderr, flush=True)
-    return "\n".join(lines)
+HEADINGS = (
+    "SAE",
+    "edit",
+    "edit effect (nat)",
+    "float32: residual error",
+    "float32: effect ÷ error",
+    "bfloat16: ratio [95%]",
+    "each token clipped at 0.05 nat",
+    "noise floor (nat)",
+    "change at sinks",
+    "tokens",
+)
+
+
+def row(r: dict[str, Any]) -> str:
+    """One edit's figures as a row of Markdown."""
+    ratio, clipped = (
+        f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]" for x in (r["ratio"], r["clipped"])
+    )
+    cells = (
+        r["sae"],
+        r["edit"],
+        f"{r['effect']:.3g}",
+        f"{r['residual_error']:.2%}",
+        f"{r['effect_over_error']:,.0f}",
+        ratio,
+        clipped,
+        f"{r['floor']:.2g}",
+        f"{r['sink_change']:.1e}",
+        f"{r['tokens']:,}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """All edits' figures in Markdown."""
+    rule = "|---" * len(HEADINGS) + "|"
+    return "\n".join([f"| {' | '.join(HEADINGS)} |", rule, *map(row, results)])
+
+
+def page(arguments: argparse.Namespace, saes: list[str], results: list[dict[str, Any]]) -> str:
+    """What results/ keeps: what was measured, when and where, and the figures."""
+    command = [f"python benchmarks/edit_kinds.py {arguments.model.name}"]
+    command += [f"--sae {path.name}" for path in arguments.sae]
+    command.append(f"--layer {arguments.layer} --vocabulary {arguments.vocabulary}")
+    command.append(f"--tokens {arguments.tokens}")
+    return "\n".join(
+        [
+            f"# Every kind of edit on {arguments.model.name}",
+            "",
+            f"The {arguments.features} features that contribute most after layer "
+            f"{arguments.layer}, edited at once. {' '.join(saes)} Held-out documentation text that "
+            "calibration never saw; attention sinks and first tokens are not scored; divergences "
+            f"among the {arguments.vocabulary:,} likeliest tokens; intervals by resampling "
+            "sequences.",
+            "",
+            f"    {' '.join(command)}",
+            "",
+            f"Measured on {date.today()} with PyTorch {torch.__version__} on one thread of: "
+            f"{processor()}.",
+            "",
+            table(results),
+            "",
+        ]
+    )
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def described(sae: LoadedSae, kind: str, h: Tensor) -> str:
+    """An SAE in a sentence, with how many features are active on the stream h [tokens, d]."""
+    with torch.no_grad():
+        active = torch.cat([(sae.module.encode(p) > 0).sum(dim=-1) for p in torch.split(h, 1024)])
+    return f"The {kind} SAE has {sae.module.cfg.d_sae:,} features (L0 {active.float().mean():.0f})."
 
 
 def main() -> None:
@@ -211,7 +280,9 @@ def main() -> None:
         default=2**20,
         help="Compare probabilities among so many of the likeliest tokens alone.",
     )
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, help="Where to keep the figures.")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="Figures kept before.")
+    parser.add_argument("--output", type=Path, help="Where to write the page.")
     arguments = parser.parse_args()
     architecture = architecture_of(BaseConfig.open(arguments.model).config)
     tokenizer = load_tokenizer(arguments.model)
@@ -220,6 +291,7 @@ def main() -> None:
     calibration: dict[torch.dtype, Tensor] = {}
     held_out: dict[torch.dtype, Tensor] = {}
     results: list[dict[str, Any]] = []
+    saes: list[str] = []
     with (
         loaded(arguments.model, torch.float32) as exact,
         loaded(arguments.model, torch.bfloat16) as coarse,
@@ -237,28 +309,30 @@ def main() -> None:
         base = rest(exact, held_out[torch.float32], lambda x: x)
         vocabulary = likeliest(base, head_weight(exact), arguments.vocabulary)
 
-        def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
-            for path in arguments.sae:
-                sae = load_sae(SaeSource(path=path.absolute()))
-                kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
-                made = sites(sae, arguments.layer, calibration[torch.float32], arguments.features)
-                for name, site in made.items():
-                    if arguments.only and name not in arguments.only:
-                        continue
-                    result = measure(
-                        site, architecture, calibration, held_out, models, base, vocabulary
-                    )
-                    results.append({"sae": kind, "edit": name, **result})
-                    yield kind, name, result
-
-        rendered = table(rows())
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}; {math.prod(unseen.ids.shape)} held-out tokens, "
-        f"{arguments.features} features at once\n\n{rendered}"
-    )
+        for path in arguments.sae:
+            sae = load_sae(SaeSource(path=path.absolute()))
+            kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
+            h = calibration[torch.float32]
+            saes.append(described(sae, kind, h[h.norm(dim=-1) <= 5 * median_norm(h)]))
+            made = sites(sae, arguments.layer, h, arguments.features)
+            for name in made if arguments.only is None else arguments.only:
+                result = measure(
+                    made[name], architecture, calibration, held_out, models, base, vocabulary
+                )
+                results.append({"sae": kind, "edit": name, **result})
+                print(row(results[-1]), file=sys.stderr, flush=True)
+                if arguments.json:
+                    text = json.dumps(results, indent=2, allow_nan=False)
+                    arguments.json.write_text(text + "\n")
+    for path in arguments.also:
+        results = json.loads(path.read_text()) + results
+    # What was measured last stands, and in one order.
+    latest = {(r["sae"], r["edit"]): r for r in results}
+    order = [(kind, edit) for kind in ("ReLU", "JumpReLU") for edit in edited(NONE, 0.0, 1.0)]
+    rendered = page(arguments, saes, [latest[key] for key in order if key in latest])
+    if arguments.output:
+        arguments.output.write_text(rendered)
+    print(rendered)
 
 
 if __name__ == "__main__":
