@@ -9,8 +9,9 @@ against transformers' own decoder layer.
     python benchmarks/edit_kinds.py MODEL --sae FOLDER [--sae FOLDER] [--tokens N]
 
 With `--json` the figures are kept, and `--also` puts kept ones in front of the table: edits may be
-measured apart, for the sake of time or because a few tokens carry some means. `--output` writes the
-page that is kept under results/.
+measured apart, for the sake of time or because a few tokens carry some means. Without `--sae`
+nothing is measured, and the page made of kept figures alone. `--output` writes the page that is
+kept under results/.
 """
 
 from __future__ import annotations
@@ -222,30 +223,37 @@ def table(results: list[dict[str, Any]]) -> str:
     return "\n".join([f"| {' | '.join(HEADINGS)} |", rule, *map(row, results)])
 
 
-def page(arguments: argparse.Namespace, saes: list[str], results: list[dict[str, Any]]) -> str:
+def page(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> str:
     """What results/ keeps: what was measured, when and where, and the figures."""
-    command = [f"python benchmarks/edit_kinds.py {arguments.model.name}"]
-    command += [f"--sae {path.name}" for path in arguments.sae]
-    command.append(f"--layer {arguments.layer} --vocabulary {arguments.vocabulary}")
-    command.append(f"--tokens {arguments.tokens}")
+    about, commands, places = (
+        list(dict.fromkeys(r[key] for r in results)) for key in ("about", "command", "place")
+    )
     return "\n".join(
         [
             f"# Every kind of edit on {arguments.model.name}",
             "",
             f"The {arguments.features} features that contribute most after layer "
-            f"{arguments.layer}, edited at once. {' '.join(saes)} Held-out documentation text that "
-            "calibration never saw; attention sinks and first tokens are not scored; divergences "
-            f"among the {arguments.vocabulary:,} likeliest tokens; intervals by resampling "
-            "sequences.",
+            f"{arguments.layer}, edited at once. {' '.join(about)} Held-out documentation text "
+            "that calibration never saw; attention sinks and first tokens are not scored; "
+            f"divergences among the {arguments.vocabulary:,} likeliest tokens; intervals by "
+            "resampling sequences.",
             "",
-            f"    {' '.join(command)}",
+            *(f"    {command}" for command in commands),
             "",
-            f"Measured on {date.today()} with PyTorch {torch.__version__} on one thread of: "
-            f"{processor()}.",
+            f"Measured {' and '.join(places)}.",
             "",
             table(results),
             "",
         ]
+    )
+
+
+def command_line(arguments: argparse.Namespace, sae: Path) -> str:
+    """What measures an SAE's edits, without what names files of this machine."""
+    return (
+        f"python benchmarks/edit_kinds.py {arguments.model.name} --sae {sae.name} "
+        f"--layer {arguments.layer} --vocabulary {arguments.vocabulary} "
+        f"--tokens {arguments.tokens}"
     )
 
 
@@ -266,24 +274,8 @@ def described(sae: LoadedSae, kind: str, h: Tensor) -> str:
     return f"The {kind} SAE has {sae.module.cfg.d_sae:,} features (L0 {active.float().mean():.0f})."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--sae", type=Path, action="append", required=True)
-    parser.add_argument("--layer", type=int, default=13)
-    parser.add_argument("--features", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=12_000)
-    parser.add_argument("--only", nargs="*", help="Names of edits.")
-    parser.add_argument(
-        "--vocabulary",
-        type=int,
-        default=2**20,
-        help="Compare probabilities among so many of the likeliest tokens alone.",
-    )
-    parser.add_argument("--json", type=Path, help="Where to keep the figures.")
-    parser.add_argument("--also", type=Path, nargs="*", default=[], help="Figures kept before.")
-    parser.add_argument("--output", type=Path, help="Where to write the page.")
-    arguments = parser.parse_args()
+def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The figures of every edit that is asked for."""
     architecture = architecture_of(BaseConfig.open(arguments.model).config)
     tokenizer = load_tokenizer(arguments.model)
     fitted = load_sequences(Calibration(), tokenizer, seed=0, part="calibration")
@@ -291,7 +283,6 @@ def main() -> None:
     calibration: dict[torch.dtype, Tensor] = {}
     held_out: dict[torch.dtype, Tensor] = {}
     results: list[dict[str, Any]] = []
-    saes: list[str] = []
     with (
         loaded(arguments.model, torch.float32) as exact,
         loaded(arguments.model, torch.bfloat16) as coarse,
@@ -313,23 +304,51 @@ def main() -> None:
             sae = load_sae(SaeSource(path=path.absolute()))
             kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
             h = calibration[torch.float32]
-            saes.append(described(sae, kind, h[h.norm(dim=-1) <= 5 * median_norm(h)]))
+            origin = {
+                "sae": kind,
+                "about": described(sae, kind, h[h.norm(dim=-1) <= 5 * median_norm(h)]),
+                "command": command_line(arguments, path),
+                "place": f"on {date.today()} with PyTorch {torch.__version__} on "
+                f"{torch.get_num_threads()} thread(s) of {processor()}",
+            }
             made = sites(sae, arguments.layer, h, arguments.features)
             for name in made if arguments.only is None else arguments.only:
                 result = measure(
                     made[name], architecture, calibration, held_out, models, base, vocabulary
                 )
-                results.append({"sae": kind, "edit": name, **result})
+                results.append({**origin, "edit": name, **result})
                 print(row(results[-1]), file=sys.stderr, flush=True)
                 if arguments.json:
-                    text = json.dumps(results, indent=2, allow_nan=False)
-                    arguments.json.write_text(text + "\n")
+                    kept = json.dumps(results, indent=2, allow_nan=False)
+                    arguments.json.write_text(kept + "\n")
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--sae", type=Path, action="append", default=[])
+    parser.add_argument("--layer", type=int, default=13)
+    parser.add_argument("--features", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=12_000)
+    parser.add_argument("--only", nargs="*", help="Names of edits.")
+    parser.add_argument(
+        "--vocabulary",
+        type=int,
+        default=2**20,
+        help="Compare probabilities among so many of the likeliest tokens alone.",
+    )
+    parser.add_argument("--json", type=Path, help="Where to keep the figures.")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="Figures kept before.")
+    parser.add_argument("--output", type=Path, help="Where to write the page.")
+    arguments = parser.parse_args()
+    results = measured(arguments) if arguments.sae else []
     for path in arguments.also:
         results = json.loads(path.read_text()) + results
     # What was measured last stands, and in one order.
     latest = {(r["sae"], r["edit"]): r for r in results}
     order = [(kind, edit) for kind in ("ReLU", "JumpReLU") for edit in edited(NONE, 0.0, 1.0)]
-    rendered = page(arguments, saes, [latest[key] for key in order if key in latest])
+    rendered = page(arguments, [latest[key] for key in order if key in latest])
     if arguments.output:
         arguments.output.write_text(rendered)
     print(rendered)
