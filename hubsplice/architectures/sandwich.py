@@ -34,9 +34,7 @@ from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Normalization, Site
 
 CONSTANTS = {
-    torch.bfloat16: SandwichConstants(
-        ramp_sigmas=3.0, damping=1e-6, spread=0.0, longest=400.0, anchors=3
-    ),
+    torch.bfloat16: SandwichConstants(ramp_sigmas=3.0, damping=1e-6, spread=0.0, longest=400.0),
     torch.float32: SandwichConstants(ramp_sigmas=0.0, damping=1e-9, spread=1500.0, longest=1000.0),
 }
 

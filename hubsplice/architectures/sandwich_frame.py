@@ -18,7 +18,6 @@ standard deviation.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,8 +41,7 @@ class SandwichConstants:
             standard deviations of the channels; 0 for a dominant part of one channel.
         longest: the most that what steadies the read-out of a constant may measure, in that unit.
         steadying_modes: how many directions of least variance carry it.
-        anchors: how many single channels are tried for a further part of it.
-        replicas: the most copies of what a line, a bend or a jump needs. Each rounds otherwise.
+        replicas: the most copies of a jump's two neurons. Each rounds otherwise.
         narrowest_ramp: the least width of a ramp, in standard deviations of the pre-activation.
         sharpness: typical size of a ramp's gate; GELU is a ReLU to within 0.17 of it.
         saturation: half the distance between a jump's two gates, beyond which GELU is exact.
@@ -56,7 +54,6 @@ class SandwichConstants:
     spread: float
     longest: float
     steadying_modes: int = 24
-    anchors: int = 0
     replicas: int = 48
     narrowest_ramp: float = 1e-3
     sharpness: float = 4096.0
@@ -65,9 +62,9 @@ class SandwichConstants:
     dominance: float = 1024.0
 
 
-# A channel that lies far from zero is rounded coarsely as it is, and with a constant on it more so.
-_LARGEST_MEAN = 3.0
-_SILENT_CHANNELS = 4
+# Channels far from zero, or far wider than others, are rounded coarsely as it is, and much reads
+# them; a constant on them would cost the most.
+_LARGEST_MEAN, _WIDEST = 3.0, 1.5
 _SPARE_CHANNELS = 16
 
 
@@ -126,11 +123,10 @@ def choose_frame(
         added[channels] = constants.spread * stream.across(channels)
     else:
         channels = stream.energy.argmin()[None]
-    rest, single = stream.steady.clone(), ~stream.steady
-    rest[channels] = single[channels] = False
+    rest = stream.steady.clone()
+    rest[channels] = False
     if rest.any() and _affines(parts):
-        anchors = list(_anchors(stream, single, constants))
-        added += _cheapest(stream, parts, rest, added, anchors, constants)
+        added += _cheapest(stream, parts, rest, added, constants)
     build = _spread_frame if constants.spread else _single_channel_frame
     return build(stream, added, channels, activations.eps, constants)
 
@@ -176,11 +172,9 @@ class _Stream:
         variances = covariance.diagonal()
         variances.mul_(1 + 1e-4).add_(1e-8 * variances.median() + 1e-30)
         sd = variances.sqrt()
-        # Read-outs see the noise, too.
-        variances.add_(noise.var(dim=0))
-        steady = mean.abs() < _LARGEST_MEAN * sd
+        steady = (mean.abs() < _LARGEST_MEAN * sd) & (sd < _WIDEST * sd.median())
         # The norm after attention is set through channels that attention adds nothing to.
-        steady[sd.topk(_SILENT_CHANNELS).indices] = False
+        steady[sd.topk(max(4, len(sd) // 32)).indices] = False
         return _Stream(
             h,
             noise,
@@ -224,12 +218,7 @@ class _Stream:
 
 
 def _cheapest(
-    stream: _Stream,
-    parts: Parts,
-    rest: Tensor,
-    added: Tensor,
-    anchors: list[Tensor],
-    constants: SandwichConstants,
+    stream: _Stream, parts: Parts, rest: Tensor, added: Tensor, constants: SandwichConstants
 ) -> Tensor:
     """A constant [d] that steadies the read-out of a constant and carries thresholds.
 
@@ -241,84 +230,35 @@ def _cheapest(
         parts: what is to be compiled.
         rest: which channels may carry it, shape [d].
         added: what is added already, shape [d].
-        anchors: what may be added to channels beside those, shape [d] each; one of them is taken.
         constants: of the construction.
     """
-    steadying = _Steadying.of(stream, rest, constants)
+    unit, slope = _steadiest(stream, rest, constants)
+    natural = float(stream.mean @ stream.precision @ stream.mean)
     thresholds = _Thresholds.of(stream, parts, constants)
-    cost, energy = stream.rounding * stream.roundings, float(stream.energy.sum())
+    cost = stream.rounding * stream.roundings
     best, best_cost = torch.zeros_like(added), math.inf
-    for anchor in anchors:
-        mean = stream.mean + anchor
-        unit, slope = steadying.pulling(stream, mean)
-        natural = float(mean @ stream.precision @ mean)
-        # An anchor lies where the stream is far from zero, and is rounded together with it.
-        size = anchor.abs() + stream.mean.abs() * (anchor != 0)
-        fixed = cost * float((size / stream.sd).pow(2).sum())
-        for length in (0.0, *(constants.longest * 2.0**-i for i in range(12))):
-            error = 1.0 / (natural + slope * length**2)
-            along = length * stream.sd * unit
-            solved, left = thresholds.solved(stream, rest, added + anchor + along, cost / error)
-            total = along + solved
-            price = fixed + cost * float((total / stream.sd).pow(2).sum())
-            price += error * (energy + left)
-            if price < best_cost:
-                best, best_cost = anchor + total, price
+    for length in (0.0, *(constants.longest * 2.0**-i for i in range(12))):
+        error = 1.0 / (natural + slope * length**2)
+        steadying = length * stream.sd * unit
+        solved, left = thresholds.solved(stream, rest, added + steadying, cost / error)
+        total = steadying + solved
+        price = cost * float((total / stream.sd).pow(2).sum())
+        price += error * (float(stream.energy.sum()) + left)
+        if price < best_cost:
+            best, best_cost = total, price
     return best
 
 
-def _anchors(stream: _Stream, single: Tensor, constants: SandwichConstants) -> Iterator[Tensor]:
-    """No constant, and constants [d] on one channel each that the others tell best.
-
-    They are what a layer takes back to the last bit, and point away from zero.
-
-    Args:
-        stream: the stream.
-        single: which channels come into question, shape [d].
-        constants: of the construction.
-    """
-    nothing = torch.zeros_like(stream.mean)
-    yield nothing
-    root = math.sqrt(len(nothing))
-    unit = _exact_gain(root, torch.bfloat16) * root
-    told = (stream.precision.diagonal() * stream.sd.pow(2)).masked_fill(~single, -1.0)
-    best = told.topk(min(constants.anchors, int(single.sum()))).indices
-    for channel in best.tolist():
-        power = round(math.log2(float(stream.sd[channel]) / unit))
-        for larger in range(12):
-            anchor = nothing.clone()
-            anchor[channel] = unit * 2.0 ** (power + larger)
-            yield anchor.copysign(stream.mean)
-
-
-@dataclass(frozen=True, eq=False)
-class _Steadying:
-    """Directions of a whitened stream along which little varies, given everything else.
-
-    Attributes:
-        rest: the channels that they lie on, shape [d].
-        modes: shape [channels, modes].
-        precision: the inverse covariance of the whitened channels, [channels, channels].
-    """
-
-    rest: Tensor
-    modes: Tensor
-    precision: Tensor
-
-    @staticmethod
-    def of(stream: _Stream, rest: Tensor, constants: SandwichConstants) -> _Steadying:
-        sd = stream.sd[rest]
-        precision = stream.precision[rest][:, rest] * sd * sd[:, None]
-        modes = torch.linalg.eigh(precision).eigenvectors[:, -constants.steadying_modes :]
-        return _Steadying(rest, modes, precision)
-
-    def pulling(self, stream: _Stream, mean: Tensor) -> tuple[Tensor, float]:
-        """A whitened unit vector [d], and how much it tells of a constant beside a mean [d]."""
-        pull = self.modes.T @ (stream.sd * (stream.precision @ mean))[self.rest]
-        unit = self.modes @ torch.where(pull < 0, -1.0, 1.0).double()
-        unit /= unit.norm()
-        told = float(unit @ self.precision @ unit)
-        return torch.zeros_like(mean).masked_scatter(self.rest, unit), told
+def _steadiest(stream: _Stream, rest: Tensor, constants: SandwichConstants) -> tuple[Tensor, float]:
+    """A whitened unit vector [d] along which little varies, and how much it tells of a constant."""
+    sd = stream.sd[rest]
+    precision = stream.precision[rest][:, rest] * sd * sd[:, None]
+    # Of a whitened stream, the directions of least variance given everything else.
+    modes = torch.linalg.eigh(precision).eigenvectors[:, -constants.steadying_modes :]
+    pull = modes.T @ (sd * (stream.precision @ stream.mean)[rest])
+    unit = modes @ torch.where(pull < 0, -1.0, 1.0).double()
+    unit /= unit.norm()
+    return torch.zeros_like(stream.mean).masked_scatter(rest, unit), float(unit @ precision @ unit)
 
 
 @dataclass(frozen=True, eq=False)
