@@ -7,6 +7,11 @@ layer. The inserted layer is computed as the family's compiled layer says, which
 against transformers' own decoder layer.
 
     python benchmarks/edit_kinds.py MODEL --sae FOLDER [--sae FOLDER] [--tokens N]
+
+With `--json` the figures are kept, and `--also` puts kept ones in front of the table: edits may be
+measured apart, for the sake of time or because a few tokens carry some means. Without `--sae`
+nothing is measured, and the page made of kept figures alone. `--output` writes the page that is
+kept under results/.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import json
 import math
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -43,6 +48,7 @@ from hubsplice.text.sequences import load_sequences
 
 NOTHING = Intervention(())
 PL = PiecewiseLinear
+NONE = PL.constant(0.0)
 
 
 def edited(activation: PL, threshold: float, typical: float) -> dict[str, PL]:
@@ -178,49 +184,103 @@ def measure(
     }
 
 
-def table(rows: Iterator[tuple[str, str, dict[str, Any]]]) -> str:
-    """The rows as Markdown, printed as they come."""
-    lines = [
-        "| SAE | edit | effect | float32 residual error | effect ÷ float32 error | bf16 ratio "
-        "[95%] | clipped ratio [95%] | change at sinks |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for sae, name, r in rows:
-        ratio, clipped = (
-            f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]"
-            for x in (r["ratio"], r["clipped"])
-        )
-        lines.append(
-            f"| {sae} | {name} | {r['effect']:.3g} | {r['residual_error']:.2%} | "
-            f"{r['effect_over_error']:,.0f} | {ratio} | {clipped} | {r['sink_change']:.1e} |"
-        )
-        print(lines[-1], file=sys.stderr, flush=True)
-    return "\n".join(lines)
+HEADINGS = (
+    "SAE",
+    "edit",
+    "edit effect (nat)",
+    "float32: residual error",
+    "float32: effect ÷ error",
+    "bfloat16: ratio [95%]",
+    "each token clipped at 0.05 nat",
+    "noise floor (nat)",
+    "change at sinks",
+    "tokens",
+)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--sae", type=Path, action="append", required=True)
-    parser.add_argument("--layer", type=int, default=13)
-    parser.add_argument("--features", type=int, default=16)
-    parser.add_argument("--tokens", type=int, default=12_000)
-    parser.add_argument(
-        "--family",
-        help="Compile for this family (a model_type) of the same sizes, and compute its layer "
-        "behind the model's own: for families whose real weights are not at hand.",
+def row(r: dict[str, Any]) -> str:
+    """One edit's figures as a row of Markdown."""
+    ratio, clipped = (
+        f"{x['value']:.2f} [{x['low']:.2f}, {x['high']:.2f}]" for x in (r["ratio"], r["clipped"])
     )
-    parser.add_argument("--only", nargs="*", help="Names of edits.")
-    parser.add_argument(
-        "--vocabulary",
-        type=int,
-        default=2**20,
-        help="Compare probabilities among so many of the likeliest tokens alone.",
+    cells = (
+        r["sae"],
+        r["edit"],
+        f"{r['effect']:.3g}",
+        f"{r['residual_error']:.2%}",
+        f"{r['effect_over_error']:,.0f}",
+        ratio,
+        clipped,
+        f"{r['floor']:.2g}",
+        f"{r['sink_change']:.1e}",
+        f"{r['tokens']:,}",
     )
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    return f"| {' | '.join(cells)} |"
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """All edits' figures in Markdown."""
+    rule = "|---" * len(HEADINGS) + "|"
+    return "\n".join([f"| {' | '.join(HEADINGS)} |", rule, *map(row, results)])
+
+
+def page(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> str:
+    """What results/ keeps: what was measured, when and where, and the figures."""
+    about, commands, places = (
+        list(dict.fromkeys(r[key] for r in results)) for key in ("about", "command", "place")
+    )
+    return "\n".join(
+        [
+            f"# Every kind of edit on {arguments.model.name}",
+            "",
+            f"The {arguments.features} features that contribute most after layer "
+            f"{arguments.layer}, edited at once. {' '.join(about)} Held-out documentation text "
+            "that calibration never saw; attention sinks and first tokens are not scored; "
+            f"divergences among the {arguments.vocabulary:,} likeliest tokens; intervals by "
+            "resampling sequences.",
+            "",
+            *(f"    {command}" for command in commands),
+            "",
+            f"Measured {' and '.join(places)}.",
+            "",
+            table(results),
+            "",
+        ]
+    )
+
+
+def command_line(arguments: argparse.Namespace, sae: Path) -> str:
+    """What measures an SAE's edits, without what names files of this machine."""
+    return (
+        f"python benchmarks/edit_kinds.py {arguments.model.name} --sae {sae.name} "
+        f"--layer {arguments.layer} --vocabulary {arguments.vocabulary} "
+        f"--tokens {arguments.tokens}"
+        + (f" --family {arguments.family}" if arguments.family else "")
+    )
+
+
+def processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def described(sae: LoadedSae, kind: str, h: Tensor) -> str:
+    """An SAE in a sentence, with how many features are active on the stream h [tokens, d]."""
+    with torch.no_grad():
+        active = torch.cat([(sae.module.encode(p) > 0).sum(dim=-1) for p in torch.split(h, 1024)])
+    return f"The {kind} SAE has {sae.module.cfg.d_sae:,} features (L0 {active.float().mean():.0f})."
+
+
+def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """The figures of every edit that is asked for."""
     config = BaseConfig.open(arguments.model).config
-    architecture = architecture_of(config | ({"model_type": f} if (f := arguments.family) else {}))
+    family = {"model_type": arguments.family} if arguments.family else {}
+    architecture = architecture_of(config | family)
     tokenizer = load_tokenizer(arguments.model)
     fitted = load_sequences(Calibration(), tokenizer, seed=0, part="calibration")
     unseen = load_sequences(Fidelity(tokens=arguments.tokens), tokenizer, seed=0, part="held-out")
@@ -245,28 +305,63 @@ def main() -> None:
         base = rest(exact, held_out[torch.float32], lambda x: x)
         vocabulary = likeliest(base, head_weight(exact), arguments.vocabulary)
 
-        def rows() -> Iterator[tuple[str, str, dict[str, Any]]]:
-            for path in arguments.sae:
-                sae = load_sae(SaeSource(path=path.absolute()))
-                kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
-                made = sites(sae, arguments.layer, calibration[torch.float32], arguments.features)
-                for name, site in made.items():
-                    if arguments.only and name not in arguments.only:
-                        continue
-                    result = measure(
-                        site, architecture, calibration, held_out, models, base, vocabulary
-                    )
-                    results.append({"sae": kind, "edit": name, **result})
-                    yield kind, name, result
+        for path in arguments.sae:
+            sae = load_sae(SaeSource(path=path.absolute()))
+            kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
+            h = calibration[torch.float32]
+            origin = {
+                "sae": kind,
+                "about": described(sae, kind, h[h.norm(dim=-1) <= 5 * median_norm(h)]),
+                "command": command_line(arguments, path),
+                "place": f"on {date.today()} with PyTorch {torch.__version__} on "
+                f"{torch.get_num_threads()} thread(s) of {processor()}",
+            }
+            made = sites(sae, arguments.layer, h, arguments.features)
+            for name in made if arguments.only is None else arguments.only:
+                result = measure(
+                    made[name], architecture, calibration, held_out, models, base, vocabulary
+                )
+                results.append({**origin, "edit": name, **result})
+                print(row(results[-1]), file=sys.stderr, flush=True)
+                if arguments.json:
+                    kept = json.dumps(results, indent=2, allow_nan=False)
+                    arguments.json.write_text(kept + "\n")
+    return results
 
-        rendered = table(rows())
-    if arguments.json:
-        arguments.json.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
-    print(
-        f"{date.today()}, {platform.machine()}, {torch.get_num_threads()} threads, torch "
-        f"{torch.__version__}; {math.prod(unseen.ids.shape)} held-out tokens, "
-        f"{arguments.features} features at once\n\n{rendered}"
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--sae", type=Path, action="append", default=[])
+    parser.add_argument("--layer", type=int, default=13)
+    parser.add_argument("--features", type=int, default=16)
+    parser.add_argument("--tokens", type=int, default=12_000)
+    parser.add_argument(
+        "--family",
+        help="Compile for this family (a model_type) of the same sizes, and compute its layer "
+        "behind the model's own: for families whose real weights are not at hand.",
     )
+    parser.add_argument("--only", nargs="*", help="Names of edits.")
+    parser.add_argument(
+        "--vocabulary",
+        type=int,
+        default=2**20,
+        help="Compare probabilities among so many of the likeliest tokens alone.",
+    )
+    parser.add_argument("--json", type=Path, help="Where to keep the figures.")
+    parser.add_argument("--also", type=Path, nargs="*", default=[], help="Figures kept before.")
+    parser.add_argument("--output", type=Path, help="Where to write the page.")
+    arguments = parser.parse_args()
+    results = measured(arguments) if arguments.sae else []
+    for path in arguments.also:
+        results = json.loads(path.read_text()) + results
+    # What was measured last stands, and in one order.
+    latest = {(r["sae"], r["edit"]): r for r in results}
+    order = [(kind, edit) for kind in ("ReLU", "JumpReLU") for edit in edited(NONE, 0.0, 1.0)]
+    rendered = page(arguments, [latest[key] for key in order if key in latest])
+    if arguments.output:
+        arguments.output.write_text(rendered)
+    print(rendered)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch import Tensor
 from hubsplice.intervention import Intervention
 from hubsplice.model import Model, collect_streams, hooked
 from hubsplice.place import Place
+
+# Ten times what bfloat16 does to the stream of a deep model.
+_PARTED = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +31,16 @@ class SiteActivations:
     serving: Tensor
     median_norm: float
     eps: float
+
+    def agreeing(self) -> SiteActivations:
+        """These activations without the tokens at which the two precisions have parted.
+
+        Now and then a token becomes an attention sink in one of them and not in the other. That
+        is no rounding, and a single such token can outweigh all others in a mean square.
+        """
+        apart = (self.serving.float() - self.reference).norm(dim=-1)
+        kept = apart <= _PARTED * self.reference.norm(dim=-1)
+        return replace(self, reference=self.reference[kept], serving=self.serving[kept])
 
 
 def stream_at(

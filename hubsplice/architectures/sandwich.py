@@ -67,20 +67,25 @@ def compile_sandwich(
     constants = constants or CONSTANTS[dtype]
     if not site.terms:
         return SandwichLayer.empty(activations.reference.shape[1], dtype, form)
+    activations = activations.agreeing()
     parts = decompose(site, activations)
     frame = choose_frame(site, parts, activations, dtype, form, constants)
     view = _View.of(site, activations, frame, constants)
     blocks = [
         _probes(parts.jumps, view),
         _constants(view),
-        _linear(parts.linear, view),
-        _ramps(parts.ramps, view),
         *(_scaled_constant(kind, vector, view) for kind, vector in parts.scaled_constants),
     ]
     if view.is_sink.any():
         blocks.append(_sink_guard(view))
     left = room - sum(block.neurons for block in blocks)
-    blocks.append(_jumps(parts.jumps, view, left))
+    needed = len(parts.linear) + len(parts.ramps) + 2 * len(parts.jumps)
+    copies = min(constants.replicas, max(1, left // max(1, needed)))
+    blocks += [
+        _linear(parts.linear, view, copies),
+        _ramps(parts.ramps, view, copies),
+        _jumps(parts.jumps, view, copies),
+    ]
     layer = view.frame.layer
     return replace(
         layer,
@@ -289,31 +294,39 @@ def _constants(view: _View) -> _Block:
     )
 
 
-def _linear(affines: list[Affine], view: _View) -> _Block:
+def _copied(scale: Tensor, copies: int) -> list[Tensor]:
+    """Scales within a factor of two of each other, at each of which numbers round otherwise."""
+    return [scale * 2.0 ** (copy / copies) for copy in range(copies)]
+
+
+def _linear(affines: list[Affine], view: _View, copies: int) -> _Block:
     """The dominant part's own gate, whose rounding the norm takes away; `up` reads a(h)/r."""
     if not affines:
         return _Block.none(len(view.one))
     wanted = view.values(affines) / view.r[:, None]
     ordinary = ~view.is_sink
     scale = _powers_of_two(1.0 / wanted[ordinary].std(dim=0).clamp(min=1e-30))[:, None]
+    scales = _copied(scale, copies)
     counted = ordinary[:, None].expand_as(wanted)
-    up = view.centred(scale * view.rows(affines), scale.T * wanted, counted)
+    rows, down = view.rows(affines), _directions(affines, view) * view.level / copies
+    up = torch.cat([view.centred(s * rows, s.T * wanted, counted) for s in scales])
     gate = (view.constants.opening * view.one).expand_as(up)
-    return _Block(gate, up, _directions(affines, view) * view.level / scale)
+    return _Block(gate, up, torch.cat([down / s for s in scales]))
 
 
-def _ramps(affines: list[Affine], view: _View) -> _Block:
+def _ramps(affines: list[Affine], view: _View, copies: int) -> _Block:
     """gelu(K·a/r) ≈ K·relu(a)/r."""
     if not affines:
         return _Block.none(len(view.one))
     wanted = view.values(affines) / view.r[:, None]
     ordinary = ~view.is_sink
     typical = wanted[ordinary].std(dim=0).clamp(min=1e-30)
-    scale = _powers_of_two(view.constants.sharpness / typical)[:, None]
+    scales = _copied(_powers_of_two(view.constants.sharpness / typical)[:, None], copies)
     counted = (wanted > 0) & ordinary[:, None]
-    gate = view.centred(scale * view.rows(affines), scale.T * wanted, counted)
-    down = _directions(affines, view) * view.constants.opening * view.level / scale
-    return _Block(gate, view.one.expand_as(gate), down)
+    rows = view.rows(affines)
+    down = _directions(affines, view) * view.constants.opening * view.level / copies
+    gate = torch.cat([view.centred(s * rows, s.T * wanted, counted) for s in scales])
+    return _Block(gate, view.one.expand_as(gate), torch.cat([down / s for s in scales]))
 
 
 def _jump_rows(affines: list[Affine], view: _View) -> Tensor:
@@ -332,22 +345,21 @@ def _jump_rows(affines: list[Affine], view: _View) -> Tensor:
     return view.centred(slope[:, None] * view.rows(affines), wanted, counted)
 
 
-def _jumps(affines: list[Affine], view: _View, room: int) -> _Block:
+def _jumps(affines: list[Affine], view: _View, copies: int) -> _Block:
     """gelu(g + c) - gelu(g - c) rises from 0 to 2c around g = 0.
 
-    Far above the jump it is a difference of large numbers, each with its own rounding. Copies at
-    other scales round otherwise, and their mean is as much more exact as there is room for.
+    Far above the jump it is a difference of large numbers, each with its own rounding, which a mean
+    over copies makes small.
     """
     if not affines:
         return _Block.none(len(view.one))
     half = view.frame.form.saturation
-    copies = min(view.constants.replicas, max(1, room // (2 * len(affines))))
     rows = _jump_rows(affines, view)
     gaps = half * torch.stack([view.scale_row(a.normalization) for a in affines])
     step = _directions(affines, view) * view.constants.opening / (2 * half * copies)
-    scales = [2.0 ** (copy / copies) for copy in range(copies)]
-    gate = torch.cat([scale * side for scale in scales for side in (rows + gaps, rows - gaps)])
-    down = torch.cat([side * step / scale for scale in scales for side in (1.0, -1.0)])
+    scales = [float(s) for s in _copied(torch.ones(()), copies)]
+    gate = torch.cat([s * side for s in scales for side in (rows + gaps, rows - gaps)])
+    down = torch.cat([side * step / s for s in scales for side in (1.0, -1.0)])
     return _Block(gate, view.one.expand_as(gate), down)
 
 

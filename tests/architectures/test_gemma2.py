@@ -1,15 +1,28 @@
-"""What Gemma 2's configuration says before and after a splice."""
+"""Gemma 2: its configuration before and after a splice, and the caps on its logits."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from hubsplice.architectures.registry import architecture_of
+from hubsplice.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.errors import UnsupportedError
+from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
+from hubsplice.model import hooked, loaded
 from hubsplice.place import Place
+from tests.architectures.families import GATED, WINDOWED, Variant, save_tiny
+
+Splice = Callable[..., Path]
+
+NOTHING = Intervention(())
 
 
 def config_of(**fields: Any) -> dict[str, Any]:
@@ -60,3 +73,48 @@ def test_configs_that_cannot_be_spliced(fields: dict[str, Any], message: str) ->
 
 def test_an_activation_that_is_left_out_is_the_one_that_is_needed() -> None:
     architecture_of(config_of(hidden_act="gelu_pytorch_tanh", hidden_activation=None)).validate()
+
+
+def logits_of(folder: Path, hook: Intervention = NOTHING) -> Tensor:
+    ids = torch.randint(3, 320, (2, 40), generator=torch.Generator().manual_seed(1))
+    with loaded(folder, torch.float32) as model, hooked(model, hook), torch.inference_mode():
+        logits: Tensor = model(ids).logits
+        return logits
+
+
+CAPS = {"attn_logit_softcapping": 0.5, "final_logit_softcapping": 2.0}
+
+
+def test_caps_on_logits_hold_for_an_edit_as_they_do_for_the_hook(
+    tmp_path: Path, splice: Splice
+) -> None:
+    base = save_tiny(Variant("gemma2", GATED | WINDOWED | CAPS), tmp_path / "base", torch.float32)
+    config = json.loads((base / "config.json").read_text())
+    logits = logits_of(base)
+    for name in CAPS:
+        (base / "config.json").write_text(json.dumps(config | {name: None}))
+        # Either cap is felt.
+        assert (logits_of(base) - logits).abs().max() > 0.05
+    (base / "config.json").write_text(json.dumps(config))
+
+    text = torch.randint(3, 320, (24, 64), generator=torch.Generator().manual_seed(2))
+    with loaded(base, torch.float32) as model:
+        h = stream_at(model, text, [Place(1)], NOTHING, lambda _a, _b: None)[Place(1)]
+    axes = torch.nn.functional.normalize(h[:8] - h.mean(dim=0), dim=1)
+    ablate = PiecewiseLinear.relu().scaled(-1.0)
+    terms = [
+        Term("", e, -float((h @ e).quantile(0.8)), ablate, 4 * d)
+        for e, d in zip(axes[:4], axes[4:], strict=True)
+    ]
+    site = Site(1, tuple(terms), 5 * median_norm(h))
+    architecture = architecture_of(BaseConfig.open(base).config)
+    activations = SiteActivations(h, h, median_norm(h), architecture.norm_eps)
+    layer = architecture.compile(site, activations, torch.float32)
+    spliced = splice(base, (1,), [layer])
+
+    written = json.loads((spliced / "config.json").read_text())
+    assert {name: written[name] for name in CAPS} == CAPS
+    truth = logits_of(base, Intervention((site,)))
+    effect = (truth - logits).norm()
+    assert effect > 0.01 * logits.norm()
+    assert (logits_of(spliced) - truth).norm() < 2e-3 * effect

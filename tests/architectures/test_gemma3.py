@@ -19,7 +19,7 @@ from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.compiler import load_tokenizer
 from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import decoder_layers, loaded
+from hubsplice.model import decoder_layers, hooked, loaded
 from hubsplice.place import Place
 from hubsplice.recipe import Calibration, Fidelity
 from hubsplice.text.sequences import load_sequences
@@ -112,6 +112,47 @@ def test_a_tower_is_spliced_and_stays_what_it_is(
     # A bias that attention adds, and that nothing takes away.
     layer = replace(layer, attention_bias=steer, attention_norm=torch.zeros_like(steer))
     assert not torch.equal(wanted, logits_of(splice(base, (1,), [layer], name="steered"), dtype))
+
+
+@pytest.mark.parametrize("kind", ["relu ablate", "jump ablate", "steer"])
+def test_an_edit_of_a_tower_is_the_hooks_beside_an_image(
+    tmp_path: Path, splice: Splice, kind: str
+) -> None:
+    base = save_tiny(TOWER, tmp_path / "base", torch.float32)
+    generator = torch.Generator().manual_seed(3)
+    text = torch.randint(3, 300, (24, 64), generator=generator)
+    seen = torch.randint(3, 300, (2, 40), generator=generator)
+    seen[:, 7] = 319
+    image = torch.randn(2, 3, 28, 28, generator=generator)
+    architecture = architecture_of(BaseConfig.open(base).config)
+
+    def read(model: Any) -> Tensor:
+        with torch.inference_mode():
+            logits: Tensor = model(input_ids=seen, pixel_values=image).logits
+            return logits.double().log_softmax(dim=-1)
+
+    with loaded(base, torch.float32) as model:
+        h = stream_at(model, text, [Place(1)], Intervention(()), lambda _a, _b: None)[Place(1)]
+        function = EDITS[kind][0]
+        terms = [
+            replace(t, function=function(float((h @ t.encoder).std())))
+            for t in random_features(h, 4)
+        ]
+        site = Site(1, tuple(terms), 5 * median_norm(h))
+        unedited = read(model)
+        with hooked(model, Intervention((site,))):
+            truth = read(model)
+    layer = architecture.compile(
+        site, SiteActivations(h, h, median_norm(h), architecture.norm_eps), torch.float32
+    )
+    with loaded(splice(base, (1,), [layer]), torch.float32) as model:
+        spliced = read(model)
+
+    def divergence(other: Tensor) -> float:
+        return float((truth.exp() * (truth - other)).sum(dim=-1).mean())
+
+    assert divergence(unedited) > 1e-4
+    assert divergence(spliced) < 1e-5 * divergence(unedited)
 
 
 @pytest.fixture(scope="session")
