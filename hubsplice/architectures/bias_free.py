@@ -102,6 +102,7 @@ def compile_bias_free(
     constants = (constants or CONSTANTS[dtype]).fitting(width)
     if not site.terms:
         return BiasFreeLayer.empty(width, dtype)
+    activations = activations.agreeing()
     parts = decompose(site, activations)
     start = torch.zeros_like(parts.constant)
     if parts.read_the_stream:

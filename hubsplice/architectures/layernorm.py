@@ -101,6 +101,7 @@ def compile_layernorm(
     empty = PlainLayer.empty(activations.reference.shape[1], dtype, activation)
     if not site.terms:
         return empty
+    activations = activations.agreeing()
     ordinary = ~site.is_sink(activations.reference)
     typical_mean = float(activations.reference.double()[ordinary].mean())
     parts = _centred(decompose(site, activations), typical_mean)

@@ -58,7 +58,7 @@ class PreNormConstants:
 
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=2.5),
+    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
     torch.float32: PreNormConstants(
         injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
@@ -88,6 +88,7 @@ def compile_prenorm(
     )
     if not site.terms:
         return empty
+    activations = activations.agreeing()
     parts = decompose(site, activations)
     bias = threshold_bias(site, parts, activations, constants)
     frame = empty.with_attention_bias((bias / multiplier).to(dtype))
