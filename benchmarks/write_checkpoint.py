@@ -160,7 +160,11 @@ def main() -> None:
     parser.add_argument("--mergekit", type=Path)
     arguments = parser.parse_args()
     ways: dict[str, Way] = {
-        CP: copy,
+        CP: copy(),
+        f"{CP} and `sync`": copy("sync -f {out}"),
+        f"{CP}, `sync` and `sha256sum` of both": copy(
+            "sync -f {out}", "sha256sum {base}/* {out}/*"
+        ),
         "hubsplice, synced to the disk": splice("copy"),
         "hubsplice with hard links": splice("link"),
     }
@@ -273,10 +277,18 @@ def evict(base: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def copy(base: Path, out: Path) -> Run:
-    begin = time.perf_counter()
-    subprocess.run(["cp", "-r", base, out], check=True)
-    return Run(time.perf_counter() - begin, 0, 0, 0)
+def copy(*then: str) -> Way:
+    """`cp -r`, and the commands that do what else hubsplice has done when it ends."""
+
+    def way(base: Path, out: Path) -> Run:
+        line = " && ".join(["cp -r {base} {out}", *then])
+        begin = time.perf_counter()
+        subprocess.run(
+            line.format(base=base, out=out), shell=True, check=True, stdout=subprocess.DEVNULL
+        )
+        return Run(time.perf_counter() - begin, 0, 0, 0)
+
+    return way
 
 
 def splice(mode: str) -> Way:
@@ -358,8 +370,8 @@ def document(
         "Before each run, what is left to be written is synced, and the base read through or "
         "dropped from the page cache. `cp -r` leaves its data in the cache when it ends; hubsplice "
         "ends when everything is on the disk, and has by then the SHA-256 of every file of the "
-        "base and of the result. Memory is the largest of all rounds: the peak of the whole "
-        "process, what a process has that imports torch and nothing else, and what writing adds to "
+        "base and of the result, as the third row has. Memory is the largest of all rounds: the "
+        "peak of the whole process, what a process has that imports torch and nothing else, and what writing adds to "
         "what the process held before. Times of hubsplice and mergekit are without imports. "
         f"mergekit repeats a layer with `scale: 0`, by passthrough. {note}".rstrip(),
         "",
