@@ -371,9 +371,10 @@ def document(
         "dropped from the page cache. `cp -r` leaves its data in the cache when it ends; hubsplice "
         "ends when everything is on the disk, and has by then the SHA-256 of every file of the "
         "base and of the result, as the third row has. Memory is the largest of all rounds: the "
-        "peak of the whole process, what a process has that imports torch and nothing else, and what writing adds to "
-        "what the process held before. Times of hubsplice and mergekit are without imports. "
-        f"mergekit repeats a layer with `scale: 0`, by passthrough. {note}".rstrip(),
+        "peak of the whole process, what a process has that imports torch and nothing else, and "
+        "what writing adds to what the process held before. Times of hubsplice and mergekit are "
+        "without imports. mergekit repeats a layer with `scale: 0`, by passthrough. "
+        f"{note}".rstrip(),
         "",
         "A load average above the number of cores is other work on the machine. Much of the range "
         "is then that work, and a median of few rounds does not settle a ratio near 1.",
