@@ -127,7 +127,7 @@ def test_a_wrong_recipe_is_one_message_on_stderr(run: Run, tmp_path: Path) -> No
         assert outcome.out == ""
         assert outcome.err == (
             "error: splices[0].colour: no such field. "
-            "Known: after_attention, after_layer, edits, sae, sink_multiple, sinks.\n"
+            "Known: after_attention, after_layer, construction, edits, sae, sink_multiple, sinks.\n"
         )
     assert not (tmp_path / "out").exists()
 

@@ -25,6 +25,14 @@ Splice = Callable[..., Path]
 # varies as it does in a model that has hardly learned, stand out as they do not at full size.
 KINDS = {"relu ablate": 2.2, "jump ablate": 4.0, "jump clamp where active": 5.0, "steer": 1.4}
 
+# The same between the blocks of the next layer, one of each kind of part: the worst bends measured
+# there are Granite's, 2.7, and Qwen3's, 2.8.
+INSIDE = {"relu ablate": 3.0, "jump clamp where active": 5.0}
+
+# What may be left of an edit's effect in float32; the jumps of LayerNorm's construction between the
+# blocks of a model that small leave the most, 2.3e-3 (StarCoder2).
+LEFT = {Block.MLP: 2e-3, Block.ATTENTION: 2.5e-3}
+
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Variant], Trained]:
@@ -49,14 +57,12 @@ def divergence(truth: Tensor, other: Tensor) -> float:
 PLACES = [
     pytest.param(variant, kind, place, id=f"{variant}-{kind}-{place}")
     for variant in TRAINED
-    for place in (PLACE, Place(LAYER + 1, Block.ATTENTION))
-    for kind in KINDS
-    # Between the blocks, which parallel ones have no stream between, one of each kind of part.
+    for place, kinds in ((PLACE, KINDS), (Place(LAYER + 1, Block.ATTENTION), INSIDE))
+    for kind in kinds
+    # Parallel blocks have no stream between them.
     if place == PLACE
-    or (
-        kind in ("relu ablate", "jump clamp where active")
-        and (variant.family != "gpt_neox" or not variant.fields.get("use_parallel_residual", True))
-    )
+    or variant.family != "gpt_neox"
+    or not variant.fields.get("use_parallel_residual", True)
 ]
 
 
@@ -84,5 +90,5 @@ def test_a_splice_is_about_as_good_as_the_hook(
     floor = divergence(truth, found[torch.bfloat16, "hook"])
     coarse = divergence(truth, found[torch.bfloat16, "splice"])
     assert effect > 1e-3
-    assert exact < 2e-3 * effect
-    assert coarse < KINDS[kind] * floor
+    assert exact < LEFT[place.block] * effect
+    assert coarse < (KINDS if place == PLACE else INSIDE)[kind] * floor
