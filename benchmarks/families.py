@@ -45,7 +45,7 @@ KINDS = {
     "ablate, ReLU": ("standard", "kind: ablate"),
     "ablate, JumpReLU": ("jumprelu", "kind: ablate"),
     "scale 5, JumpReLU": ("jumprelu", "kind: scale, factor: 5"),
-    "clamp where active, JumpReLU": ("jumprelu", "kind: clamp, to: 0.5 x max, when: active"),
+    "clamp where active, JumpReLU": ("jumprelu", "kind: clamp, to: 1, when: active"),
     "steer": ("standard", "kind: steer, strength: 0.1 x norm"),
 }
 
