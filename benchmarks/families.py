@@ -10,9 +10,11 @@ measure of what a family reaches at its real size, where the noise floor is high
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -112,6 +114,23 @@ def name(variant: Variant) -> str:
     return f"gpt_neox, {'parallel' if parallel else 'sequential'}"
 
 
+def rows(variant: Variant) -> list[str]:
+    """Every kind of edit in one family."""
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        trained = Trained.make(variant, Path(folder))
+        base = trained.folders[torch.bfloat16]
+        byte_tokenizer().save_pretrained(base)
+        save_saes(trained, Path(folder))
+        for number, kind in enumerate(KINDS):
+            try:
+                report = measured(base, Path(folder), kind, Path(folder, f"built{number}"))
+                found.append(row(variant, kind, report))
+            except HubspliceError as error:
+                found.append(f"| {name(variant)} | {kind} | – | – | refused: {error} |")
+    return found
+
+
 def main() -> None:
     lines = [
         "# Families",
@@ -124,19 +143,12 @@ def main() -> None:
         "bfloat16: ratio [95%] |",
         "|---|---|---|---|---|",
     ]
-    for variant in [*TRAINED, *MORE]:
-        with tempfile.TemporaryDirectory() as folder:
-            trained = Trained.make(variant, Path(folder))
-            base = trained.folders[torch.bfloat16]
-            byte_tokenizer().save_pretrained(base)
-            save_saes(trained, Path(folder))
-            for number, kind in enumerate(KINDS):
-                try:
-                    report = measured(base, Path(folder), kind, Path(folder, f"built{number}"))
-                    lines.append(row(variant, kind, report))
-                except HubspliceError as error:
-                    lines.append(f"| {name(variant)} | {kind} | – | – | refused: {error} |")
-                print(lines[-1], file=sys.stderr, flush=True)
+    with ProcessPoolExecutor(
+        os.cpu_count(), initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        for found in pool.map(rows, [*TRAINED, *MORE]):
+            lines += found
+            print(*found, sep="\n", file=sys.stderr, flush=True)
     RESULTS.write_text("\n".join([*lines, ""]))
 
 
