@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: fidelity-table venv test test-slow test-serving bench style schema docs demo model clean
+.PHONY: fidelity-table venv test test-slow test-serving bench style schema figures docs demo model clean
 
 venv: .venv/.installed
 
@@ -86,6 +86,10 @@ style: venv
 # The published schema is a file in git; a test says when it needs this.
 schema: venv
 	$(BIN)/python docs/generate.py
+
+# So are the figures of the constructions, whose curves are computed.
+figures: venv
+	$(BIN)/python -m docs.figures.families
 
 docs: venv
 	$(BIN)/mkdocs build --strict
