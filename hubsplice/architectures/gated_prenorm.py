@@ -134,5 +134,7 @@ class BiasedPreNorm(GatedPreNorm[SplicedLayer]):
         return SplicedLayer.empty(self.hidden_size, dtype)
 
     @override
-    def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> SplicedLayer:
+    def construct(
+        self, site: Site, activations: SiteActivations, dtype: torch.dtype
+    ) -> SplicedLayer:
         return compile_prenorm(site, activations, dtype)

@@ -91,7 +91,7 @@ def compile_layernorm(
 
     Args:
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
-        activations: calibration at this site.
+        activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
         activation: the MLP's, one of `GELUS`.
         room: how many neurons there are; with many terms, each gets fewer knots.
@@ -101,7 +101,6 @@ def compile_layernorm(
     empty = PlainLayer.empty(activations.reference.shape[1], dtype, activation)
     if not site.terms:
         return empty
-    activations = activations.agreeing()
     ordinary = ~site.is_sink(activations.reference)
     typical_mean = float(activations.reference.double()[ordinary].mean())
     parts = _centred(decompose(site, activations), typical_mean)

@@ -77,7 +77,7 @@ def compile_prenorm(
 
     Args:
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
-        activations: calibration at this site.
+        activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
         constants: overrides `CONSTANTS[dtype]`.
         multiplier: of what a block adds to the stream, in families that have one.
@@ -88,7 +88,6 @@ def compile_prenorm(
     )
     if not site.terms:
         return empty
-    activations = activations.agreeing()
     parts = decompose(site, activations)
     bias = threshold_bias(site, parts, activations, constants)
     frame = empty.with_attention_bias((bias / multiplier).to(dtype))

@@ -72,7 +72,7 @@ class QkNormTarget(GatedPreNorm[BiasFreeLayer]):
         return BiasFreeLayer.empty(self.hidden_size, dtype)
 
     @override
-    def compile(
+    def construct(
         self, site: Site, activations: SiteActivations, dtype: torch.dtype
     ) -> BiasFreeLayer:
         return compile_bias_free(site, activations, dtype, self.intermediate_size)

@@ -86,7 +86,7 @@ class SandwichTarget(Architecture[SandwichLayer]):
         return SandwichLayer.empty(self.hidden_size, dtype, self.form)
 
     @override
-    def compile(
+    def construct(
         self, site: Site, activations: SiteActivations, dtype: torch.dtype
     ) -> SandwichLayer:
         return compile_sandwich(site, activations, dtype, self.intermediate_size, self.form)
