@@ -24,13 +24,9 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.decomposition import Affine, Parts, decompose
+from hubsplice.architectures.jump_ramps import ramp_widths
 from hubsplice.architectures.sandwich_form import GEMMA, SandwichForm
-from hubsplice.architectures.sandwich_frame import (
-    Frame,
-    SandwichConstants,
-    choose_frame,
-    ramp_widths,
-)
+from hubsplice.architectures.sandwich_frame import Frame, SandwichConstants, choose_frame
 from hubsplice.architectures.sandwich_layer import SandwichLayer
 from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Normalization, Site
