@@ -15,6 +15,9 @@ from typing_extensions import override
 
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, LayerMap
 
+FULL_ATTENTION = "full_attention"
+SLIDING_ATTENTION = "sliding_attention"
+
 
 class LayerField(ABC):
     """The meaning of one field."""
