@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Architecture(ABC, Generic[L]):
     Everywhere, `layers` says where the result's layers come from, as `layer_map` gives it.
 
     A family says what it is in class variables and properties, and how its layers compute in
-    `compile` and `layer_tensors`; the rest is the same for all.
+    `construct` and `layer_tensors`; the rest is the same for all.
 
     Attributes:
         config: the base's config.json.
@@ -452,9 +452,20 @@ class Architecture(ABC, Generic[L]):
     def empty_layer(self, dtype: torch.dtype) -> L:
         """A layer that changes nothing, bit for bit."""
 
-    @abstractmethod
+    @final
     def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> L:
-        """Compile a site's terms with the construction that suits the family."""
+        """Compile a site's terms with the construction that suits the family.
+
+        Args:
+            site: what to compile.
+            activations: calibration there.
+            dtype: the serving precision.
+        """
+        return self.construct(site, activations.agreeing(), dtype)
+
+    @abstractmethod
+    def construct(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> L:
+        """What `compile` gives, from the tokens at which the two precisions agree."""
 
     def size(self, name: str) -> int:
         """A size in config.json.

@@ -92,7 +92,7 @@ def compile_bias_free(
 
     Args:
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
-        activations: calibration at this site.
+        activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
         room: how many neurons there may be; a layer of more is returned only where one copy of
             every jump does not fit.
@@ -102,7 +102,6 @@ def compile_bias_free(
     constants = (constants or CONSTANTS[dtype]).fitting(width)
     if not site.terms:
         return BiasFreeLayer.empty(width, dtype)
-    activations = activations.agreeing()
     parts = decompose(site, activations)
     start = torch.zeros_like(parts.constant)
     if parts.read_the_stream:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.decomposition import Affine
-from hubsplice.architectures.prenorm import Block, JumpGates, PreNormConstants, directions
+from hubsplice.architectures.jump_ramps import JumpGates
+from hubsplice.architectures.prenorm import Block, PreNormConstants, directions
 from hubsplice.architectures.site_view import SiteView
 from hubsplice.intervention import Normalization
 

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from hubsplice.architectures.gemma_target import GemmaTarget
-from hubsplice.architectures.layer_fields import LayerField, PerLayer
+from hubsplice.architectures.layer_fields import (
+    FULL_ATTENTION,
+    SLIDING_ATTENTION,
+    LayerField,
+    PerLayer,
+)
 from hubsplice.architectures.registry import ARCHITECTURES
-from hubsplice.architectures.sandwich_target import FULL_ATTENTION, SLIDING_ATTENTION
 
 
 def _layer_types(_config: Mapping[str, Any], num_layers: int) -> list[str]:

@@ -9,9 +9,13 @@ from typing_extensions import override
 
 from hubsplice.architectures.gemma_target import GemmaTarget
 from hubsplice.architectures.inserted_tensor import InsertedTensor
-from hubsplice.architectures.layer_fields import LayerField, PerLayer
+from hubsplice.architectures.layer_fields import (
+    FULL_ATTENTION,
+    SLIDING_ATTENTION,
+    LayerField,
+    PerLayer,
+)
 from hubsplice.architectures.registry import ARCHITECTURES
-from hubsplice.architectures.sandwich_target import FULL_ATTENTION, SLIDING_ATTENTION
 
 # The field as released, and as transformers stores it since layer_types exists.
 _PATTERN = ("sliding_window_pattern", "_sliding_window_pattern")

@@ -41,5 +41,7 @@ class Granite(BiasedPreNorm):
         return replace(super().empty_layer(dtype), multiplier=self.branch_multiplier)
 
     @override
-    def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> SplicedLayer:
+    def construct(
+        self, site: Site, activations: SiteActivations, dtype: torch.dtype
+    ) -> SplicedLayer:
         return compile_prenorm(site, activations, dtype, multiplier=self.branch_multiplier)

@@ -15,6 +15,9 @@ from typing_extensions import override
 
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, LayerMap
 
+FULL_ATTENTION = "full_attention"
+SLIDING_ATTENTION = "sliding_attention"
+
 
 class LayerField(ABC):
     """The meaning of one field."""
@@ -51,7 +54,9 @@ class PerLayer(LayerField):
     """A list with an entry for each layer, which says what its attention is like.
 
     Attributes:
-        inserted: the entry of an inserted layer.
+        inserted: the entry of an inserted layer, unless no layer of the base has it. Then it is
+            one of theirs: what its attention adds does not depend on what it sees, and some
+            servers do not read the list, and know one kind of layer for the whole model.
         implied: the list that the family's class takes where the field is missing or empty, from
             the configuration and the number of layers: it is then written out, since a server
             would recompute it for the layers as they are counted after the splice. None where a
@@ -72,10 +77,11 @@ class PerLayer(LayerField):
         entries = self.entries(name, config, _base_layers(layers))
         if not entries:
             return {}
+        inserted = self.inserted if self.inserted in entries else entries[0]
         attentions = (layer.attention for layer in layers)
         return {
             name: [
-                entries[origin.base] if isinstance(origin, FromBase) else self.inserted
+                entries[origin.base] if isinstance(origin, FromBase) else inserted
                 for origin in attentions
             ]
         }
@@ -130,7 +136,7 @@ class LayerIndices(LayerField):
 class FirstLayers(LayerField):
     """How many layers from the first have attention of one kind.
 
-    What is inserted right after them has it too.
+    What is inserted right after them has it too, and where there are none of them nothing has.
     """
 
     @override
@@ -138,6 +144,8 @@ class FirstLayers(LayerField):
         count = config.get(name)
         if not isinstance(count, int):
             return {}
+        if not count:
+            return {name: count}
         attentions = [layer.attention for layer in layers]
         boundary = next(
             (i for i, x in enumerate(attentions) if isinstance(x, FromBase) and x.base >= count),

@@ -22,6 +22,7 @@ from torch import Tensor
 from hubsplice.architectures.bias_grid import on_grid
 from hubsplice.architectures.decomposition import Affine, Parts, decompose
 from hubsplice.architectures.injection import threshold_bias
+from hubsplice.architectures.jump_ramps import JumpGates
 from hubsplice.architectures.plain_layer import PlainLayer
 from hubsplice.architectures.site_view import SiteView
 from hubsplice.calibration import SiteActivations
@@ -91,7 +92,7 @@ def compile_layernorm(
 
     Args:
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
-        activations: calibration at this site.
+        activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
         activation: the MLP's, one of `GELUS`.
         room: how many neurons there are; with many terms, each gets fewer knots.
@@ -101,7 +102,6 @@ def compile_layernorm(
     empty = PlainLayer.empty(activations.reference.shape[1], dtype, activation)
     if not site.terms:
         return empty
-    activations = activations.agreeing()
     ordinary = ~site.is_sink(activations.reference)
     typical_mean = float(activations.reference.double()[ordinary].mean())
     parts = _centred(decompose(site, activations), typical_mean)
@@ -256,25 +256,9 @@ def _jumps(affines: list[Affine], view: SiteView, constants: LayerNormConstants)
     """gelu(g + c) - gelu(g - c) rises from 0 to 2c around g = 0; c may be a read-out of s(h)."""
     if not affines:
         return _Block.none(len(view.bias))
-    ordinary = ~view.is_sink
-    truth = view.reference_values(affines) * view.r[:, None]
-    weights, biases = view.rows(affines)
-    # All that keeps the argument from being the reference's: what the served stream has gathered
-    # before, the rounding of the constant's sum and of x, and that of the rows.
-    noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
-    width = torch.maximum(
-        constants.ramp_sigmas * noise.std(dim=0),
-        constants.narrowest_ramp * truth[ordinary].std(dim=0),
-    ).clamp(min=1e-12)
-    slope = 2 * constants.saturation * view.r[ordinary].median() / width
-    weights, biases = slope[:, None] * weights, slope * biases
-    gates = view.arguments(weights, biases)
-    error = gates - slope * truth / view.r[:, None]
-    # The rounding of the rows and of x moves the threshold: take back the mean error of the
-    # tokens nearest to it.
-    near = truth.abs().masked_fill(view.is_sink[:, None], torch.inf)
-    nearest = near.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices
-    biases = biases - error.gather(0, nearest).mean(dim=0)
+    common = JumpGates.of(affines, view, constants)
+    weights = common.weights
+    biases = common.biases - common.shift(view.arguments(weights, common.biases))
     biases = on_grid(biases, constants.saturation, view.dtype)
     lift_weights, lift_biases, unit = _heights(affines, view, constants.saturation)
     height = _directions(affines) * (unit / (2 * constants.saturation))[:, None]

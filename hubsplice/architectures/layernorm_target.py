@@ -78,7 +78,7 @@ class LayerNormTarget(Architecture[PlainLayer]):
         return PlainLayer.empty(self.hidden_size, dtype, self.activation)
 
     @override
-    def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> PlainLayer:
+    def construct(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> PlainLayer:
         return compile_layernorm(
             site,
             activations,

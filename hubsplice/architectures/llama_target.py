@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import torch
 from typing_extensions import override
 
-from hubsplice.architectures.gated_prenorm import FULL_ATTENTION, BiasedPreNorm
-from hubsplice.architectures.layer_fields import LayerField, PerLayer
+from hubsplice.architectures.gated_prenorm import BiasedPreNorm
+from hubsplice.architectures.layer_fields import FULL_ATTENTION, LayerField, PerLayer
 from hubsplice.checkpoint.layer_map import LayerMap
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
 from typing_extensions import override
@@ -26,28 +26,6 @@ class Olmo2(SandwichTarget):
     @override
     def norm_eps(self) -> float:
         return float(self.config.get("rms_norm_eps", 1e-5))
-
-    @property
-    @override
-    def head_dim(self) -> int:
-        if self.config.get("head_dim") is not None:
-            return self.size("head_dim")
-        return self.hidden_size // self.size("num_attention_heads")
-
-    @property
-    @override
-    def num_key_value_heads(self) -> int:
-        keys = "num_key_value_heads"
-        return self.size(keys if self.config.get(keys) is not None else "num_attention_heads")
-
-    @override
-    def problems(self) -> Iterator[str]:
-        yield from super().problems()
-        if self.config.get("hidden_act", "silu") != "silu":
-            yield (
-                f"hidden_act: found {self.config['hidden_act']!r}, expected 'silu': the "
-                "construction is made of it"
-            )
 
     @property
     @override

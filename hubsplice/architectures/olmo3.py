@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hubsplice.architectures.layer_fields import LayerField, PerLayer
+from hubsplice.architectures.layer_fields import (
+    FULL_ATTENTION,
+    SLIDING_ATTENTION,
+    LayerField,
+    PerLayer,
+)
 from hubsplice.architectures.olmo2 import Olmo2
 from hubsplice.architectures.registry import ARCHITECTURES
-from hubsplice.architectures.sandwich_target import FULL_ATTENTION, SLIDING_ATTENTION
 
 
 def _layer_types(_config: Mapping[str, Any], num_layers: int) -> list[str]:

@@ -116,8 +116,10 @@ class Phi3(LlamaTarget):
         return config
 
     @override
-    def compile(self, site: Site, activations: SiteActivations, dtype: torch.dtype) -> SplicedLayer:
-        layer = super().compile(site, activations, dtype)
+    def construct(
+        self, site: Site, activations: SiteActivations, dtype: torch.dtype
+    ) -> SplicedLayer:
+        layer = super().construct(site, activations, dtype)
         if self._switches_at is None:
             return layer
         note = (

@@ -19,6 +19,7 @@ from torch.nn import functional
 from hubsplice.architectures.bias_grid import on_grid
 from hubsplice.architectures.decomposition import Affine, Parts, decompose
 from hubsplice.architectures.injection import threshold_bias
+from hubsplice.architectures.jump_ramps import JumpGates
 from hubsplice.architectures.site_view import SiteView
 from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.calibration import SiteActivations
@@ -77,7 +78,7 @@ def compile_prenorm(
 
     Args:
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
-        activations: calibration at this site.
+        activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
         constants: overrides `CONSTANTS[dtype]`.
         multiplier: of what a block adds to the stream, in families that have one.
@@ -88,7 +89,6 @@ def compile_prenorm(
     )
     if not site.terms:
         return empty
-    activations = activations.agreeing()
     parts = decompose(site, activations)
     bias = threshold_bias(site, parts, activations, constants)
     frame = empty.with_attention_bias((bias / multiplier).to(dtype))
@@ -246,63 +246,6 @@ def centred_rows(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor]
     weights, biases = view.rows(affines)
     error = view.arguments(weights, biases) - view.reference_values(affines)
     return weights, biases - error[~view.is_sink].mean(dim=0)
-
-
-@dataclass(frozen=True, eq=False)
-class JumpGates:
-    """The common part of the two gates of every jump, before it is rounded.
-
-    Attributes:
-        weights, biases: rows [n, d] and biases [n].
-        wanted: what they should give, shape [tokens, n].
-        nearest: the tokens nearest to every jump, shape [some, n].
-        scale: what everything but these is multiplied by.
-    """
-
-    weights: Tensor
-    biases: Tensor
-    wanted: Tensor
-    nearest: Tensor
-    scale: float = 1.0
-
-    @staticmethod
-    def of(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> JumpGates:
-        """Gates that are as steep as the noise of the serving precision asks for."""
-        ordinary = ~view.is_sink
-        truth = view.reference_values(affines) * view.r[:, None]
-        weights, biases = view.rows(affines)
-        # All that keeps the argument from being the reference's: what the served stream has
-        # gathered before, the rounding of the constant's sum and of x, and that of the rows.
-        noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
-        width = torch.maximum(
-            constants.ramp_sigmas * noise.std(dim=0),
-            constants.narrowest_ramp * truth[ordinary].std(dim=0),
-        ).clamp(min=1e-12)
-        slope = 2 * constants.saturation * view.r[ordinary].median() / width
-        near = truth.abs().masked_fill(view.is_sink[:, None], torch.inf)
-        return JumpGates(
-            slope[:, None] * weights,
-            slope * biases,
-            slope * truth / view.r[:, None],
-            near.topk(min(256, int(ordinary.sum())), dim=0, largest=False).indices,
-        )
-
-    def scaled(self, factor: float) -> JumpGates:
-        """The same, with everything that gates give multiplied."""
-        return replace(
-            self,
-            weights=factor * self.weights,
-            biases=factor * self.biases,
-            wanted=factor * self.wanted,
-            scale=factor * self.scale,
-        )
-
-    def shift(self, gates: Tensor) -> Tensor:
-        """By how much gates [tokens, n] are too large around their jumps, [n].
-
-        The rounding of the rows and of x moves a threshold; this takes it back.
-        """
-        return (gates - self.wanted).gather(0, self.nearest).mean(dim=0)
 
 
 def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from hubsplice.architectures.gated_prenorm import ATTENTION_INPUTS
+from hubsplice.architectures.grouped_attention import ATTENTION_INPUTS
 from hubsplice.architectures.llama_target import LlamaTarget
 from hubsplice.architectures.registry import ARCHITECTURES
 

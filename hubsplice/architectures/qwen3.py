@@ -11,9 +11,16 @@ from typing_extensions import override
 
 from hubsplice.architectures.bias_free import compile_bias_free
 from hubsplice.architectures.bias_free_layer import BiasFreeLayer
-from hubsplice.architectures.gated_prenorm import ATTENTION, FULL_ATTENTION, GatedPreNorm
+from hubsplice.architectures.gated_prenorm import GatedPreNorm
+from hubsplice.architectures.grouped_attention import ATTENTION
 from hubsplice.architectures.inserted_tensor import InsertedTensor
-from hubsplice.architectures.layer_fields import FirstLayers, LayerField, PerLayer
+from hubsplice.architectures.layer_fields import (
+    FULL_ATTENTION,
+    SLIDING_ATTENTION,
+    FirstLayers,
+    LayerField,
+    PerLayer,
+)
 from hubsplice.architectures.registry import ARCHITECTURES
 from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Site
@@ -25,7 +32,7 @@ def _layer_types(config: Mapping[str, Any], num_layers: int) -> list[str]:
     )
     first = config.get("max_window_layers", 28)
     return [
-        "sliding_attention" if windowed and layer >= first else FULL_ATTENTION
+        SLIDING_ATTENTION if windowed and layer >= first else FULL_ATTENTION
         for layer in range(num_layers)
     ]
 
@@ -72,7 +79,7 @@ class QkNormTarget(GatedPreNorm[BiasFreeLayer]):
         return BiasFreeLayer.empty(self.hidden_size, dtype)
 
     @override
-    def compile(
+    def construct(
         self, site: Site, activations: SiteActivations, dtype: torch.dtype
     ) -> BiasFreeLayer:
         return compile_bias_free(site, activations, dtype, self.intermediate_size)

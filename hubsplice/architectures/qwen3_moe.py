@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from hubsplice.architectures.gated_prenorm import MLP
+from hubsplice.architectures.gated_target import MLP
 from hubsplice.architectures.layer_fields import LayerField, LayerIndices
 from hubsplice.architectures.projection import Projection
 from hubsplice.architectures.qwen3 import QkNormTarget

@@ -24,13 +24,9 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.decomposition import Affine, Parts, decompose
+from hubsplice.architectures.jump_ramps import ramp_widths
 from hubsplice.architectures.sandwich_form import GEMMA, SandwichForm
-from hubsplice.architectures.sandwich_frame import (
-    Frame,
-    SandwichConstants,
-    choose_frame,
-    ramp_widths,
-)
+from hubsplice.architectures.sandwich_frame import Frame, SandwichConstants, choose_frame
 from hubsplice.architectures.sandwich_layer import SandwichLayer
 from hubsplice.calibration import SiteActivations
 from hubsplice.intervention import Normalization, Site
@@ -58,7 +54,7 @@ def compile_sandwich(
 
     Args:
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
-        activations: calibration at this site.
+        activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
         room: how many neurons a layer has; jumps take what is left of them.
         form: how the family's block differs from others.
@@ -67,7 +63,6 @@ def compile_sandwich(
     constants = constants or CONSTANTS[dtype]
     if not site.terms:
         return SandwichLayer.empty(activations.reference.shape[1], dtype, form)
-    activations = activations.agreeing()
     parts = decompose(site, activations)
     frame = choose_frame(site, parts, activations, dtype, form, constants)
     view = _View.of(site, activations, frame, constants)

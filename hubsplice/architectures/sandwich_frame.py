@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.architectures.decomposition import Affine, Parts
+from hubsplice.architectures.jump_ramps import ramp_widths
 from hubsplice.architectures.sandwich_form import SandwichForm
 from hubsplice.architectures.sandwich_layer import SandwichLayer
 from hubsplice.calibration import SiteActivations
@@ -313,19 +314,6 @@ class _Thresholds:
         whitened = rows.T @ torch.linalg.solve(gram, missing)
         result[rest] = stream.sd[rest] * whitened
         return result, float((self.weight * (missing - rows @ whitened).pow(2)).sum())
-
-
-def ramp_widths(values: Tensor, noise: Tensor, constants: SandwichConstants) -> Tensor:
-    """How wide the ramp of a jump at zero is made, shape [n].
-
-    Args:
-        values: of the pre-activations, shape [tokens, n].
-        noise: what the serving precision adds to them, same shape.
-        constants: of the construction.
-    """
-    return torch.maximum(
-        constants.ramp_sigmas * noise.std(dim=0), constants.narrowest_ramp * values.std(dim=0)
-    ).clamp(min=1e-12)
 
 
 def _spread_frame(

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
-from hubsplice.architectures.gated_prenorm import ATTENTION_INPUTS, MLP, BiasedPreNorm
+from hubsplice.architectures.gated_prenorm import BiasedPreNorm
+from hubsplice.architectures.gated_target import MLP
+from hubsplice.architectures.grouped_attention import ATTENTION_INPUTS
 from hubsplice.architectures.registry import ARCHITECTURES
 
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from hubsplice.architectures.gated_prenorm import FULL_ATTENTION, BiasedPreNorm
-from hubsplice.architectures.layer_fields import LayerField, PerLayer
+from hubsplice.architectures.gated_prenorm import BiasedPreNorm
+from hubsplice.architectures.layer_fields import (
+    FULL_ATTENTION,
+    SLIDING_ATTENTION,
+    LayerField,
+    PerLayer,
+)
 from hubsplice.architectures.registry import ARCHITECTURES
 
 
@@ -18,7 +23,7 @@ def _has_rope(config: Mapping[str, Any], num_layers: int) -> list[int]:
 def _layer_types(config: Mapping[str, Any], num_layers: int) -> list[str]:
     windowed = bool(config.get("use_sliding_window")) and config.get("sliding_window") is not None
     rope = config.get("no_rope_layers") or _has_rope(config, num_layers)
-    return ["sliding_attention" if windowed and not has else FULL_ATTENTION for has in rope]
+    return [SLIDING_ATTENTION if windowed and not has else FULL_ATTENTION for has in rope]
 
 
 @ARCHITECTURES.register("smollm3")

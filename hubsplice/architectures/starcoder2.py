@@ -7,19 +7,21 @@ from typing import Any, ClassVar
 
 from typing_extensions import override
 
+from hubsplice.architectures.grouped_attention import ATTENTION_OUTPUT, GroupedAttention
 from hubsplice.architectures.layernorm_target import LayerNormTarget
+from hubsplice.architectures.plain_layer import PlainLayer
 from hubsplice.architectures.projection import Projection
 from hubsplice.architectures.registry import ARCHITECTURES
 
 
 @ARCHITECTURES.register("starcoder2")
-class Starcoder2(LayerNormTarget):
+class Starcoder2(GroupedAttention[PlainLayer], LayerNormTarget):
     """StarCoder2, all of whose layers attend alike, within a window or without."""
 
     class_name_before: ClassVar[str] = "Starcoder2ForCausalLM"
     class_name_after: ClassVar[str] = "Starcoder2ForCausalLM"
     gate_module: ClassVar[str] = "mlp.c_fc"
-    attention_output: ClassVar[str] = "self_attn.o_proj"
+    attention_output: ClassVar[str] = ATTENTION_OUTPUT
     mlp_input: ClassVar[str] = "mlp.c_fc"
     mlp_output: ClassVar[str] = "mlp.c_proj"
     norm_names: ClassVar[tuple[str, str]] = ("input_layernorm", "post_attention_layernorm")
@@ -39,25 +41,18 @@ class Starcoder2(LayerNormTarget):
         return True
 
     @property
-    def head_dim(self) -> int:
-        """The width of one attention head."""
-        if self.config.get("head_dim") is not None:
-            return self.size("head_dim")
-        return self.hidden_size // self.size("num_attention_heads")
+    @override
+    def num_key_value_heads(self) -> int:
+        # The class takes two where config.json does not say.
+        name = "num_key_value_heads"
+        return self.size(name) if name in self.config else 2
 
     @property
     @override
     def projections(self) -> Mapping[str, Projection]:
         hidden, width = self.hidden_size, self.intermediate_size
-        queries = self.size("num_attention_heads") * self.head_dim
-        # The class takes two key heads where config.json does not say.
-        name = "num_key_value_heads"
-        keys = (self.size(name) if name in self.config else 2) * self.head_dim
         return {
-            "self_attn.q_proj": Projection(queries, hidden),
-            "self_attn.k_proj": Projection(keys, hidden),
-            "self_attn.v_proj": Projection(keys, hidden),
-            "self_attn.o_proj": Projection(hidden, queries),
+            **self.attention_projections,
             "mlp.c_fc": Projection(width, hidden),
             "mlp.c_proj": Projection(hidden, width),
         }

@@ -94,7 +94,7 @@ class CardContext:
     architecture: str
     former_architecture: str | None
     dtype: str
-    inserted_layers: str
+    carriers: str
     layers_before: int
     layers_after: int
     has_biases: bool
@@ -148,7 +148,7 @@ def card_context(
         architecture=after,
         former_architecture=before if before != after else None,
         dtype=manifest.dtype,
-        inserted_layers=_carriers(manifest),
+        carriers=" and ".join(manifest.carriers),
         has_biases=bool(manifest.biases),
         layers_before=len(manifest.layer_map) - len(manifest.layers),
         layers_after=len(manifest.layer_map),
@@ -288,17 +288,6 @@ def _text(dataset: str, revision: str | None) -> Markdown:
     if dataset == BUILTIN:
         name = Markdown(f"{name} (the documentation that comes with Python)")
     return name if revision is None else Markdown(f"{name} at {code(revision)}")
-
-
-def _carriers(manifest: Manifest) -> str:
-    """What the edits were compiled into, in words."""
-    layers, biases = len(manifest.layers), len(manifest.biases)
-    parts = []
-    if layers or not biases:
-        parts.append(f"{layers} inserted decoder layer{'' if layers == 1 else 's'}")
-    if biases:
-        parts.append(f"{biases} bias{'' if biases == 1 else 'es'} of existing layers")
-    return " and ".join(parts)
 
 
 def _inserted(manifest: Manifest) -> Table:

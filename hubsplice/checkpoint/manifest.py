@@ -232,6 +232,17 @@ class Manifest(Record):
         """What edits each site, in the order of the sites."""
         return tuple(sorted((*self.editing_layers, *self.biases), key=lambda edit: edit.place))
 
+    @property
+    def carriers(self) -> tuple[str, ...]:
+        """What the edits were compiled into, in words: layers, biases, or both."""
+        layers, biases = len(self.layers), len(self.biases)
+        found = []
+        if layers or not biases:
+            found.append(f"{layers} inserted decoder layer{'' if layers == 1 else 's'}")
+        if biases:
+            found.append(f"{biases} bias{'' if biases == 1 else 'es'} of existing layers")
+        return tuple(found)
+
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         if MANIFEST in self.files:

@@ -131,21 +131,11 @@ def _run_engine(
 def _held(manifest: Manifest, behaviour: Behaviour | None) -> str:
     files = (
         f"Verified: every tensor of {manifest.base.name} is in it byte for byte, and nothing else "
-        f"but {_added(manifest)} and zero biases"
+        f"but {', '.join(manifest.carriers)} and zero biases"
     )
     if behaviour is None:
         return f"{files}."
     return f"{files}; {behaviour.engine} in {behaviour.dtype} serves the edit."
-
-
-def _added(manifest: Manifest) -> str:
-    layers, biases = len(manifest.layers), len(manifest.biases)
-    parts = []
-    if layers or not biases:
-        parts.append(f"{layers} inserted layer{'' if layers == 1 else 's'}")
-    if biases:
-        parts.append(f"{biases} edited bias{'' if biases == 1 else 'es'}")
-    return ", ".join(parts)
 
 
 def _missed(checks: Sequence[Check]) -> str:

@@ -85,6 +85,24 @@ MIXED: list[tuple[Variant, list[Kind]]] = [
 ]
 PLACES = [(0,), (1,), (0, 2, 2)]
 
+# Models of one kind, in families where inserted layers would be of another.
+UNIFORM: list[tuple[Variant, Kind]] = [
+    (
+        Variant("qwen3", GATED | WINDOWED | {"use_sliding_window": True, "max_window_layers": 0}),
+        SLIDING,
+    ),
+    (Variant("smollm3", GATED | {"no_rope_layers": [0] * 4}), NOT_ROTARY),
+    (
+        Variant(
+            "smollm3", GATED | WINDOWED | {"use_sliding_window": True, "no_rope_layers": [0] * 4}
+        ),
+        Kind(WINDOW, ordered=False),
+    ),
+    (Variant("gemma2", GATED | WINDOWED | {"layer_types": ["full_attention"] * 4}), FULL),
+    (Variant("gemma3_text", GATED | WINDOWED | {"sliding_window_pattern": 1}), FULL),
+    (Variant("olmo3", GATED | WINDOWED | {"layer_types": ["full_attention"] * 4}), FULL),
+]
+
 every_mixture = pytest.mark.parametrize(("variant", "kinds"), MIXED, ids=str)
 
 
@@ -156,6 +174,21 @@ def test_layers_stay_what_they_are(
         after = outputs(model, streams()[0], moved)
         assert kinds_of(model, moved) == kinds
     assert all(map(torch.equal, before, after))
+
+
+@pytest.mark.parametrize(("variant", "kind"), UNIFORM, ids=str)
+def test_inserted_layers_are_of_the_only_kind_there_is(
+    tmp_path: Path, splice: Splice, variant: Variant, kind: Kind
+) -> None:
+    spliced = splice(save_tiny(variant, tmp_path / "base", torch.float32), (-1, 1))
+    with loaded(spliced, torch.float32) as model:
+        layers = decoder_layers(model)
+        # As they are, they add nothing, whatever they attend to.
+        for inserted in (0, 3):
+            layers[inserted].load_state_dict(layers[1].state_dict())
+        assert kinds_of(model, range(len(layers))) == [kind] * 6
+    config = json.loads((spliced / "config.json").read_text(encoding="utf-8"))
+    assert config.get("max_window_layers", 0) == 0
 
 
 @every_mixture

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import Tensor
@@ -148,21 +146,3 @@ def test_jumps_take_the_room_that_is_left() -> None:
     sizes = [compiled(hand, torch.bfloat16, room).neurons for room in (10, 100, 512)]
     assert sizes[0] > 10
     assert sizes[0] < sizes[1] <= 100 < sizes[2] <= 512
-
-
-@pytest.mark.parametrize("kind", ["gated steer", "relu scale by 4"])
-def test_a_token_at_which_the_precisions_part_costs_nothing(kind: str) -> None:
-    hand = hand_site(EDITS[kind])
-    clean = calibration(torch.bfloat16)
-    serving = clean.serving.clone()
-    # In one precision it is a sink, in the other it is not.
-    serving[SINKS + 7] = clean.serving[0]
-    stray = replace(clean, serving=serving)
-    errors = []
-    h = stream(2)
-    truth = h.double() + hand.delta(h)
-    for activations in (clean, stray):
-        layer = compile_sandwich(hand.site, activations, torch.bfloat16, ROOM)
-        change = layer(served(h, torch.bfloat16, 12), EPS).double() - truth
-        errors.append(root_mean_square(change[hand.is_ordinary(h)]))
-    assert errors[1] == pytest.approx(errors[0], rel=0.02)

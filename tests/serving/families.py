@@ -28,11 +28,12 @@ class Family:
     def __str__(self) -> str:
         parallel = self.variant.fields.get("use_parallel_residual")
         kind = "" if parallel is None else "parallel " if parallel else "sequential "
-        return kind + self.variant.family
+        windowed = "windowed " if self.variant.fields.get("max_window_layers") == 0 else ""
+        return kind + windowed + self.variant.family
 
     @property
     def has_kinds(self) -> bool:
-        """Whether its layers differ from each other, so that it matters which one is which."""
+        """Whether config.json says of its layers what they are, as it does where they differ."""
         return not {"sliding_window", "no_rope_layers", "mlp_only_layers"}.isdisjoint(
             self.variant.fields
         )
@@ -54,6 +55,7 @@ FAMILIES = (
     Family(Variant("mistral", _GATED)),
     Family(Variant("qwen2", _GATED)),
     Family(Variant("qwen3", _GATED)),
+    Family(Variant("qwen3", _WINDOWED | {"use_sliding_window": True, "max_window_layers": 0})),
     Family(Variant("qwen3_moe", _GATED | EXPERTS | {"head_dim": 32, "mlp_only_layers": [2]})),
     Family(Variant("gemma2", _WINDOWED)),
     Family(Variant("gemma3_text", _WINDOWED | {"sliding_window_pattern": 3})),

@@ -76,7 +76,7 @@ def test_no_layer_is_added(made: Spliced) -> None:
 def test_it_is_verified(made: Spliced) -> None:
     assert made.failed() == {}
     found = made.verify()
-    assert "nothing else but 1 edited bias and zero biases" in found.verdict
+    assert "nothing else but 1 bias of existing layers and zero biases" in found.verdict
     assert "edited biases" in [check.name for check in found.checks]
 
 

@@ -1,0 +1,44 @@
+"""No family's layers are fitted to tokens at which the two precisions have parted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from hubsplice.architectures.base import Architecture
+from hubsplice.architectures.compiled_layer import CompiledLayer
+from hubsplice.architectures.registry import ARCHITECTURES
+from tests.architectures.families import Variant, config_of
+from tests.architectures.streams import EDITS, SINKS, D, calibration, hand_site
+
+STRAY = SINKS + 7
+
+
+def architecture_for(family: str) -> Architecture[Any]:
+    fields = {"hidden_size": D, "intermediate_size": 512}
+    config = config_of(Variant(family, fields)).to_dict()
+    return dict(ARCHITECTURES.items())[family](config)
+
+
+def same(left: CompiledLayer, right: CompiledLayer) -> bool:
+    return all(torch.equal(left.tensors()[name], t) for name, t in right.tensors().items())
+
+
+@pytest.mark.parametrize("family", [name for name, _ in ARCHITECTURES.items()])
+def test_a_token_at_which_the_precisions_part_is_left_out(family: str) -> None:
+    clean = calibration(torch.bfloat16)
+    serving = clean.serving.clone()
+    # In one precision it is a sink, in the other it is not.
+    serving[STRAY] = clean.serving[0]
+    stray = replace(clean, serving=serving)
+    kept = torch.arange(len(serving)) != STRAY
+    without = replace(clean, reference=clean.reference[kept], serving=clean.serving[kept])
+    architecture, dtype = architecture_for(family), torch.bfloat16
+    site = hand_site(EDITS["jump clamp where active"]).site
+    made, wanted = (architecture.compile(site, seen, dtype) for seen in (stray, without))
+    assert same(made, wanted)
+    # It would be seen.
+    assert not same(architecture.construct(site, stray, dtype), wanted)
