@@ -11,8 +11,9 @@ what that leaves in the stream, with the opposite sign.
 
 Attention adds a constant a for two more reasons. With ⟨e, a⟩ = b - t a threshold t needs no
 read-out of a constant, and along the directions in which the stream varies least, a makes that
-read-out better. Both cost rounding, and are weighed against it, in units of each channel's
-standard deviation.
+read-out better. Both cost rounding, and are weighed against it, in units of each channel's grain:
+what the serving precision does to it in the base as it is. An edit that is itself a constant, in a
+narrow float, is what attention adds: the MLP would round it twice more.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class SandwichConstants:
     damping: float
     spread: float
     longest: float
-    steadying_modes: int = 24
+    steadying_modes: int = 6
     replicas: int = 48
     narrowest_ramp: float = 1e-3
     sharpness: float = 4096.0
@@ -67,6 +68,9 @@ class SandwichConstants:
 # them; a constant on them would cost the most.
 _LARGEST_MEAN, _WIDEST = 3.0, 1.5
 _SPARE_CHANNELS = 16
+
+# How many channels bring what attention adds to the length that its norm divides by.
+_LENGTH_CHANNELS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,8 @@ def choose_frame(
 ) -> Frame:
     """Choose a frame for a site's parts."""
     stream = _Stream.of(site, parts, activations, dtype)
+    if not (constants.spread or _affines(parts) or parts.scaled_constants):
+        return _constant_frame(stream, activations.eps, form, constants)
     added = torch.zeros_like(stream.mean)
     if constants.spread:
         channels = stream.quietest(len({_key(a) for a in _affines(parts)}) + _SPARE_CHANNELS)
@@ -153,6 +159,7 @@ class _Stream:
     Attributes:
         h, noise: the stream and what the serving precision adds to it, shape [tokens, d].
         mean, sd: of each channel, shape [d].
+        grain: the standard deviation of what the serving precision adds to each, shape [d].
         precision: the inverse covariance, shape [d, d].
         steady: the channels that may carry a constant, shape [d].
         constant: what the edit writes on every token, shape [d].
@@ -164,6 +171,7 @@ class _Stream:
     noise: Tensor
     mean: Tensor
     sd: Tensor
+    grain: Tensor
     precision: Tensor
     steady: Tensor
     constant: Tensor
@@ -177,8 +185,11 @@ class _Stream:
         noise = activations.serving[ordinary].double() - h
         mean, covariance = h.mean(dim=0), torch.cov(h.T)
         variances = covariance.diagonal()
-        variances.mul_(1 + 1e-4).add_(1e-8 * variances.median() + 1e-30)
+        variances.add_(1e-8 * variances.median() + 1e-30)
         sd = variances.sqrt()
+        grain = (noise.var(dim=0) + (torch.finfo(dtype).eps * sd).pow(2) / 16).sqrt()
+        # The noise that is there, and as much again from what the layer itself rounds.
+        variances.add_(2 * grain.pow(2))
         steady = (mean.abs() < _LARGEST_MEAN * sd) & (sd < _WIDEST * sd.median())
         # The norm after attention is set through channels that attention adds nothing to.
         steady[sd.topk(max(4, len(sd) // 32)).indices] = False
@@ -187,6 +198,7 @@ class _Stream:
             noise,
             mean,
             sd,
+            grain,
             torch.linalg.inv(covariance),
             steady,
             parts.constant,
@@ -196,8 +208,8 @@ class _Stream:
 
     @property
     def energy(self) -> Tensor:
-        """The mean square of what the edit writes, in units of each channel's variance, [d]."""
-        return self.varying.pow(2).mean(dim=0) / self.sd.pow(2)
+        """The mean square of what the edit writes, over each channel's grain, squared, [d]."""
+        return self.varying.pow(2).mean(dim=0) / self.grain.pow(2)
 
     @property
     def roundings(self) -> float:
@@ -230,7 +242,7 @@ def _cheapest(
     """A constant [d] that steadies the read-out of a constant and carries thresholds.
 
     A relative error ε of the read-out costs ε² of what is edited, and of thresholds that are left
-    to it. A constant of whitened length q costs q² times the variance of a rounding.
+    to it. A constant of q grains costs q² times the variance of a rounding.
 
     Args:
         stream: the stream.
@@ -244,12 +256,13 @@ def _cheapest(
     thresholds = _Thresholds.of(stream, parts, constants)
     cost = stream.rounding * stream.roundings
     best, best_cost = torch.zeros_like(added), math.inf
-    for length in (0.0, *(constants.longest * 2.0**-i for i in range(12))):
+    longest = constants.longest / float((stream.grain * unit / stream.sd).norm())
+    for length in (0.0, *(longest * 2.0 ** (-i / 2) for i in range(24))):
         error = 1.0 / (natural + slope * length**2)
-        steadying = length * stream.sd * unit
+        steadying = length * stream.grain * unit
         solved, left = thresholds.solved(stream, rest, added + steadying, cost / error)
         total = steadying + solved
-        price = cost * float((total / stream.sd).pow(2).sum())
+        price = cost * float((total / stream.grain).pow(2).sum())
         price += error * (float(stream.energy.sum()) + left)
         if price < best_cost:
             best, best_cost = total, price
@@ -257,12 +270,12 @@ def _cheapest(
 
 
 def _steadiest(stream: _Stream, rest: Tensor, constants: SandwichConstants) -> tuple[Tensor, float]:
-    """A whitened unit vector [d] along which little varies, and how much it tells of a constant."""
-    sd = stream.sd[rest]
-    precision = stream.precision[rest][:, rest] * sd * sd[:, None]
-    # Of a whitened stream, the directions of least variance given everything else.
+    """A vector [d] of one grain along which little varies, and how much it tells of a constant."""
+    grain = stream.grain[rest]
+    precision = stream.precision[rest][:, rest] * grain * grain[:, None]
+    # With channels in grains, the directions of least variance given everything else.
     modes = torch.linalg.eigh(precision).eigenvectors[:, -constants.steadying_modes :]
-    pull = modes.T @ (sd * (stream.precision @ stream.mean)[rest])
+    pull = modes.T @ (grain * (stream.precision @ stream.mean)[rest])
     unit = modes @ torch.where(pull < 0, -1.0, 1.0).double()
     unit /= unit.norm()
     return torch.zeros_like(stream.mean).masked_scatter(rest, unit), float(unit @ precision @ unit)
@@ -295,7 +308,7 @@ class _Thresholds:
         seen = torch.ones(len(affines)).double()
         seen[:jumps] = ((values.abs() < width / 2).double().mean(dim=0) / width.pow(2))[:jumps]
         seen[jumps : jumps + ramps] = (values > 0).double().mean(dim=0)[jumps : jumps + ramps]
-        size = torch.stack([(a.direction / stream.sd).pow(2).sum() for a in affines])
+        size = torch.stack([(a.direction / stream.grain).pow(2).sum() for a in affines])
         weight = seen * size
         counts = weight > 1e-12 * weight.max()
         return _Thresholds(encoders[counts], wanted[counts], weight[counts])
@@ -307,13 +320,13 @@ class _Thresholds:
         result = torch.zeros_like(added)
         if not len(self.wanted):
             return result, 0.0
-        rows = self.encoders[:, rest] * stream.sd[rest]
+        rows = self.encoders[:, rest] * stream.grain[rest]
         missing = self.wanted - self.encoders @ added
         gram = rows @ rows.T
         gram.diagonal().add_(damping / self.weight)
-        whitened = rows.T @ torch.linalg.solve(gram, missing)
-        result[rest] = stream.sd[rest] * whitened
-        return result, float((self.weight * (missing - rows @ whitened).pow(2)).sum())
+        grains = rows.T @ torch.linalg.solve(gram, missing)
+        result[rest] = stream.grain[rest] * grains
+        return result, float((self.weight * (missing - rows @ grains).pow(2)).sum())
 
 
 def _spread_frame(
@@ -363,9 +376,27 @@ def _single_channel_frame(
     carries[channels] = False
     layer = _with_attention(torch.where(carries, constant - exact, 0.0), output_norm, eps, form)
     added = layer.attention_constant(eps).double()
-    written = torch.where(carries, exact, constant)
+    written = torch.where(carries, constant - added, constant)
     down = _down(form.gain(output_norm)).index_fill(0, channels, 0.0)
     return Frame(layer, added, written, channels, dominant, down)
+
+
+def _constant_frame(
+    stream: _Stream, eps: float, form: SandwichForm, constants: SandwichConstants
+) -> Frame:
+    """Attention adds an edit that is a constant, but on the channels that hear it least."""
+    root, dtype = math.sqrt(len(stream.mean)), torch.bfloat16
+    constant = stream.constant
+    least = (constant.abs() / stream.grain).topk(_LENGTH_CHANNELS + 1, largest=False).indices
+    channels = least[:1]
+    gains = _gains(stream, torch.zeros_like(constant), constants, _exact_gain(root, dtype))
+    dominant = torch.where(constant[channels] < 0, -1.0, 1.0).double()
+    gains[channels] = constant[channels].abs() / root
+    output_norm = form.weight(gains).to(dtype)
+    layer = _with_attention(constant.index_fill(0, least, 0.0), output_norm, eps, form)
+    added = layer.attention_constant(eps).double()
+    down = _down(form.gain(output_norm)).index_fill(0, channels, 0.0)
+    return Frame(layer, added, constant - added, channels, dominant, down)
 
 
 def _gains(stream: _Stream, added: Tensor, constants: SandwichConstants, mantissa: float) -> Tensor:
@@ -409,7 +440,7 @@ def _with_attention(
     bias = (added / scale).to(dtype)
     gain = float(form.gain(weight)[carries][0])
     left = d * ((gain / scale) ** 2 - eps) - float(bias.double().pow(2).sum())
-    for channel in (~carries).nonzero()[:8, 0].tolist():
+    for channel in (~carries).nonzero()[:_LENGTH_CHANNELS, 0].tolist():
         if left <= 0:
             break
         value = torch.tensor(math.sqrt(left), dtype=dtype)
