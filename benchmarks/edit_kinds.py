@@ -11,7 +11,7 @@ against transformers' own decoder layer.
 With `--json` the figures are kept, and `--also` puts kept ones in front of the table: edits may be
 measured apart, for the sake of time or because a few tokens carry some means. Without `--sae`
 nothing is measured, and the page made of kept figures alone. `--output` writes the page that is
-kept under results/.
+kept under results/. With `--family` the layer is another family's, behind the same stream.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             kind = {"standard": "ReLU", "jumprelu": "JumpReLU"}[sae.config.architecture]
             h = calibration[torch.float32]
             origin = {
-                "sae": kind,
+                "sae": f"{kind}, as {arguments.family}" if arguments.family else kind,
                 "about": described(sae, kind, h[h.norm(dim=-1) <= 5 * median_norm(h)]),
                 "command": command_line(arguments, path),
                 "place": f"on {date.today()} with PyTorch {torch.__version__} on "
@@ -357,7 +357,8 @@ def main() -> None:
         results = json.loads(path.read_text()) + results
     # What was measured last stands, and in one order.
     latest = {(r["sae"], r["edit"]): r for r in results}
-    order = [(kind, edit) for kind in ("ReLU", "JumpReLU") for edit in edited(NONE, 0.0, 1.0)]
+    saes = dict.fromkeys(r["sae"] for r in results)
+    order = [(sae, edit) for sae in saes for edit in edited(NONE, 0.0, 1.0)]
     rendered = page(arguments, [latest[key] for key in order if key in latest])
     if arguments.output:
         arguments.output.write_text(rendered)

@@ -139,6 +139,10 @@ def main() -> None:
         "for a moment, 16 features at once, 8,000 held-out tokens. Regenerate with `make "
         "fidelity-table`.",
         "",
+        "Streams of 64 channels behind two layers hold little noise, and little that a token's "
+        "scale could be read from. So this table shows errors in a construction; what a family "
+        "reaches at its real size is measured on real streams, in the other tables.",
+        "",
         "| family | edit | edit effect (nat) | the same weights in float32: effect ÷ error | "
         "bfloat16: ratio [95%] |",
         "|---|---|---|---|---|",
