@@ -231,7 +231,12 @@ def page(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> str:
     )
     return "\n".join(
         [
-            f"# Every kind of edit on {arguments.model.name}",
+            f"# Every kind of edit on {arguments.model.name}"
+            + (
+                ", as other families would compute it"
+                if any("family" in c for c in commands)
+                else ""
+            ),
             "",
             f"The {arguments.features} features that contribute most after layer "
             f"{arguments.layer}, edited at once. {' '.join(about)} Held-out documentation text "
