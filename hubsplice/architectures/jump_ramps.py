@@ -38,20 +38,30 @@ class SaturatingConstants(RampConstants, Protocol):
     def saturation(self) -> float: ...
 
 
-def ramp_widths(values: Tensor, noise: Tensor, constants: RampConstants) -> Tensor:
+def ramp_widths(
+    values: Tensor, noise: Tensor, constants: RampConstants, dtype: torch.dtype
+) -> Tensor:
     """How wide the ramp of a jump at zero is made, shape [n].
 
-    The larger of `ramp_sigmas` deviations of the noise and a floor, `narrowest_ramp` deviations of
-    the values, which is what counts in float32.
+    The larger of `ramp_sigmas` deviations of the noise and two floors: `narrowest_ramp` deviations
+    of the values, which is what counts in float32, and the spacing of floats of the size of the
+    largest value. Where that is wider than the ramp, so is the spacing of the two gates wider than
+    the gap between them, and a jump that was passed by far would be none.
 
     Args:
         values: of the pre-activations, shape [tokens, n].
         noise: what the serving precision adds to them, same shape.
         constants: of the construction.
+        dtype: what gates are rounded to.
     """
-    return torch.maximum(
-        constants.ramp_sigmas * noise.std(dim=0), constants.narrowest_ramp * values.std(dim=0)
-    ).clamp(min=1e-12)
+    widths = torch.stack(
+        [
+            constants.ramp_sigmas * noise.std(dim=0),
+            constants.narrowest_ramp * values.std(dim=0),
+            torch.finfo(dtype).eps * values.amax(dim=0),
+        ]
+    )
+    return widths.amax(dim=0).clamp(min=1e-12)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +90,7 @@ class JumpGates:
         # All that keeps the argument from being the reference's: what the served stream has
         # gathered before, the rounding of the constant's sum and of x, and that of the rows.
         noise = (view.arguments(weights, biases) * view.r[:, None] - truth)[ordinary]
-        width = ramp_widths(truth[ordinary], noise, constants)
+        width = ramp_widths(truth[ordinary], noise, constants, view.dtype)
         slope = 2 * constants.saturation * view.r[ordinary].median() / width
         near = truth.abs().masked_fill(view.is_sink[:, None], torch.inf)
         return JumpGates(

@@ -330,7 +330,7 @@ def _jump_rows(affines: list[Affine], view: _View) -> Tensor:
     ordinary = ~view.is_sink
     encoders = torch.stack([a.encoder for a in affines], dim=1)
     noise = (view.activations.serving.double() - view.activations.reference.double()) @ encoders
-    width = ramp_widths(values[ordinary], noise[ordinary], view.constants)
+    width = ramp_widths(values[ordinary], noise[ordinary], view.constants, view.dtype)
     slope = 2 * view.frame.form.saturation * view.level / width
     # The tokens nearest to the threshold, which rounding may move to its other side.
     distance = values.abs().masked_fill(view.is_sink[:, None], torch.inf)

@@ -164,7 +164,7 @@ class _Stream:
         steady: the channels that may carry a constant, shape [d].
         constant: what the edit writes on every token, shape [d].
         varying: the rest of what it writes, shape [tokens, d].
-        rounding: the variance of one rounding of a number of size one.
+        dtype: the serving precision.
     """
 
     h: Tensor
@@ -176,7 +176,7 @@ class _Stream:
     steady: Tensor
     constant: Tensor
     varying: Tensor
-    rounding: float
+    dtype: torch.dtype
 
     @staticmethod
     def of(site: Site, parts: Parts, activations: SiteActivations, dtype: torch.dtype) -> _Stream:
@@ -203,8 +203,13 @@ class _Stream:
             steady,
             parts.constant,
             site.delta(activations.reference[ordinary]).double() - parts.constant,
-            (0.2 * torch.finfo(dtype).eps) ** 2,
+            dtype,
         )
+
+    @property
+    def rounding(self) -> float:
+        """The variance of one rounding of a number of size one."""
+        return (0.2 * torch.finfo(self.dtype).eps) ** 2
 
     @property
     def energy(self) -> Tensor:
@@ -302,7 +307,7 @@ class _Thresholds:
         plain = torch.tensor([a.normalization is Normalization.NONE for a in affines])
         wanted = torch.tensor([a.offset for a in affines]).double() * plain
         values = stream.h @ encoders.T + wanted
-        width = ramp_widths(values, stream.noise @ encoders.T, constants)
+        width = ramp_widths(values, stream.noise @ encoders.T, constants, stream.dtype)
         jumps, ramps = len(parts.jumps), len(parts.ramps)
         # Where an error is seen: on a ramp's way up, above a bend, and on a line everywhere.
         seen = torch.ones(len(affines)).double()
