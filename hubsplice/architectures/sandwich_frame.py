@@ -140,7 +140,7 @@ def choose_frame(
     rest[channels] = False
     if rest.any() and _affines(parts):
         added += _cheapest(stream, parts, rest, added, constants)
-    build = _spread_frame if constants.spread else _single_channel_frame
+    build = _spread_frame if constants.spread else _steadied_frame
     return build(stream, added, channels, activations.eps, form, constants)
 
 
@@ -358,7 +358,7 @@ def _spread_frame(
     return Frame(layer, added, written, channels, dominant, _down(form.gain(output_norm)))
 
 
-def _single_channel_frame(
+def _steadied_frame(
     stream: _Stream,
     added: Tensor,
     channels: Tensor,
@@ -366,42 +366,60 @@ def _single_channel_frame(
     form: SandwichForm,
     constants: SandwichConstants,
 ) -> Frame:
-    root, dtype = math.sqrt(len(added)), torch.bfloat16
-    gains = _gains(stream, added, constants, _exact_gain(root, dtype))
+    output_norm = _single_channel_norm(stream, added, channels, form, constants)
     constant = stream.constant
-    dominant = torch.where(constant[channels] < 0, -1.0, 1.0).double()
-    gains[channels] = constant[channels].abs() / root
-    output_norm = form.weight(gains).to(dtype)
     # A power of two times the dominant part is rounded as that is, and the norm takes their
     # common rounding away: what attention added is taken back to the last bit.
-    unit = form.gain(output_norm) * root
+    unit = form.gain(output_norm) * math.sqrt(len(added))
     nearest = torch.exp2(((constant - added) / unit).abs().clamp(min=1e-300).log2().round())
     exact = (constant - added).sign() * unit * nearest
     carries = (added.abs() > constant.abs()) & (added.abs() > 1e-3 * stream.sd)
     carries[channels] = False
-    layer = _with_attention(torch.where(carries, constant - exact, 0.0), output_norm, eps, form)
-    added = layer.attention_constant(eps).double()
-    written = torch.where(carries, constant - added, constant)
-    down = _down(form.gain(output_norm)).index_fill(0, channels, 0.0)
-    return Frame(layer, added, written, channels, dominant, down)
+    carried = torch.where(carries, constant - exact, 0.0)
+    return _single_channel_frame(output_norm, stream, carried, channels, eps, form)
 
 
 def _constant_frame(
     stream: _Stream, eps: float, form: SandwichForm, constants: SandwichConstants
 ) -> Frame:
     """Attention adds an edit that is a constant, but on the channels that hear it least."""
-    root, dtype = math.sqrt(len(stream.mean)), torch.bfloat16
     constant = stream.constant
     least = (constant.abs() / stream.grain).topk(_LENGTH_CHANNELS + 1, largest=False).indices
     channels = least[:1]
-    gains = _gains(stream, torch.zeros_like(constant), constants, _exact_gain(root, dtype))
-    dominant = torch.where(constant[channels] < 0, -1.0, 1.0).double()
-    gains[channels] = constant[channels].abs() / root
-    output_norm = form.weight(gains).to(dtype)
-    layer = _with_attention(constant.index_fill(0, least, 0.0), output_norm, eps, form)
+    nothing = torch.zeros_like(constant)
+    output_norm = _single_channel_norm(stream, nothing, channels, form, constants)
+    carried = constant.index_fill(0, least, 0.0)
+    return _single_channel_frame(output_norm, stream, carried, channels, eps, form)
+
+
+def _single_channel_norm(
+    stream: _Stream,
+    added: Tensor,
+    channels: Tensor,
+    form: SandwichForm,
+    constants: SandwichConstants,
+) -> Tensor:
+    """The weight of the norm after the MLP, [d], which gives the dominant channel's constant."""
+    root, dtype = math.sqrt(len(added)), torch.bfloat16
+    gains = _gains(stream, added, constants, _exact_gain(root, dtype))
+    gains[channels] = stream.constant[channels].abs() / root
+    return form.weight(gains).to(dtype)
+
+
+def _single_channel_frame(
+    output_norm: Tensor,
+    stream: _Stream,
+    carried: Tensor,
+    channels: Tensor,
+    eps: float,
+    form: SandwichForm,
+) -> Frame:
+    """A frame with a dominant part of one channel, whose attention adds what is carried, [d]."""
+    layer = _with_attention(carried, output_norm, eps, form)
     added = layer.attention_constant(eps).double()
+    dominant = torch.where(stream.constant[channels] < 0, -1.0, 1.0).double()
     down = _down(form.gain(output_norm)).index_fill(0, channels, 0.0)
-    return Frame(layer, added, constant - added, channels, dominant, down)
+    return Frame(layer, added, stream.constant - added, channels, dominant, down)
 
 
 def _gains(stream: _Stream, added: Tensor, constants: SandwichConstants, mantissa: float) -> Tensor:
