@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hubsplice.architectures.bias_grid import on_grid
 from hubsplice.architectures.decomposition import Affine
 from hubsplice.architectures.site_view import SiteView
 
@@ -116,3 +117,8 @@ class JumpGates:
         The rounding of the rows and of x moves a threshold; this takes it back.
         """
         return (gates - self.wanted).gather(0, self.nearest).mean(dim=0)
+
+    def on_grid(self, view: SiteView, half_gap: float) -> tuple[Tensor, Tensor]:
+        """Rows [n, d] and biases [n] around which two gates lie, `half_gap` above and below."""
+        biases = self.biases - self.shift(view.arguments(self.weights, self.biases))
+        return self.weights, on_grid(biases, half_gap, view.dtype)

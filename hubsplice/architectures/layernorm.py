@@ -256,10 +256,7 @@ def _jumps(affines: list[Affine], view: SiteView, constants: LayerNormConstants)
     """gelu(g + c) - gelu(g - c) rises from 0 to 2c around g = 0; c may be a read-out of s(h)."""
     if not affines:
         return _Block.none(len(view.bias))
-    common = JumpGates.of(affines, view, constants)
-    weights = common.weights
-    biases = common.biases - common.shift(view.arguments(weights, common.biases))
-    biases = on_grid(biases, constants.saturation, view.dtype)
+    weights, biases = JumpGates.of(affines, view, constants).on_grid(view, constants.saturation)
     lift_weights, lift_biases, unit = _heights(affines, view, constants.saturation)
     height = _directions(affines) * (unit / (2 * constants.saturation))[:, None]
     return _Block(

@@ -252,10 +252,7 @@ def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -
     """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
     if not affines:
         return Block.none(len(view.bias))
-    common = JumpGates.of(affines, view, constants)
-    weights = common.weights
-    biases = common.biases - common.shift(view.arguments(weights, common.biases))
-    biases = on_grid(biases, constants.saturation, view.dtype)
+    weights, biases = JumpGates.of(affines, view, constants).on_grid(view, constants.saturation)
     up_weights, up_biases, factors = _heights(affines, view)
     height = directions(affines) / (2 * constants.saturation * factors[:, None])
     return Block(

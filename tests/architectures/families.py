@@ -9,6 +9,10 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from hubsplice.architectures.base import Architecture
+from hubsplice.architectures.registry import ARCHITECTURES
+from tests.architectures.streams import D
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -122,6 +126,13 @@ def config_of(variant: Variant) -> Any:
         boi_token_index=318,
         eoi_token_index=317,
     )
+
+
+def architecture_for(family: str) -> Architecture[Any]:
+    """A family at the width of the synthetic streams, with room for many neurons."""
+    fields = {"hidden_size": D, "intermediate_size": 512}
+    config = config_of(Variant(family, fields)).to_dict()
+    return dict(ARCHITECTURES.items())[family](config)
 
 
 def save_tiny(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from hubsplice.architectures.registry import ARCHITECTURES
 from hubsplice.calibration import SiteActivations
+from tests.architectures.families import architecture_for
 from tests.architectures.streams import EDITS, EPS, hand_site, served, stream
-from tests.architectures.test_parted_tokens import architecture_for
 
 FAR = slice(100, 140)
 

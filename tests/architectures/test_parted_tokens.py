@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 
-from hubsplice.architectures.base import Architecture
 from hubsplice.architectures.compiled_layer import CompiledLayer
 from hubsplice.architectures.registry import ARCHITECTURES
-from tests.architectures.families import Variant, config_of
-from tests.architectures.streams import EDITS, SINKS, D, calibration, hand_site
+from tests.architectures.families import architecture_for
+from tests.architectures.streams import EDITS, SINKS, calibration, hand_site
 
 STRAY = SINKS + 7
-
-
-def architecture_for(family: str) -> Architecture[Any]:
-    fields = {"hidden_size": D, "intermediate_size": 512}
-    config = config_of(Variant(family, fields)).to_dict()
-    return dict(ARCHITECTURES.items())[family](config)
 
 
 def same(left: CompiledLayer, right: CompiledLayer) -> bool:
