@@ -234,7 +234,7 @@ def page(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> str:
             f"# Every kind of edit on {arguments.model.name}"
             + (
                 ", as other families would compute it"
-                if any("family" in c for c in commands)
+                if any("--family" in c for c in commands)
                 else ""
             ),
             "",
