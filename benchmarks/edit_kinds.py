@@ -29,22 +29,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.base import Architecture
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.compiler import load_tokenizer
+from hubsplice.compiling.construct import compile_site
+from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.features.extract import extract_feature
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.fidelity.divergence import Readable, compare
 from hubsplice.fidelity.measure import CLIP
 from hubsplice.fidelity.runs import head_weight, logit_scale
 from hubsplice.fidelity.statistics import ratio_of_means
-from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import Model, batches, decoder_layers, loaded
-from hubsplice.place import Place
-from hubsplice.recipe import Calibration, Fidelity, SaeSource
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site, Term
+from hubsplice.recipe.models import Calibration, Fidelity
+from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.streams.model import Model, batches, decoder_layers, loaded
 from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
 
 NOTHING = Intervention(())
 PL = PiecewiseLinear
@@ -118,7 +121,7 @@ def likeliest(hidden: Tensor, head: Tensor, count: int) -> Tensor:
 
 def measure(
     site: Site,
-    architecture: Architecture[Any],
+    architecture: Architecture,
     calibration: dict[torch.dtype, Tensor],
     held_out: dict[torch.dtype, Tensor],
     models: dict[torch.dtype, Model],
@@ -130,8 +133,11 @@ def measure(
     eps = architecture.norm_eps
     norm = median_norm(calibration[exact])
     layers = {
-        dtype: architecture.compile(
-            site, SiteActivations(calibration[exact], calibration[dtype], norm, eps), dtype
+        dtype: compile_site(
+            architecture,
+            site,
+            SiteActivations(calibration[exact], calibration[dtype], norm, eps),
+            dtype,
         )
         for dtype in (exact, coarse)
     }

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from hubsplice.build import build
+from hubsplice.building.build import build
 from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.report import FidelityReport
-from hubsplice.recipe import parse_recipe
+from hubsplice.recipe.reading import parse_recipe
 from tests.architectures.families import GATED, TRAINED, WINDOWED, Variant
 from tests.architectures.trained import LAYER, Trained
 from tests.build.conftest import save_sae

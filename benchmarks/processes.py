@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hubsplice.build import build
-from hubsplice.recipe import parse_recipe
+from hubsplice.building.build import build
+from hubsplice.recipe.reading import parse_recipe
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results"

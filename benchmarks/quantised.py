@@ -38,20 +38,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from examples.smollm2 import fetch_smollm2
-from hubsplice.build import build
+from hubsplice.building.build import build
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.compiler import load_tokenizer
 from hubsplice.fidelity.divergence import Readable, compare
+from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.runs import head_weight, run_model
 from hubsplice.fidelity.statistics import ratio_of_means
-from hubsplice.inserted import InsertedAt
-from hubsplice.intervention import Intervention
-from hubsplice.model import Model, collect_streams, decoder_layers, hooked, loaded
-from hubsplice.recipe import Fidelity, parse_recipe
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.recipe.models import Fidelity
+from hubsplice.recipe.reading import parse_recipe
 from hubsplice.serving.requirements import edited_layers
+from hubsplice.streams.model import Model, collect_streams, decoder_layers, hooked, loaded
 from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
 
 SAE = Path(__file__).parents[1] / "examples" / "sae-smollm2-135m-l13"
 # Features of the SAE: 0 outer space, 1 computers, 2 food.

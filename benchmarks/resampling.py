@@ -31,7 +31,7 @@ from benchmarks.intervals import Array, Estimate, median, of_means
 from benchmarks.plots import curves
 from benchmarks.processes import RESULTS, SAE, VLLM_PYTHON, machine, splice, start_vllm
 from examples.smollm2 import fetch_smollm2
-from hubsplice.model import Model, loaded
+from hubsplice.streams.model import Model, loaded
 
 FOOD_FEATURE = 2
 # Words about food, and stems of them.

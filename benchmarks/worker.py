@@ -67,7 +67,7 @@ class Transformers:
         import torch
         import transformers
 
-        from hubsplice.reproduction import INTERVENTION, load_intervention
+        from hubsplice.intervention.saved import INTERVENTION, load_intervention
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         self.version = transformers.__version__
@@ -82,7 +82,7 @@ class Transformers:
     def generate(self, request: dict[str, Any]) -> list[list[list[int]]]:
         import torch
 
-        from hubsplice.model import hooked
+        from hubsplice.streams.model import hooked
 
         assert not request["stop"]
         assert request["samples"] == 1

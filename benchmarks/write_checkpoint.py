@@ -75,12 +75,13 @@ WRITE = f"""{MEMORY}
 import json, sys, time
 import torch
 imported = memory("VmHWM")
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.architectures.spliced_layer import SplicedLayer
+from hubsplice.compiling.linker import Linker
+from hubsplice.families.architecture import architecture_of
+from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.staging import staged_directory
+from hubsplice.files.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
-from hubsplice.place import Place
+from hubsplice.intervention.place import Place
 
 begin = time.perf_counter()
 base, dtype = BaseCheckpoint.open(Path(sys.argv[1])), torch.bfloat16
@@ -92,16 +93,17 @@ layer = SplicedLayer(*(
     torch.randn(shape, generator=random)
     for shape in ((d,), (neurons, d), (neurons,), (neurons, d), (neurons,), (d, neurons), (d,))
 ))
-tensors = dict(family.bias_tensors(base.tensors, layers))
-tensors |= family.inserted_tensors(0, layer, layers, dtype)
+linker = Linker(family, layers)
+tensors = dict(linker.bias_tensors(base.tensors))
+tensors |= linker.inserted_tensors(0, layer, dtype)
 peak = memory("VmHWM")
 # The peak is counted from here on.
 Path("/proc/self/clear_refs").write_text("5")
 held = memory("VmRSS")
 with staged_directory(Path(sys.argv[2])) as folder:
     write_checkpoint(
-        base, folder, rename=lambda name: family.rename(name, layers), new_tensors=tensors,
-        config=family.spliced_config(layers, dtype), hard_link=sys.argv[3] == "link",
+        base, folder, rename=linker.rename, new_tensors=tensors,
+        config=linker.config(dtype), hard_link=sys.argv[3] == "link",
     )
 seconds, writing = time.perf_counter() - begin, memory("VmHWM")
 print(json.dumps([seconds, max(peak, writing), imported, writing - held]))

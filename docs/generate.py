@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubsplice.checkpoint.manifest import manifest_schema
 from hubsplice.fidelity.report import FidelityReport
-from hubsplice.recipe import recipe_schema
+from hubsplice.recipe.schema import recipe_schema
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -190,12 +190,12 @@ def cli_page() -> str:
 
 def engines_page() -> str:
     """What engines do with spliced models, and how quantisation leaves the edit alone."""
+    from hubsplice.families.registry import model_classes
     from hubsplice.serving.engines import ENGINES
-    from hubsplice.serving.model_classes import MODEL_CLASSES
 
     def entry(engine: Engine, name: str) -> tuple[str, str, str]:
         support = engine.classes[name]
-        ignored = [f"{p}.bias" for p in MODEL_CLASSES[name].projections]
+        ignored = [f"{p}.bias" for p in model_classes()[name].projections]
         ignored = [bias for bias in ignored if bias.removesuffix(".bias") in support.ignored_biases]
         ignored += sorted(support.ignored_fields)
         what = ", ".join(f"`{part}`" for part in ignored) or "nothing"
@@ -245,10 +245,10 @@ def measurements_page() -> str:
 
 
 def _exclusions() -> Iterable[str]:
-    from hubsplice.serving.model_classes import MODEL_CLASSES
+    from hubsplice.families.registry import model_classes
     from hubsplice.serving.quantization import QuantizationFormat, excluding
 
-    llama = MODEL_CLASSES["LlamaForCausalLM"]
+    llama = model_classes()["LlamaForCausalLM"]
     for kind in QuantizationFormat:
         left = excluding(llama, (14,), kind)
         where = "option" if left.place.startswith("--") else "object"

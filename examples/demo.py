@@ -21,13 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from examples.smollm2 import fetch_smollm2
-from hubsplice.build import build
+from hubsplice.building.build import build
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import HubspliceError, OutputError
 from hubsplice.fidelity.table import render_report
-from hubsplice.model import Model, hooked, loaded
-from hubsplice.recipe import load_recipe
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.recipe.reading import load_recipe
+from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import print_error, show_progress
 
 RECIPE = Path(__file__).parent / "recipe.yaml"

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hubsplice.model import collect_streams, loaded
-from hubsplice.place import Place
-from hubsplice.recipe import BUILTIN, TextSource
+from hubsplice.intervention.place import Place
+from hubsplice.recipe.models import BUILTIN, TextSource
+from hubsplice.streams.model import collect_streams, loaded
 from hubsplice.terminal import show_progress
 from hubsplice.text.documents import Part
 from hubsplice.text.sequences import load_sequences

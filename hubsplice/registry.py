@@ -1,4 +1,4 @@
-"""A name-to-class registry that refuses duplicates and reads entry points."""
+"""A registry by name that refuses duplicates and reads entry points."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Classes by name, filled by a decorator and by an entry-point group.
+    """Classes or declarations by name, filled by modules and by an entry-point group.
 
     A third party adds to it by declaring, in its own package,
 
         [project.entry-points."hubsplice.edits"]
         my_kind = "my_package.my_module"
 
-    where importing the module runs the decorator.
+    where importing the module registers what it holds.
     """
 
     def __init__(self, group: str) -> None:
@@ -27,20 +27,20 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
         self._entry_points_loaded = False
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """Register the decorated class under `name`.
+    def add(self, name: str, entry: T) -> T:
+        """Register an entry under `name`, and give it back.
 
         Raises:
-            ValueError: the name is taken by another class.
+            ValueError: the name is taken by another entry.
         """
+        if name in self._entries and self._entries[name] is not entry:
+            raise ValueError(f"{self.group}: {name!r} is registered already")
+        self._entries[name] = entry
+        return entry
 
-        def decorate(entry: T) -> T:
-            if name in self._entries and self._entries[name] is not entry:
-                raise ValueError(f"{self.group}: {name!r} is registered already")
-            self._entries[name] = entry
-            return entry
-
-        return decorate
+    def register(self, name: str) -> Callable[[T], T]:
+        """Register the decorated class under `name`; raises as `add` does."""
+        return lambda entry: self.add(name, entry)
 
     def _load_entry_points(self) -> None:
         if self._entry_points_loaded:
@@ -50,7 +50,7 @@ class Registry(Generic[T]):
             point.load()
 
     def get(self, name: str, field: str) -> T:
-        """The class registered under `name`; `field` says where the name was written.
+        """What is registered under `name`; `field` says where the name was written.
 
         Raises:
             RecipeError: no such name, with the nearest one.
@@ -61,6 +61,6 @@ class Registry(Generic[T]):
         return self._entries[name]
 
     def items(self) -> Iterator[tuple[str, T]]:
-        """All registered names and classes, in alphabetical order."""
+        """All registered names and entries, in alphabetical order."""
         self._load_entry_points()
         return iter(sorted(self._entries.items()))

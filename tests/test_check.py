@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubsplice.check import SaeSummary, SpliceSummary, check
+from hubsplice.compiling.check import SaeSummary, SpliceSummary, check
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.place import Place
-from hubsplice.recipe import parse_recipe
+from hubsplice.intervention.place import Place
+from hubsplice.recipe.reading import parse_recipe
 
 
 @pytest.fixture

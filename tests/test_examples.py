@@ -15,13 +15,14 @@ from torch import Tensor
 from examples.demo import RECIPE, agreement, remove_previous_output
 from examples.slice_sae import slice_sae
 from examples.train_sae import main as train_sae
-from hubsplice.check import check
 from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.compiling.check import check
 from hubsplice.errors import OutputError
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import load_sae
-from hubsplice.features.sae_config import read_sae_config
-from hubsplice.place import Place
-from hubsplice.recipe import SaeSource, load_recipe
+from hubsplice.features.sae_config import find_sae
+from hubsplice.intervention.place import Place
+from hubsplice.recipe.reading import load_recipe
 from tests.conftest import MakeCheckpoint
 
 SAE_FOLDER = RECIPE.parent / "sae-smollm2-135m-l13"
@@ -129,7 +130,7 @@ def test_a_slice_holds_the_very_numbers_of_the_whole(tmp_path: Path) -> None:
 
 def test_a_slice_remembers_where_it_is_from(random_sae: Path, tmp_path: Path) -> None:
     slice_sae(random_sae, tmp_path / "slice", [31, 2])
-    config = read_sae_config(SaeSource(path=tmp_path / "slice"))
+    config = find_sae(SaeSource(path=tmp_path / "slice")).config
     assert config.d_sae == 2
     assert config.hook is not None
     assert config.hook.place == Place(3)

@@ -12,8 +12,10 @@ import yaml
 
 from hubsplice.cli import main
 from hubsplice.errors import OutputError, RecipeError
-from hubsplice.recipe import load_recipe
-from hubsplice.scaffold import recipe_starter, release_repository, write_files
+from hubsplice.files.new_files import write_files
+from hubsplice.github_actions.release_repository import release_repository
+from hubsplice.recipe.reading import load_recipe
+from hubsplice.recipe.starter import recipe_starter
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ACTION = f"someone/hubsplice/.github/actions/publish@{COMMIT}"

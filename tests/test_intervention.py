@@ -10,7 +10,10 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from hubsplice.intervention import Intervention, Normalization, PiecewiseLinear, Site, Term
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Site, Term
 
 # Eighths are exact in floating point, so that what is equal on paper is equal here.
 eighths = st.integers(-400, 400).map(lambda n: n / 8)

@@ -9,11 +9,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.calibration import stream_at
 from hubsplice.fidelity.runs import greedy_tokens, run_model
-from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import Model, collect_streams, decoder_layers, editing_sinks, hooked, loaded
-from hubsplice.place import Place
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.calibration import stream_at
+from hubsplice.streams.model import (
+    Model,
+    collect_streams,
+    decoder_layers,
+    editing_sinks,
+    hooked,
+    loaded,
+)
 
 Make = Callable[..., Path]
 

@@ -14,8 +14,10 @@ from docs.generate import FOLDER as DOCS
 from docs.generate import SCHEMAS, schema_text
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
-from hubsplice.recipe import Recipe, dump_recipe, load_recipe, parse_recipe, recipe_schema
-from hubsplice.recipe_yaml import dump_yaml, load_yaml
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.reading import dump_recipe, load_recipe, parse_recipe
+from hubsplice.recipe.schema import recipe_schema
+from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 from hubsplice.templates import load_template
 
 FOLDER = Path("/no/such/folder")

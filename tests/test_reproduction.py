@@ -19,8 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hubsplice.errors import CheckpointError, OutputError
-from hubsplice.intervention import Intervention, Normalization, PiecewiseLinear, Site, Term
-from hubsplice.reproduction import load_intervention, save_intervention
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.saved import load_intervention, save_intervention
+from hubsplice.intervention.site import Site, Term
 
 D = 3
 KEY = "hubsplice.intervention"

@@ -16,18 +16,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from docs.figures.canvas import Plot, Point
-from hubsplice.architectures.bias_free import compile_bias_free
-from hubsplice.architectures.bias_free_layer import BiasFreeLayer
-from hubsplice.architectures.compiled_layer import CompiledLayer
-from hubsplice.architectures.layernorm import compile_layernorm
-from hubsplice.architectures.plain_layer import PlainLayer
-from hubsplice.architectures.prenorm import compile_prenorm
-from hubsplice.architectures.sandwich import compile_sandwich
-from hubsplice.architectures.sandwich_form import GEMMA, OLMO
-from hubsplice.architectures.sandwich_layer import SandwichLayer
-from hubsplice.architectures.spliced_layer import SplicedLayer
-from hubsplice.calibration import SiteActivations
-from hubsplice.intervention import PiecewiseLinear, Site, Term
+from hubsplice.constructions.bias_free import compile_bias_free
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.layernorm import compile_layernorm
+from hubsplice.constructions.layernorm_layer import PlainLayer
+from hubsplice.constructions.prenorm import compile_prenorm
+from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.sandwich import compile_sandwich
+from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH
+from hubsplice.constructions.sandwich_layer import SandwichLayer
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.calibration import SiteActivations
 
 _DTYPE, _WIDTH, _TOKENS, _EPS, _ROOM = torch.bfloat16, 96, 3000, 1e-5, 4096
 _THRESHOLD = 0.5
@@ -129,12 +130,12 @@ def bias_free(site: Site) -> BiasFreeLayer:
 
 def sandwich(site: Site) -> SandwichLayer:
     """That with norms on both sides."""
-    return compile_sandwich(site, FEATURE.activations, _DTYPE, _ROOM, GEMMA)
+    return compile_sandwich(site, FEATURE.activations, _DTYPE, _ROOM, SANDWICH)
 
 
 def post_norm(site: Site) -> SandwichLayer:
     """That with a norm after each block alone."""
-    return compile_sandwich(site, FEATURE.activations, _DTYPE, _ROOM, OLMO)
+    return compile_sandwich(site, FEATURE.activations, _DTYPE, _ROOM, POST_NORM)
 
 
 def layernorm(site: Site) -> PlainLayer:

@@ -24,9 +24,9 @@ from docs.figures.canvas import (
     Canvas,
     Plot,
 )
-from hubsplice.architectures import bias_free as bias_free_construction
-from hubsplice.architectures import layernorm, prenorm
-from hubsplice.architectures.sandwich_form import GEMMA, OLMO
+from hubsplice.constructions import bias_free as bias_free_construction
+from hubsplice.constructions import layernorm, prenorm
+from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH
 
 FOLDER = Path(__file__).parent
 
@@ -351,7 +351,7 @@ def sandwich() -> Figure:
             "the dominant part, k·u², which the last norm divides by: r cancels.",
         ),
         ("gate", "up", "writes"),
-        _sandwich(curves.sandwich, "x", GEMMA.saturation),
+        _sandwich(curves.sandwich, "x", SANDWICH.saturation),
         "before the last norm; jump: two bends",
         "k, K, s: large factors. β = b − t − ⟨e, a⟩, with the mean of p for t in a line. "
         "r in units of its median. Dots: the tokens.",
@@ -374,7 +374,7 @@ def post_norm() -> Figure:
             "The norm behind divides by the dominant part, k·u²; a bend is then relu(p − t)/u.",
         ),
         ("gate", "up", "writes"),
-        _sandwich(curves.post_norm, "h′", OLMO.saturation),
+        _sandwich(curves.post_norm, "h′", POST_NORM.saturation),
         "before the last norm, all but the same; jump: two bends",
         "k, K, s: large factors. β = b − t − ⟨e, a⟩, with the mean of p for t in a line. "
         "Dots: the tokens.",

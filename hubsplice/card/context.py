@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from hubsplice.architectures.output_bias import OUTPUT_BIAS
 from hubsplice.card.escape import Markdown, clean, code
 from hubsplice.card.metadata import license_files
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
@@ -25,14 +24,16 @@ from hubsplice.checkpoint.manifest import (
     Manifest,
     TermRecord,
 )
+from hubsplice.constructions.output_bias import OUTPUT_BIAS
+from hubsplice.families.engines import EngineKey
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.format import MISSING, count, significant
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.fidelity.summary import Table
-from hubsplice.recipe import BUILTIN
-from hubsplice.reproduction import RECIPE
+from hubsplice.intervention.saved import RECIPE
+from hubsplice.recipe.models import BUILTIN
 from hubsplice.serving.commands import quantization_options
-from hubsplice.serving.engines import ENGINES, VLLM
+from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.measured import by_scheme
 from hubsplice.serving.online import OnlineQuantization
 from hubsplice.serving.requirements import Requirements
@@ -247,7 +248,7 @@ def _servers(requirements: Requirements) -> Table:
 
 def _quantised_options(manifest: Manifest, requirements: Requirements) -> Markdown | None:
     """How vLLM quantises the model to fp8, with its inserted layers as they are."""
-    works = verdict(VLLM, requirements).outcome is Outcome.WORKS
+    works = verdict(ENGINES[EngineKey.VLLM], requirements).outcome is Outcome.WORKS
     if not works or manifest.dtype == "float32":
         return None
     options = quantization_options(manifest, OnlineQuantization.FP8_PER_CHANNEL)

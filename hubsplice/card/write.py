@@ -9,8 +9,8 @@ from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import OutputError
 from hubsplice.fidelity.report import read_report
-from hubsplice.recipe import load_recipe
-from hubsplice.reproduction import RECIPE
+from hubsplice.intervention.saved import RECIPE
+from hubsplice.recipe.reading import load_recipe
 
 
 def card_text(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> str:

@@ -18,9 +18,9 @@ from hubsplice.checkpoint.companions import (
     TOKENIZER_CONFIG,
     WEIGHTS_INDEX,
 )
-from hubsplice.checkpoint.safetensors_header import Header, TensorEntry, read_header
-from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
+from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
+from hubsplice.files.strict_json import parse_object
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _REMOTE_CODE = ("auto_map", "custom_code")
@@ -90,7 +90,12 @@ class BaseCheckpoint(BaseConfig):
                 corrupt shard, or an index that disagrees with the shards.
             UnsupportedError: the weights are quantised.
         """
-        described = BaseConfig.open(folder)
+        return cls.of(BaseConfig.open(folder))
+
+    @staticmethod
+    def of(described: BaseConfig) -> BaseCheckpoint:
+        """The base whose configuration was read; raises as `open` does."""
+        folder = described.folder
         names = _shard_names(folder, described.weight_map)
         shards = tuple(read_header(folder / name) for name in names)
         if described.weight_map is not None:

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from hubsplice.checkpoint.copying import clone_file, copy_range
-from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import ShardLayout
-from hubsplice.checkpoint.safetensors_header import Header, read_header
-from hubsplice.checkpoint.stream import Consumer, stream
-from hubsplice.checkpoint.uncached import UncachedFile
 from hubsplice.errors import CheckpointError
+from hubsplice.files.copying import clone_file, copy_range
+from hubsplice.files.digest import FileDigest
+from hubsplice.files.safetensors_header import Header, read_header
+from hubsplice.files.stream import Consumer, stream
+from hubsplice.files.uncached import UncachedFile
 
 
 def write_base_shard(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
-from hubsplice.place import Block, Place
+from hubsplice.intervention.place import Block, Place
 
 
 class _Part(BaseModel):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.padded import Padded
-from hubsplice.checkpoint.safetensors_header import PAGE, Header, TensorEntry, serialize_header
 from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.files.safetensors_header import PAGE, Header, TensorEntry, serialize_header
 
 DTYPE_NAMES: Mapping[torch.dtype, str] = {
     torch.float64: "F64",

@@ -26,11 +26,11 @@ from pydantic import (
 )
 
 from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.digest import FileDigest, Sha256, digest_bytes
 from hubsplice.checkpoint.layer_map import LayerMap, layer_map_problem
-from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError
-from hubsplice.place import Block, Place
+from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
+from hubsplice.files.strict_json import parse_object
+from hubsplice.intervention.place import Block, Place
 
 SCHEMA_VERSION = 1
 

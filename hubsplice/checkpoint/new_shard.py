@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import DTYPE_NAMES, NewShardLayout, NewTensor, Zeros
 from hubsplice.checkpoint.padded import Padded
-from hubsplice.checkpoint.safetensors_header import TensorEntry
 from hubsplice.errors import CheckpointError
+from hubsplice.files.digest import FileDigest
+from hubsplice.files.safetensors_header import TensorEntry
 
 # Bytes of a tensor that are padded and written at once.
 _PIECE = 1 << 22

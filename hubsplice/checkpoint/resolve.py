@@ -59,22 +59,33 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
         return ResolvedBase(folder, None, None)
     if base_model.startswith(("/", "./", "../", "~")) or folder.exists():
         raise RecipeError(f"base_model: {base_model!r}: there is no such folder")
-    return _from_hub(base_model, revision, weights=weights)
+    resolved = _from_hub(base_model, revision)
+    if weights:
+        fetch_weights(resolved)
+    return resolved
 
 
-def _from_hub(repo_id: str, revision: str | None, *, weights: bool) -> ResolvedBase:
+def fetch_weights(base: ResolvedBase) -> None:
+    """Download the weights that belong to a base whose configuration is there.
+
+    Raises:
+        CheckpointError: the repository is gated, or cannot be reached.
+    """
+    if base.repo_id is None:
+        return
+    # Which shards there are is read from the index first: a repository may hold the same weights
+    # a second time under another name.
+    weight_map = BaseConfig.open(base.folder).weight_map
+    shards = {SINGLE_WEIGHTS} if weight_map is None else set(weight_map.values())
+    _snapshot(base.repo_id, base.commit, allow=sorted(map(glob.escape, shards)), ignore=[])
+
+
+def _from_hub(repo_id: str, revision: str | None) -> ResolvedBase:
     description = [CONFIG, WEIGHTS_INDEX, MANIFEST, CARD, *COMPANION_PATTERNS]
     never = [pattern for pattern in NEVER_CARRIED if pattern != "*.safetensors.index.json"]
     folder = _snapshot(repo_id, revision, allow=description, ignore=never)
     # The cache names a snapshot's folder after its commit.
-    commit = folder.name
-    if weights:
-        # Which shards there are is read from the index first: a repository may hold the same
-        # weights a second time under another name.
-        weight_map = BaseConfig.open(folder).weight_map
-        shards = {SINGLE_WEIGHTS} if weight_map is None else set(weight_map.values())
-        _snapshot(repo_id, commit, allow=sorted(map(glob.escape, shards)), ignore=[])
-    return ResolvedBase(folder, repo_id, commit)
+    return ResolvedBase(folder, repo_id, folder.name)
 
 
 def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: list[str]) -> Path:

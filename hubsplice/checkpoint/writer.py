@@ -13,11 +13,11 @@ from typing import Any
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.base_shard import write_base_shard
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX, companion_files
-from hubsplice.checkpoint.copying import clone_file
-from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file
 from hubsplice.checkpoint.layout import Layout, NewTensor, Split, unsplit
 from hubsplice.checkpoint.new_shard import write_new_shard
-from hubsplice.checkpoint.space import full_disk, require_free_space
+from hubsplice.files.copying import clone_file
+from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
+from hubsplice.files.space import full_disk, require_free_space
 
 # Each takes one or two cores for its digests; more of them outrun most disks.
 _SHARDS_AT_ONCE = 2

@@ -1,4 +1,8 @@
-"""The command line: parse, call, print; one module per command."""
+"""The command line: parse, call, print; one module per command.
+
+In come arguments; out go results on stdout, progress and errors on stderr, and an exit code. It may
+import everything.
+"""
 
 from __future__ import annotations
 

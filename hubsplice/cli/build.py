@@ -36,11 +36,11 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Compile a recipe into a checkpoint."""
-    from hubsplice.recipe import load_recipe
+    from hubsplice.recipe.reading import load_recipe
 
     parsed = load_recipe(recipe)
     # A mistake in the recipe is shown before the compiler's imports, which take seconds.
-    from hubsplice.build import build as build_recipe
+    from hubsplice.building.build import build as build_recipe
 
     with show_progress() as progress:
         result = build_recipe(

@@ -10,8 +10,8 @@ from hubsplice.terminal import print_json, print_table, print_warning
 
 def check(recipe: RecipePath, as_json: AsJson = False) -> None:
     """Say whether a recipe would build, from configurations alone, without loading weights."""
-    from hubsplice.check import check as check_recipe
-    from hubsplice.recipe import load_recipe
+    from hubsplice.compiling.check import check as check_recipe
+    from hubsplice.recipe.reading import load_recipe
 
     report = check_recipe(load_recipe(recipe))
     for warning in report.warnings:

@@ -49,7 +49,9 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
     """Write a commented starter recipe, or a repository that releases a model."""
-    from hubsplice.scaffold import RECIPE, recipe_starter, release_repository, write_files
+    from hubsplice.files.new_files import write_files
+    from hubsplice.github_actions.release_repository import release_repository
+    from hubsplice.recipe.starter import RECIPE, recipe_starter
 
     if not workflow:
         recipe = path or Path(RECIPE)

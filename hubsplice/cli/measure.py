@@ -26,7 +26,7 @@ def measure(
     as_json: AsJson = False,
 ) -> None:
     """Measure a built checkpoint against its hook again; rewrite its report and card."""
-    from hubsplice.build import measure as measure_folder
+    from hubsplice.building.measure import measure as measure_folder
 
     with show_progress() as progress:
         report = measure_folder(

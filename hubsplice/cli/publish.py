@@ -18,7 +18,7 @@ from hubsplice.terminal import print_note, print_warning, show_progress
 if TYPE_CHECKING:
     from hubsplice.hub.built import BuiltFolder
     from hubsplice.hub.plan import Target
-    from hubsplice.recipe import Recipe
+    from hubsplice.recipe.models import Recipe
 
 
 def publish(
@@ -138,8 +138,8 @@ def publish(
 
 def _source(source: Path) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
-    from hubsplice.recipe import load_recipe
-    from hubsplice.reproduction import RECIPE
+    from hubsplice.intervention.saved import RECIPE
+    from hubsplice.recipe.reading import load_recipe
 
     if not source.is_dir():
         return load_recipe(source), None
@@ -158,7 +158,7 @@ def _built(
     if place.is_dir():
         print_note(f"found the recipe built in {place}; remove that folder to build it again")
         return place
-    from hubsplice.build import build
+    from hubsplice.building.build import build
 
     with show_progress() as progress:
         # A result that misses its requirement is kept: the plan refuses it, and it can be read.

@@ -11,7 +11,8 @@ import typer
 
 from hubsplice.cli.app import AsJson
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.serving.engines import ENGINES, EngineKey
+from hubsplice.families.engines import EngineKey
+from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.online import OnlineQuantization
 from hubsplice.terminal import print_json, print_note, print_warning
 
@@ -123,7 +124,7 @@ def serve(
 
 def _read_config(folder: Path) -> dict[str, Any]:
     from hubsplice.checkpoint.companions import CONFIG
-    from hubsplice.checkpoint.strict_json import parse_object
+    from hubsplice.files.strict_json import parse_object
 
     path = folder / CONFIG
     try:

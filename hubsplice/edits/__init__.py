@@ -1,4 +1,8 @@
-"""The edit kinds; importing this package registers all that hubsplice brings."""
+"""The edit kinds: one small file each, from a feature to a piecewise-linear function.
+
+In come the fields of an edit and its features; out go ridge functions. Importing this package
+registers all kinds that hubsplice brings. It may import `features` and what stands above it.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from hubsplice.edits.base import Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.features.base import Feature
-from hubsplice.intervention import PiecewiseLinear
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 
 @EDITS.register("ablate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,30 +10,8 @@ from torch import Tensor
 
 from hubsplice.edits.strength import Amount
 from hubsplice.features.base import Feature, Probe
-from hubsplice.intervention import Term
-
-
-class TensorSource(BaseModel):
-    """A tensor of shape [d] (or [k, d] where a subspace is meant) in a safetensors file."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path = Field(description="A local safetensors file.")
-    tensor: str | None = Field(
-        None, description="The tensor's name; may be left out where the file holds one tensor."
-    )
-
-
-class ProbeSource(BaseModel):
-    """A linear probe in a safetensors file: a weight of shape [d] and a scalar bias."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    path: Path = Field(description="A local safetensors file.")
-    weight: str = Field("weight", description="The name of the weight, shape [d].")
-    bias: str | None = Field(
-        "bias", description="The name of the bias, a single number; null for no bias."
-    )
+from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.intervention.site import Term
 
 
 class Sources(Protocol):

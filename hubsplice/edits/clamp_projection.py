@@ -11,7 +11,8 @@ from hubsplice.edits.directed import DirectedEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Strength
 from hubsplice.edits.units import stream_units
-from hubsplice.intervention import PiecewiseLinear, Term
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Term
 
 
 @EDITS.register("clamp_projection")

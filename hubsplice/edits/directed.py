@@ -8,8 +8,9 @@ from typing import Self
 from pydantic import Field, NonNegativeInt, model_validator
 from torch import Tensor
 
-from hubsplice.edits.base import Edit, Sources, TensorSource
+from hubsplice.edits.base import Edit, Sources
 from hubsplice.features.base import Feature
+from hubsplice.features.references import TensorSource
 
 
 @dataclass(frozen=True, eq=False)

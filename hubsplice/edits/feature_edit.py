@@ -8,7 +8,8 @@ from pydantic import Field, NonNegativeInt
 
 from hubsplice.edits.base import Edit, Sources
 from hubsplice.features.base import Feature
-from hubsplice.intervention import PiecewiseLinear, Term
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Term
 
 
 class FeatureEdit(Edit):

@@ -13,7 +13,7 @@ from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Strength
 from hubsplice.edits.units import activation_units
 from hubsplice.features.base import Feature
-from hubsplice.intervention import PiecewiseLinear
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 
 @EDITS.register("floor")

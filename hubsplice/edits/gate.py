@@ -8,10 +8,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
 from torch import Tensor
 
-from hubsplice.edits.base import ProbeSource, Sources, TensorSource
+from hubsplice.edits.base import Sources
 from hubsplice.edits.directed import source_name
 from hubsplice.features.base import Feature
-from hubsplice.intervention import Normalization, PiecewiseLinear
+from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,8 @@ from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Strength
 from hubsplice.edits.units import activation_units, stream_units
 from hubsplice.errors import UnsupportedError
-from hubsplice.intervention import Normalization, Term
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.site import Term
 
 
 @EDITS.register("gated_steer")

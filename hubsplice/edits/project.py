@@ -10,7 +10,8 @@ from torch import Tensor
 from hubsplice.edits.base import Sources
 from hubsplice.edits.directed import DirectedEdit, source_name
 from hubsplice.edits.registry import EDITS
-from hubsplice.intervention import PiecewiseLinear, Term
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Term
 
 
 @EDITS.register("project")

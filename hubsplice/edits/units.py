@@ -12,7 +12,7 @@ from hubsplice.edits.base import Sources
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import UnsupportedError
 from hubsplice.features.base import Feature
-from hubsplice.intervention import Normalization
+from hubsplice.intervention.normalization import Normalization
 
 
 def activation_units(sources: Sources, amount: Amount, feature: Feature) -> float:

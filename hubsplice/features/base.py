@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hubsplice.intervention import Normalization, PiecewiseLinear
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,8 @@ from torch import Tensor
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.base import Feature
 from hubsplice.features.sae import LoadedSae
-from hubsplice.intervention import Normalization, PiecewiseLinear
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 # SAELens scales nothing at run time under any other name.
 _NORMALIZATIONS = {

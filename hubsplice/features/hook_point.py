@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hubsplice.errors import UnsupportedError
 from hubsplice.features.refusals import ATTENTION_HEADS, EMBEDDINGS
-from hubsplice.place import Block, Place
+from hubsplice.intervention.place import Block, Place
 
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<place>.+)")
 _TRANSFORMERS = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.output)?")

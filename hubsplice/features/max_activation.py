@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.features.base import Feature
-from hubsplice.intervention import Site, Term
+from hubsplice.intervention.site import Site, Term
 
 _TOKENS_AT_ONCE = 4096
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hubsplice.edits.base import ProbeSource
 from hubsplice.errors import RecipeError
 from hubsplice.features.base import Probe
+from hubsplice.features.references import ProbeSource
 from hubsplice.features.tensor_file import read_tensor
 
 

@@ -16,18 +16,9 @@ from torch import Tensor
 
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hub_files import fetch
-from hubsplice.features.sae_config import (
-    CONFIG_FILENAME,
-    SaeConfig,
-    folder_origin,
-    parse_sae_config,
-    read_sae_config,
-    release_origin,
-    repository_origin,
-)
-from hubsplice.features.sae_registry import registry_entry
+from hubsplice.features.references import SaeSource
+from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_support import config_warnings, require_supported
-from hubsplice.recipe import SaeSource
 
 WEIGHTS_FILENAME = "sae_weights.safetensors"
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
@@ -60,21 +51,28 @@ class LoadedSae:
             )
 
 
-def load_sae(source: SaeSource, *, device: str = "cpu") -> LoadedSae:
+def load_sae(source: SaeSource | FoundSae, *, device: str = "cpu") -> LoadedSae:
     """Load an SAE, and check that it can be spliced and that its weights are sound.
+
+    Args:
+        source: what names it, or what `find_sae` has found by that name.
+        device: where its weights go.
 
     Raises:
         RecipeError: no such folder, repository, revision, release or id.
         UnsupportedError: an SAE that cannot be spliced, with the reason.
         CheckpointError: files that are missing, damaged or pickled; NaN or infinity in a weight.
     """
-    # Reading the configuration first refuses hopeless cases before any weight is fetched.
-    require_supported(read_sae_config(source))
-    if source.path is not None:
-        return _load_folder(source.path, folder_origin(source.path), None, device)
-    if source.repo_id is not None:
-        return _load_repository(source, device)
-    return _load_release(source, device)
+    found = source if isinstance(source, FoundSae) else find_sae(source)
+    # The configuration refuses hopeless cases before any weight is fetched.
+    require_supported(found.config)
+    if found.source.path is not None:
+        return _load_folder(found.source.path, found, device)
+    if found.source.repo_id is not None:
+        prefix = f"{found.source.subfolder}/" if found.source.subfolder else ""
+        weights = fetch(found.source.repo_id, prefix + WEIGHTS_FILENAME, found.commit)
+        return _load_folder(weights.path.parent, found, device)
+    return _load_release(found, device)
 
 
 def wrap_sae(
@@ -95,7 +93,8 @@ def wrap_sae(
     return LoadedSae(config, module, _digest(weights), revision, (*config_warnings(config), *notes))
 
 
-def _load_folder(path: Path, origin: str, revision: str | None, device: str) -> LoadedSae:
+def _load_folder(path: Path, found: FoundSae, device: str) -> LoadedSae:
+    origin = found.config.origin
     if not (path / WEIGHTS_FILENAME).is_file():
         pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
         if pickles:
@@ -106,51 +105,25 @@ def _load_folder(path: Path, origin: str, revision: str | None, device: str) -> 
         raise CheckpointError(f"{origin}: holds no {WEIGHTS_FILENAME}")
     from sae_lens import SAE
 
-    return _loaded(
-        lambda: SAE.load_from_disk(path, device=device, dtype="float32"), origin, revision
-    )
+    return _loaded(lambda: SAE.load_from_disk(path, device=device, dtype="float32"), found)
 
 
-def _load_repository(source: SaeSource, device: str) -> LoadedSae:
-    assert source.repo_id is not None
-    prefix = f"{source.subfolder}/" if source.subfolder else ""
-    config = fetch(source.repo_id, prefix + CONFIG_FILENAME, source.revision)
-    # The weights come from the very commit that the configuration came from.
-    weights = fetch(source.repo_id, prefix + WEIGHTS_FILENAME, config.commit)
-    return _load_folder(weights.path.parent, repository_origin(source), config.commit, device)
-
-
-def _load_release(source: SaeSource, device: str) -> LoadedSae:
-    assert source.release is not None
-    assert source.id is not None
-    release, sae_id = source.release, source.id
-    origin = release_origin(release, sae_id)
-    entry = registry_entry(release, sae_id)
-    notes: tuple[str, ...] = ()
-    if entry.pickled:
-        if os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in ("", "0"):
-            raise CheckpointError(
-                f"{origin}: published as a pickle file, and TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD "
-                "switches off the restricted unpickler; unset it"
-            )
-        pickled = (
-            f"{origin}: published as a pickle file; SAELens reads it with torch's restricted "
-            "unpickler, which builds tensors only."
+def _load_release(found: FoundSae, device: str) -> LoadedSae:
+    release, sae_id = found.source.release, found.source.id
+    if found.notes and os.environ.get("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0") not in ("", "0"):
+        raise CheckpointError(
+            f"{found.config.origin}: published as a pickle file, and "
+            "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD switches off the restricted unpickler; unset it"
         )
-        notes = (pickled,)
     from sae_lens import SAE
 
     return _loaded(
-        lambda: SAE.from_pretrained(release, sae_id, device=device, dtype="float32"),
-        origin,
-        None,
-        notes,
+        lambda: SAE.from_pretrained(release, sae_id, device=device, dtype="float32"), found
     )
 
 
-def _loaded(
-    load: Callable[[], Any], origin: str, revision: str | None, notes: tuple[str, ...] = ()
-) -> LoadedSae:
+def _loaded(load: Callable[[], Any], found: FoundSae) -> LoadedSae:
+    origin = found.config.origin
     try:
         with warnings.catch_warnings():
             # What SAELens warns of is found again in the configuration, and returned as data.
@@ -166,7 +139,7 @@ def _loaded(
         ValueError,
     ) as error:
         raise CheckpointError(f"{origin}: SAELens cannot load it: {error}") from error
-    return wrap_sae(module, origin, revision=revision, notes=notes)
+    return wrap_sae(module, origin, revision=found.commit, notes=found.notes)
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.hub_files import fetch
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_registry import registry_entry
-from hubsplice.recipe import SaeSource
 
 CONFIG_FILENAME = "cfg.json"
 
@@ -54,7 +54,25 @@ class SaeConfig:
     centred_weights: bool = False
 
 
-def read_sae_config(source: SaeSource) -> SaeConfig:
+@dataclass(frozen=True)
+class FoundSae:
+    """An SAE whose configuration was read, and whose weights were not.
+
+    Attributes:
+        source: what names it.
+        config: what its configuration says.
+        commit: that of the Hub repository that the configuration came from, so that the weights
+            come from the same; None for other sources.
+        notes: what a user should know of its files.
+    """
+
+    source: SaeSource
+    config: SaeConfig
+    commit: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find_sae(source: SaeSource) -> FoundSae:
     """Read an SAE's configuration from a folder, the Hub or SAELens's registry.
 
     Raises:
@@ -63,16 +81,24 @@ def read_sae_config(source: SaeSource) -> SaeConfig:
         CheckpointError: a configuration that is missing, damaged or cannot be fetched.
     """
     if source.path is not None:
-        return _parse_file(source.path / CONFIG_FILENAME, folder_origin(source.path))
+        path = source.path / CONFIG_FILENAME
+        return FoundSae(source, _parse_file(path, folder_origin(source.path)))
     if source.repo_id is not None:
         name = f"{source.subfolder}/{CONFIG_FILENAME}" if source.subfolder else CONFIG_FILENAME
-        return _parse_file(
-            fetch(source.repo_id, name, source.revision).path, repository_origin(source)
-        )
+        file = fetch(source.repo_id, name, source.revision)
+        return FoundSae(source, _parse_file(file.path, repository_origin(source)), file.commit)
     assert source.release is not None
     assert source.id is not None
-    registry_entry(source.release, source.id).require_supported()
-    return _registry_config(source.release, source.id)
+    entry = registry_entry(source.release, source.id)
+    entry.require_supported()
+    config = _registry_config(source.release, source.id)
+    if not entry.pickled:
+        return FoundSae(source, config)
+    pickled = (
+        f"{config.origin}: published as a pickle file; SAELens reads it with torch's restricted "
+        "unpickler, which builds tensors only."
+    )
+    return FoundSae(source, config, notes=(pickled,))
 
 
 def folder_origin(path: Path) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hubsplice.errors import RecipeError
 from hubsplice.features.sae_config import SaeConfig
-from hubsplice.place import Place
+from hubsplice.intervention.place import Place
 
 _OTHER_NAMES = {"gpt2-small": "gpt2"}
 

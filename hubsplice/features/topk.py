@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hubsplice.features.extract import CalibratedGate, read_out
 from hubsplice.features.sae import LoadedSae
-from hubsplice.intervention import PiecewiseLinear, Site, Term
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Site, Term
 
 _TOKENS_AT_ONCE = 256
 

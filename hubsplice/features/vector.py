@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hubsplice.edits.base import TensorSource
 from hubsplice.errors import RecipeError
+from hubsplice.features.references import TensorSource
 from hubsplice.features.tensor_file import read_tensor
 
 

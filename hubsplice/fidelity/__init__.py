@@ -1,1 +1,5 @@
-"""Measuring how faithful a spliced model is to the hook that it was compiled from."""
+"""Fidelity: how far a spliced model is from the hook, on text that calibration never saw.
+
+In come two folders and an intervention; out goes a report, and one sentence that sums it up. It may
+import `compiling` and what stands above it.
+"""

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hubsplice.calibration import stream_at
 from hubsplice.fidelity.divergence import Comparison, LogitScale, Readable, compare
+from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import (
     Distribution,
     FidelityReport,
@@ -30,10 +30,11 @@ from hubsplice.fidelity.runs import (
 from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
 from hubsplice.fidelity.verdict import verdict
-from hubsplice.inserted import InsertedAt
-from hubsplice.intervention import Intervention, Site
-from hubsplice.model import editing_sinks, hooked, loaded
-from hubsplice.place import Place
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site
+from hubsplice.streams.calibration import stream_at
+from hubsplice.streams.model import editing_sinks, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
 

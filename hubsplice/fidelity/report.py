@@ -15,9 +15,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError
-from hubsplice.place import Block, Place
+from hubsplice.files.strict_json import parse_object
+from hubsplice.intervention.place import Block, Place
 
 REPORT = "fidelity.json"
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hubsplice.fidelity.divergence import LogitScale
-from hubsplice.inserted import InsertedAt, watching
-from hubsplice.model import Model, batches, decoder_layers
+from hubsplice.fidelity.inserted import InsertedAt, watching
+from hubsplice.streams.model import Model, batches, decoder_layers
 
 
 @dataclass(frozen=True, eq=False)

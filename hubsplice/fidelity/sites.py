@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import FeatureFidelity, SiteFidelity
 from hubsplice.fidelity.runs import LayerPass
 from hubsplice.fidelity.statistics import distribution, f1_score
-from hubsplice.inserted import InsertedAt
-from hubsplice.intervention import Site
+from hubsplice.intervention.site import Site
 
 
 def site_fidelity(

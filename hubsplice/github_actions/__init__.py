@@ -1,5 +1,5 @@
-"""What the steps of `.github/actions/publish` need beside the command line.
+"""What the composite actions run: targets, summaries, checks of what was published.
 
-The steps are shell; whatever parses, compares or renders is here, and runs as
-`python -m hubsplice.github_actions`.
+In come the environment of a workflow and the outputs of the command line; out go step summaries and
+outputs. It may import `hub` and what stands above it.
 """

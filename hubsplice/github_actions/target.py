@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe import load_recipe
+from hubsplice.recipe.reading import load_recipe
 
 
 def resolve_target(recipe: Path, *, repo_id: str, tag: str, state: Path) -> dict[str, str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.digest import digest_file
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError
+from hubsplice.files.digest import digest_file
 
 
 def verify_download(repo_id: str, revision: str, *, built: Path, download: Path) -> int:

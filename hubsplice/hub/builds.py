@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice import __version__
-from hubsplice.recipe import Recipe, dump_recipe
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.reading import dump_recipe
 
 BUILDS = Path("builds")
 

@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hubsplice.card.write import card_text
 from hubsplice.checkpoint.companions import CARD, MANIFEST
-from hubsplice.checkpoint.digest import FileDigest, digest_bytes, digest_file
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.errors import CheckpointError, FidelityError
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.fidelity.verdict import verdict
-from hubsplice.recipe import Recipe, load_recipe
-from hubsplice.reproduction import RECIPE
+from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
+from hubsplice.intervention.saved import RECIPE
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.reading import load_recipe
 
 LARGEST_IN_GIT = 10 * 1024 * 1024
 """In bytes; the Hub keeps a larger file in its storage, and so asks for no git hash of it."""

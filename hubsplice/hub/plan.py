@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from huggingface_hub import HfApi
 
 from hubsplice.checkpoint.companions import CARD, MANIFEST
-from hubsplice.checkpoint.space import readable_size
 from hubsplice.errors import ConflictError, HubError, OutputError
+from hubsplice.files.space import readable_size
 from hubsplice.hub.built import BuiltFolder, LocalFile
 from hubsplice.hub.card_check import validate_card
 from hubsplice.hub.copies import CopySource, copy_sources

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import RecipeError, UnsupportedError
-from hubsplice.serving.engines import Engine, EngineKey
+from hubsplice.families.engines import EngineKey
+from hubsplice.serving.engines import Engine
 from hubsplice.serving.online import OnlineQuantization
 from hubsplice.serving.quantization import QuantizationFormat, exclusions
 from hubsplice.serving.requirements import Requirements

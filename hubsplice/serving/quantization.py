@@ -18,7 +18,8 @@ from pydantic import JsonValue
 
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import UnsupportedError
-from hubsplice.serving.model_classes import MODEL_CLASSES, ModelClass
+from hubsplice.families.family import ModelClass
+from hubsplice.families.registry import model_classes
 from hubsplice.serving.requirements import edited_layers
 
 
@@ -114,10 +115,10 @@ def _modules(model_class: ModelClass, layers: Sequence[int]) -> tuple[str, ...]:
 
 
 def _class_of(manifest: Manifest) -> ModelClass:
-    name = manifest.architectures.after
-    if name not in MODEL_CLASSES:
+    name, known = manifest.architectures.after, model_classes()
+    if name not in known:
         raise UnsupportedError(
             f"architectures: {name!r} is no class whose modules are known, so that inserted layers "
-            f"could be kept out of a quantisation; known: {', '.join(sorted(MODEL_CLASSES))}"
+            f"could be kept out of a quantisation; known: {', '.join(sorted(known))}"
         )
-    return MODEL_CLASSES[name]
+    return known[name]

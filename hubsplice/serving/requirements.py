@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.serving.model_classes import MODEL_CLASSES, BiasSwitch, ModelClass
+from hubsplice.families.family import BiasSwitch, ModelClass
+from hubsplice.families.registry import model_classes
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Requirements:
     def of(manifest: Manifest) -> Requirements:
         """Those of a checkpoint."""
         name = manifest.architectures.after
-        model_class = MODEL_CLASSES.get(name)
+        model_class = model_classes().get(name)
         fields = frozenset(
             field for field, value in _changed(manifest) if _differs(value, manifest)
         )

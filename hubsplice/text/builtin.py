@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from hubsplice.recipe import BUILTIN
+from hubsplice.recipe.models import BUILTIN
 from hubsplice.text.documents import Corpus, Document
 
 # Left out: what systems package apart from Python's library, so that its presence differs

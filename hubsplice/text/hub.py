@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, unknown_name
-from hubsplice.recipe import TextSource
+from hubsplice.recipe.models import TextSource
 from hubsplice.text.documents import Corpus, Document
 from hubsplice.text.rows import text_of
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe import BUILTIN, TextSource
+from hubsplice.recipe.models import BUILTIN, TextSource
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.chat import ChatFormat
 from hubsplice.text.documents import Corpus, Document, Part

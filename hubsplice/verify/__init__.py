@@ -1,4 +1,8 @@
-"""Proof, from published files and the base, of what a spliced checkpoint is and does."""
+"""Verification of a published model, from its files and its base, by someone else.
+
+In come a folder or a repository, and the base; out go findings, each passed or not. It may import
+`building` and what stands above it.
+"""
 
 from __future__ import annotations
 

@@ -53,11 +53,13 @@ from pydantic import Field
 from torch import Tensor
 
 from hubsplice.errors import CheckpointError
+from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import FidelityReport, PrecisionFidelity
-from hubsplice.inserted import InsertedAt
-from hubsplice.intervention import Intervention, Normalization, Site
-from hubsplice.model import Model, hooked, loaded
-from hubsplice.place import Place
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site
+from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.verify.engines import Engine, Prompt
 from hubsplice.verify.layer_edit import LayerEdit, observing

@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 
-from hubsplice.architectures.base import Architecture
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layer_map import LayerMap, inserted_indices, inserted_places
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.checkpoint.safetensors_header import TensorEntry
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import HubspliceError
-from hubsplice.inserted import InsertedAt, inserted_layers
-from hubsplice.place import Place
+from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.fidelity.inserted import InsertedAt, inserted_layers
+from hubsplice.files.safetensors_header import TensorEntry
+from hubsplice.intervention.place import Place
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Claim:
 
     manifest: Manifest
     base: BaseCheckpoint
-    architecture: Architecture[Any]
+    architecture: Architecture
 
     @staticmethod
     def of(manifest: Manifest, base: BaseCheckpoint) -> Claim:
@@ -74,6 +73,11 @@ class Claim:
         """Where the result's layers come from."""
         return self.manifest.layer_map
 
+    @cached_property
+    def linker(self) -> Linker:
+        """What the result is made of."""
+        return Linker(self.architecture, self.layers)
+
     def layer_map_problems(self) -> list[str]:
         """What is wrong with the manifest's layer map; the rest can't be worked out then."""
         declared, num_layers = self.manifest.layers, self.architecture.num_layers
@@ -93,7 +97,9 @@ class Claim:
         if self.dtype is None:
             problems.append(f"dtype: found {self.manifest.dtype!r}, expected a torch dtype")
         try:
-            self.architecture.bias_tensors(self.base.tensors, self.architecture.layer_map([]))
+            Linker(self.architecture, self.architecture.layer_map([])).bias_tensors(
+                self.base.tensors
+            )
         except HubspliceError as error:
             problems.append(f"base: {error}")
         return problems
@@ -119,7 +125,7 @@ class Claim:
             for place in sorted({p for p in places if places.count(p) > 1 or p in taken})
         ]
         for bias in biases:
-            name = self.architecture.output_bias_name(self.base.tensors, bias.site, self.layers)
+            name = self.linker.output_bias_name(self.base.tensors, bias.site)
             if bias.site >= self.architecture.num_layers or bias.tensor != name:
                 problems.append(
                     f"biases: layer {bias.site}: found {bias.tensor!r}, expected {name!r}"
@@ -139,22 +145,22 @@ class Claim:
     @cached_property
     def expected(self) -> Mapping[str, ExpectedTensor]:
         """Every tensor of the result, by name: the base's, added biases, inserted layers'."""
-        architecture, layers = self.architecture, self.layers
+        linker = self.linker
         found = {
-            architecture.rename(part.name, layers): ExpectedTensor(
+            linker.rename(part.name): ExpectedTensor(
                 part.dtype, part.shape, base_name=name, base_part=part
             )
             for name, entry in self.base.tensors.items()
-            for part in architecture.split(entry)
+            for part in self.architecture.split(entry)
         }
-        for name, zeros in architecture.bias_tensors(self.base.tensors, layers).items():
+        for name, zeros in linker.bias_tensors(self.base.tensors).items():
             found[name] = ExpectedTensor(DTYPE_NAMES[zeros.dtype], zeros.shape, value=0.0)
         dtype = self.dtype
         assert dtype is not None
         for bias in self.manifest.biases:
             found[bias.tensor] = ExpectedTensor(DTYPE_NAMES[dtype], found[bias.tensor].shape)
         for splice, index in enumerate(self.inserted_indices):
-            for name, tensor in architecture.inserted_layout(splice, layers).items():
+            for name, tensor in linker.inserted_layout(splice).items():
                 found[name] = ExpectedTensor(
                     DTYPE_NAMES[dtype], tensor.shape, layer=index, value=tensor.value
                 )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice.checkpoint.companions import CONFIG
-from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError
+from hubsplice.files.strict_json import parse_object
 from hubsplice.verify.claim import Claim
 
 _ABSENT = object()
@@ -34,7 +34,7 @@ def config_problems(folder: Path, claim: Claim) -> list[str]:
     base = claim.architecture.config
     dtype = claim.dtype
     assert dtype is not None
-    wanted = claim.architecture.spliced_config(claim.layers, dtype)
+    wanted = claim.linker.config(dtype)
     problems = []
     for key in sorted({*base, *spliced, *wanted, *claim.manifest.config_changes}):
         problem = _declared_problem(key, base, spliced, claim)
@@ -69,10 +69,10 @@ def _declared_problem(
 
 
 def _class_problems(claim: Claim) -> list[str]:
-    declared, architecture = claim.manifest.architectures, claim.architecture
+    declared, family = claim.manifest.architectures, claim.architecture.family
     pairs = (
-        ("before", declared.before, architecture.class_name_before),
-        ("after", declared.after, architecture.class_name_after),
+        ("before", declared.before, family.class_name),
+        ("after", declared.after, family.becomes.name),
     )
     return [
         f"architectures.{side}: found {found!r}, expected {expected!r}"

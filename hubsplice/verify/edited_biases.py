@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from safetensors import safe_open
 
-from hubsplice.architectures.output_bias import OutputBias
 from hubsplice.checkpoint.manifest import EditedBias
-from hubsplice.intervention import Intervention
+from hubsplice.constructions.output_bias import OutputBias
+from hubsplice.intervention.intervention import Intervention
 from hubsplice.verify.claim import Claim
 from hubsplice.verify.result import Check
 from hubsplice.verify.weights import StoredTensor

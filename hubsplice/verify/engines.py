@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from hubsplice.errors import CheckpointError, UnsupportedError
-from hubsplice.model import Model, loaded
+from hubsplice.streams.model import Model, loaded
 from hubsplice.verify.transcript import Transcript
 
 _RUNNER = Path(__file__).with_name("vllm_runner.py")

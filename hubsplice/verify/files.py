@@ -13,10 +13,10 @@ from hubsplice.checkpoint.companions import (
     companion_files,
     is_companion,
 )
-from hubsplice.checkpoint.digest import FileDigest, digest_file
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.report import REPORT
-from hubsplice.reproduction import INTERVENTION, RECIPE
+from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.intervention.saved import INTERVENTION, RECIPE
 
 _UNLISTED = frozenset({MANIFEST, "README.md"})
 _WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, INTERVENTION, RECIPE})

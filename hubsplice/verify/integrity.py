@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
-from hubsplice.intervention import Intervention
+from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
 from hubsplice.verify.claim import Claim
 from hubsplice.verify.config import config_problems

@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from hubsplice.inserted import InsertedAt, watching
-from hubsplice.intervention import Site
-from hubsplice.model import Model
+from hubsplice.fidelity.inserted import InsertedAt, watching
+from hubsplice.intervention.site import Site
+from hubsplice.streams.model import Model
 
 
 class LayerEdit:

@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe import TextSource
+from hubsplice.recipe.models import TextSource
 from hubsplice.text.sequences import load_sequences
 
 _LENGTHS = (48, 31, 40, 23)

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from hubsplice.building.record import summary
 from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.report import read_report
-from hubsplice.intervention import Intervention, Site
-from hubsplice.recipe import load_recipe, portable
-from hubsplice.record import summary
-from hubsplice.reproduction import INTERVENTION, RECIPE, load_intervention
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
+from hubsplice.intervention.site import Site
+from hubsplice.recipe.reading import load_recipe, portable
 from hubsplice.verify.claim import Claim
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hubsplice.model import Model
+from hubsplice.streams.model import Model
 
 _LOGITS_AT_ONCE = 2**25
 

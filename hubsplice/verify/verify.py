@@ -12,11 +12,11 @@ from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
-from hubsplice.compiler import load_tokenizer
 from hubsplice.errors import RecipeError
 from hubsplice.fidelity.report import read_report
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.terminal import Progress
+from hubsplice.text.tokenizer import load_tokenizer
 from hubsplice.verify.behaviour import NAMES, Behaviour, Trial, behaviour_checks
 from hubsplice.verify.claim import Claim
 from hubsplice.verify.engines import Engine

@@ -12,9 +12,9 @@ import torch
 
 from hubsplice.checkpoint.companions import WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
-from hubsplice.checkpoint.safetensors_header import DTYPE_BITS, TensorEntry, read_header
-from hubsplice.checkpoint.strict_json import parse_object
 from hubsplice.errors import CheckpointError
+from hubsplice.files.safetensors_header import DTYPE_BITS, TensorEntry, read_header
+from hubsplice.files.strict_json import parse_object
 
 # A multiple of every dtype's size.
 _CHUNK = 1 << 22

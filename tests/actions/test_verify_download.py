@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.checkpoint.digest import digest_bytes
 from hubsplice.checkpoint.manifest import write_manifest
+from hubsplice.files.digest import digest_bytes
 from tests.actions.conftest import TARGET
 from tests.card.examples import manifest
 from tests.loopback.client import LoopbackHub

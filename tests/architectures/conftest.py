@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubsplice.architectures.compiled_layer import CompiledLayer
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import NewTensor
-from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
-from hubsplice.place import Place
+from hubsplice.compiling.construct import empty_layer
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.families.architecture import architecture_of
+from hubsplice.files.staging import staged_directory
+from hubsplice.intervention.place import Place
 
 Splice = Callable[..., Path]
 
@@ -40,19 +42,19 @@ def splice(tmp_path: Path) -> Splice:
         stored = base.config.get("dtype", base.config.get("torch_dtype"))
         dtype = getattr(torch, stored)
         if compiled is None:
-            compiled = [architecture.empty_layer(dtype)] * len(places)
+            compiled = [empty_layer(architecture, dtype)] * len(places)
         layers = architecture.layer_map([p if isinstance(p, Place) else Place(p) for p in places])
-        new: dict[str, NewTensor] = {**architecture.bias_tensors(base.tensors, layers)}
+        new: dict[str, NewTensor] = {**Linker(architecture, layers).bias_tensors(base.tensors)}
         for splice, layer in enumerate(compiled):
-            new |= architecture.inserted_tensors(splice, layer, layers, dtype)
+            new |= Linker(architecture, layers).inserted_tensors(splice, layer, dtype)
         with staged_directory(tmp_path / name) as staging:
             write_checkpoint(
                 base,
                 staging,
-                rename=lambda tensor: architecture.rename(tensor, layers),
+                rename=lambda tensor: Linker(architecture, layers).rename(tensor),
                 split=architecture.split,
                 new_tensors=new,
-                config=architecture.spliced_config(layers, dtype),
+                config=Linker(architecture, layers).config(dtype),
             )
         return tmp_path / name
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from hubsplice.architectures.base import Architecture
-from hubsplice.architectures.registry import ARCHITECTURES
+from hubsplice.families.architecture import Architecture
+from hubsplice.families.registry import FAMILIES
 from tests.architectures.streams import D
 
 
@@ -128,11 +128,11 @@ def config_of(variant: Variant) -> Any:
     )
 
 
-def architecture_for(family: str) -> Architecture[Any]:
+def architecture_for(family: str) -> Architecture:
     """A family at the width of the synthetic streams, with room for many neurons."""
     fields = {"hidden_size": D, "intermediate_size": 512}
     config = config_of(Variant(family, fields)).to_dict()
-    return dict(ARCHITECTURES.items())[family](config)
+    return Architecture(dict(FAMILIES.items())[family], config)
 
 
 def save_tiny(

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hubsplice.calibration import SiteActivations
-from hubsplice.intervention import Normalization, PiecewiseLinear, Site, Term
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.calibration import SiteActivations
 
 D = 64
 EPS = 1e-5

@@ -11,9 +11,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hubsplice.architectures.compiled_layer import CompiledLayer
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.calibration import stream_at
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.layer_map import (
     FromBase,
@@ -23,10 +20,17 @@ from hubsplice.checkpoint.layer_map import (
     inserted_places,
     layer_map,
 )
+from hubsplice.compiling.construct import empty_layer, stacked
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.errors import UnsupportedError
-from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import decoder_layers, hooked, loaded
-from hubsplice.place import Block, Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.place import Block, Place
+from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.calibration import stream_at
+from hubsplice.streams.model import decoder_layers, hooked, loaded
 from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny
 from tests.architectures.test_empty_splice import padded_batch, same_bits
 
@@ -67,7 +71,7 @@ def test_the_layer_map_tears_the_first_inserted_layer_apart() -> None:
 
 def stack_of(folder: Path, dtype: torch.dtype, place: Place) -> Sequence[CompiledLayer]:
     architecture = architecture_of(BaseConfig.open(folder).config)
-    return architecture.stacked(architecture.empty_layer(dtype), place)
+    return stacked(architecture, empty_layer(architecture, dtype), place)
 
 
 @torch.no_grad()
@@ -96,7 +100,7 @@ def test_an_empty_splice_changes_no_bit(
     before, after = BaseCheckpoint.open(base), BaseCheckpoint.open(spliced)
     layers = architecture.layer_map(places)
     for name in before.tensors:
-        assert same_bits(before.load(name), after.load(architecture.rename(name, layers)))
+        assert same_bits(before.load(name), after.load(Linker(architecture, layers).rename(name)))
 
 
 @pytest.mark.parametrize("variant", SEQUENTIAL, ids=str)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.bias_free import compile_bias_free
-from hubsplice.architectures.bias_free_layer import BiasFreeLayer
-from hubsplice.intervention import Site
+from hubsplice.constructions.bias_free import compile_bias_free
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
+from hubsplice.intervention.site import Site
 from tests.architectures.streams import (
     EDITS,
     EPS,

@@ -13,22 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoConfig, LlamaConfig, MistralConfig, Qwen2Config
 
-from hubsplice.architectures.llama_target import LlamaTarget
-from hubsplice.architectures.registry import ARCHITECTURES, architecture_of
-from hubsplice.architectures.unsupported import REASONS
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, inserted_indices
 from hubsplice.checkpoint.manifest import ConfigChange
-from hubsplice.checkpoint.safetensors_header import TensorEntry
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.families.registry import FAMILIES
+from hubsplice.families.unsupported import REASONS
+from hubsplice.files.safetensors_header import TensorEntry
+from hubsplice.intervention.place import Place
 
 CLASSES = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
 }
-FAMILIES = sorted(CLASSES)
-REGISTERED = [name for name, _ in ARCHITECTURES.items()]
+EXPRESSED = sorted(CLASSES)
+REGISTERED = [name for name, _ in FAMILIES.items()]
 
 
 def config_of(family: str, **fields: Any) -> dict[str, Any]:
@@ -52,8 +53,8 @@ def config_of(family: str, **fields: Any) -> dict[str, Any]:
 def spliced(family: str, after_layers: tuple[int, ...] = (1,), **fields: Any) -> dict[str, Any]:
     architecture = architecture_of(config_of(family, **fields))
     architecture.validate()
-    return architecture.spliced_config(
-        architecture.layer_map(list(map(Place, after_layers))), torch.bfloat16
+    return Linker(architecture, architecture.layer_map(list(map(Place, after_layers)))).config(
+        torch.bfloat16
     )
 
 
@@ -104,7 +105,7 @@ def test_others_become_llamas(family: str, own: dict[str, Any]) -> None:
     }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EXPRESSED)
 def test_what_tells_of_another_place_is_dropped(family: str) -> None:
     fields: dict[str, Any] = {
         "sliding_window": None,
@@ -148,11 +149,10 @@ def test_what_a_config_leaves_out_means_what_it_meant(family: str, config_class:
     }
     bare = {"model_type": family, "architectures": [CLASSES[family]], **sizes}
     architecture = architecture_of(bare)
-    result = architecture.spliced_config(architecture.layer_map([]), torch.bfloat16)
+    result = Linker(architecture, architecture.layer_map([])).config(torch.bfloat16)
     before, after = config_class(**sizes).to_dict(), LlamaConfig(**result).to_dict()
     meant = dict(before.items())
-    assert isinstance(architecture, LlamaTarget)
-    for key in architecture.dropped:
+    for key in architecture.family.dropped:
         meant.pop(key, None)
     expected = {"attention_bias", "mlp_bias", "architectures", "model_type", "dtype"}
     expected |= {"pretraining_tp"} if "pretraining_tp" not in before else set()
@@ -166,7 +166,8 @@ def test_what_a_config_leaves_out_means_what_it_meant(family: str, config_class:
 def test_changes_have_the_sides_that_were_there() -> None:
     architecture = architecture_of(config_of("mistral", sliding_window=None, _name_or_path="x"))
     layers = architecture.layer_map([Place(0)])
-    changes = architecture.config_changes(architecture.spliced_config(layers, torch.float16))
+    linker = Linker(architecture, layers)
+    changes = linker.config_changes(linker.config(torch.float16))
     assert {key: change.model_dump() for key, change in changes.items()} == {
         "_name_or_path": {"before": "x"},
         "architectures": {"before": ["MistralForCausalLM"], "after": ["LlamaForCausalLM"]},
@@ -199,12 +200,13 @@ def test_the_layer_map_names_splices_by_their_place_in_the_recipe() -> None:
 def test_names_follow_the_layer_map(after: list[int]) -> None:
     architecture = architecture_of(config_of("llama", num_hidden_layers=12))
     layers = architecture.layer_map(list(map(Place, after)))
+    linker = Linker(architecture, layers)
     for index, layer in enumerate(layers):
         if isinstance(layer, FromBase):
             name = f"model.layers.{layer.base}.mlp.up_proj.weight"
-            assert architecture.rename(name, layers) == f"model.layers.{index}.mlp.up_proj.weight"
+            assert linker.rename(name) == f"model.layers.{index}.mlp.up_proj.weight"
     for name in ("model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"):
-        assert architecture.rename(name, layers) == name
+        assert linker.rename(name) == name
 
 
 @pytest.mark.parametrize("layer", [-2, 4])
@@ -350,7 +352,7 @@ def test_biases_are_added_where_none_are(family: str, count: int) -> None:
     architecture = architecture_of(config_of(family))
     short = "3.mlp.down_proj.weight"
     tensors = tensors_of(family, **{short: entry(f"model.layers.{short}", (64, 128), "F32")})
-    biases = architecture.bias_tensors(tensors, architecture.layer_map([Place(0)]))
+    biases = Linker(architecture, architecture.layer_map([Place(0)])).bias_tensors(tensors)
     layers = {name.split(".")[2] for name in biases}
     assert layers == {"0", "2", "3", "4"}
     assert len(biases) == 4 * count
@@ -392,7 +394,7 @@ def test_weights_that_contradict_the_config(
 ) -> None:
     architecture = architecture_of(config_of(family))
     with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
-        architecture.bias_tensors(tensors_of(family, **{short: changed}), ())
+        Linker(architecture, ()).bias_tensors(tensors_of(family, **{short: changed}))
     assert f"tensor 'model.layers.{short}'" in str(caught.value)
 
 
@@ -400,4 +402,4 @@ def test_weights_of_another_kind_are_unsupported() -> None:
     short = "0.self_attn.q_proj.weight"
     tensors = tensors_of("llama", **{short: entry("", (64, 64), "F8_E4M3")})
     with pytest.raises(UnsupportedError, match="found dtype F8_E4M3, expected one of F64, F32"):
-        architecture_of(config_of("llama")).bias_tensors(tensors, ())
+        Linker(architecture_of(config_of("llama")), ()).bias_tensors(tensors)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layer_map import inserted_indices
-from hubsplice.place import Place
+from hubsplice.compiling.linker import Linker
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
 
 Make = Callable[..., Path]
 
@@ -64,11 +65,13 @@ def assert_base_is_inside(base_folder: Path, folder: Path, after_layers: Sequenc
     layers = architecture.layer_map(list(map(Place, after_layers)))
     seen = set()
     for name, entry in base.tensors.items():
-        parts = [architecture.rename(part.name, layers) for part in architecture.split(entry)]
+        parts = [
+            Linker(architecture, layers).rename(part.name) for part in architecture.split(entry)
+        ]
         assert same_bits(base.load(name), torch.cat([spliced.load(part) for part in parts])), name
         seen |= set(parts)
     added = {f"model.layers.{i}." for i in inserted_indices(layers)}
-    biases = set(architecture.bias_tensors(base.tensors, layers))
+    biases = set(Linker(architecture, layers).bias_tensors(base.tensors))
     others = {name for name in spliced.tensors if not name.startswith(tuple(added))}
     assert seen == others - biases
 

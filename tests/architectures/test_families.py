@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from hubsplice.architectures.compiled_layer import CompiledLayer
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.layer_map import FromBase
 from hubsplice.checkpoint.layout import Zeros
-from hubsplice.model import decoder_layers, loaded
-from hubsplice.place import Place
+from hubsplice.compiling.construct import empty_layer, stacked
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
+from hubsplice.streams.model import decoder_layers, loaded
 from tests.architectures.families import VARIANTS, Variant, save_tiny
 
 Splice = Callable[..., Path]
@@ -69,7 +71,7 @@ def test_an_empty_splice_changes_no_bit(
     architecture = architecture_of(before.config)
     layers = architecture.layer_map(list(map(Place, after_layers)))
     for name in before.tensors:
-        assert same_bits(before.load(name), after.load(architecture.rename(name, layers)))
+        assert same_bits(before.load(name), after.load(Linker(architecture, layers).rename(name)))
 
 
 @every_variant
@@ -178,8 +180,8 @@ def test_a_stock_layer_computes_what_the_compiled_layer_says(
 ) -> None:
     base = save_tiny(variant, tmp_path / "base", dtype)
     architecture = architecture_of(BaseConfig.open(base).config)
-    layer = filled(architecture.empty_layer(dtype), neurons, 3)
-    stack = architecture.stacked(layer, Place(1))
+    layer = filled(empty_layer(architecture, dtype), neurons, 3)
+    stack = stacked(architecture, layer, Place(1))
     spliced = splice(base, (1,) * len(stack), stack)
     before = inputs_and_outputs(spliced, 2, dtype)[0]
     after = inputs_and_outputs(spliced, 1 + len(stack), dtype)[1]
@@ -199,10 +201,10 @@ def test_the_layout_names_what_every_layer_holds(tmp_path: Path, variant: Varian
     base = save_tiny(variant, tmp_path / "base", torch.float32)
     architecture = architecture_of(BaseConfig.open(base).config)
     layers = architecture.layer_map([Place(1)])
-    layout = architecture.inserted_layout(0, layers)
-    empty = architecture.empty_layer(torch.float32)
+    layout = Linker(architecture, layers).inserted_layout(0)
+    empty = empty_layer(architecture, torch.float32)
     for layer in (empty, filled(empty, 5, 1)):
-        tensors = architecture.inserted_tensors(0, layer, layers, torch.float32)
+        tensors = Linker(architecture, layers).inserted_tensors(0, layer, torch.float32)
         assert list(tensors) == list(layout)
         for name, tensor in tensors.items():
             assert tuple(tensor.shape) == layout[name].shape

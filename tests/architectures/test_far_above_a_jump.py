@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.registry import ARCHITECTURES
-from hubsplice.calibration import SiteActivations
+from hubsplice.compiling.construct import compile_site
+from hubsplice.families.registry import FAMILIES
+from hubsplice.streams.calibration import SiteActivations
 from tests.architectures.families import architecture_for
 from tests.architectures.streams import EDITS, EPS, hand_site, served, stream
 
@@ -24,7 +25,7 @@ def with_rare_activations(h: Tensor, encoder: Tensor, size: float) -> Tensor:
     return h
 
 
-@pytest.mark.parametrize("family", [name for name, _ in ARCHITECTURES.items()])
+@pytest.mark.parametrize("family", [name for name, _ in FAMILIES.items()])
 def test_a_jump_is_there_far_above_it(family: str) -> None:
     several = hand_site(EDITS["gated steer"]).site
     site = replace(several, terms=several.terms[:1])
@@ -36,7 +37,7 @@ def test_a_jump_is_there_far_above_it(family: str) -> None:
     quiet -= 0.9 * (quiet @ encoder)[:, None] * encoder / encoder.square().sum()
     norm = float(reference.norm(dim=1).median())
     seen = SiteActivations(reference, (reference + quiet).to(torch.bfloat16), norm, EPS)
-    layer = architecture_for(family).compile(site, seen, torch.bfloat16)
+    layer = compile_site(architecture_for(family), site, seen, torch.bfloat16)
     given = served(fresh, torch.bfloat16, 12)[FAR]
     wanted = site.delta(given)
     assert (wanted.norm(dim=1) > 0).all()

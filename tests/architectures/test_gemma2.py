@@ -11,13 +11,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.compiling.construct import compile_site
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import UnsupportedError
-from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import hooked, loaded
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.streams.model import hooked, loaded
 from tests.architectures.families import GATED, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
@@ -41,7 +45,7 @@ def config_of(**fields: Any) -> dict[str, Any]:
 def test_layer_types_that_were_implied_are_written_out() -> None:
     architecture = architecture_of(config_of())
     layers = architecture.layer_map([Place(0), Place(3)])
-    result = architecture.spliced_config(layers, torch.bfloat16)
+    result = Linker(architecture, layers).config(torch.bfloat16)
     sliding, full = "sliding_attention", "full_attention"
     assert result["layer_types"] == [sliding, sliding, full, sliding, full, sliding, sliding]
     assert result["num_hidden_layers"] == 7
@@ -109,7 +113,7 @@ def test_caps_on_logits_hold_for_an_edit_as_they_do_for_the_hook(
     site = Site(1, tuple(terms), 5 * median_norm(h))
     architecture = architecture_of(BaseConfig.open(base).config)
     activations = SiteActivations(h, h, median_norm(h), architecture.norm_eps)
-    layer = architecture.compile(site, activations, torch.float32)
+    layer = compile_site(architecture, site, activations, torch.float32)
     spliced = splice(base, (1,), [layer])
 
     written = json.loads((spliced / "config.json").read_text())

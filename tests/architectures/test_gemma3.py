@@ -13,16 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Gemma3ForCausalLM, Gemma3ForConditionalGeneration
 
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.architectures.sandwich_layer import SandwichLayer
-from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.compiler import load_tokenizer
-from hubsplice.intervention import Intervention, PiecewiseLinear, Site, Term
-from hubsplice.model import decoder_layers, hooked, loaded
-from hubsplice.place import Place
-from hubsplice.recipe import Calibration, Fidelity
+from hubsplice.compiling.construct import compile_site
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.sandwich_layer import SandwichLayer
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site, Term
+from hubsplice.recipe.models import Calibration, Fidelity
+from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.streams.model import decoder_layers, hooked, loaded
 from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
 from tests.architectures.families import GATED, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
@@ -62,7 +66,7 @@ def test_layer_types_that_were_implied_are_written_out(
     pattern: dict[str, int], expected: list[str]
 ) -> None:
     architecture = architecture_of(config_of(**pattern))
-    result = architecture.spliced_config(architecture.layer_map([Place(0)]), torch.bfloat16)
+    result = Linker(architecture, architecture.layer_map([Place(0)])).config(torch.bfloat16)
     assert result["layer_types"][: len(expected)] == expected
     assert len(result["layer_types"]) == 9
     assert not any("pattern" in key for key in result)
@@ -142,8 +146,11 @@ def test_an_edit_of_a_tower_is_the_hooks_beside_an_image(
         unedited = read(model)
         with hooked(model, Intervention((site,))):
             truth = read(model)
-    layer = architecture.compile(
-        site, SiteActivations(h, h, median_norm(h), architecture.norm_eps), torch.float32
+    layer = compile_site(
+        architecture,
+        site,
+        SiteActivations(h, h, median_norm(h), architecture.norm_eps),
+        torch.float32,
     )
     with loaded(splice(base, (1,), [layer]), torch.float32) as model:
         spliced = read(model)
@@ -260,8 +267,11 @@ def test_edits_of_the_real_stream(
     architecture = architecture_of(BaseConfig.open(gemma3).config)
     eps = architecture.norm_eps
     layers = {
-        dtype: architecture.compile(
-            site, SiteActivations(h, streams[dtype, "calibration"], median_norm(h), eps), dtype
+        dtype: compile_site(
+            architecture,
+            site,
+            SiteActivations(h, streams[dtype, "calibration"], median_norm(h), eps),
+            dtype,
         )
         for dtype in DTYPES
     }

@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.compiling.construct import empty_layer
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import UnsupportedError
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
 from tests.architectures.families import Variant, save_tiny
 from tests.architectures.test_families import filled, logits_of, same_bits
 
@@ -40,7 +42,7 @@ def test_a_checkpoint_of_the_bare_decoder(tmp_path: Path, splice: Splice) -> Non
     names = set(BaseCheckpoint.open(empty).tensors)
     assert {"h.5.ln_1.weight", "h.5.attn.bias", "transformer.h.1.ln_1.weight"} <= names
     layer = filled(
-        architecture_of({"model_type": "gpt2", "n_embd": 64}).empty_layer(torch.float32), 9, 2
+        empty_layer(architecture_of({"model_type": "gpt2", "n_embd": 64}), torch.float32), 9, 2
     )
     edited = [
         splice(folder, (1,), [layer], name=folder.name + "-edited") for folder in (prefixed, base)
@@ -57,7 +59,7 @@ def test_sizes() -> None:
     assert architecture_of(config | {"n_inner": 100}).intermediate_size == 100
     assert architecture_of(config).tied
     layers = architecture_of(config).layer_map([Place(0), Place(1)])
-    spliced = architecture_of(config).spliced_config(layers, torch.float32)
+    spliced = Linker(architecture_of(config), layers).config(torch.float32)
     assert spliced["n_layer"] == 5
     assert "num_hidden_layers" not in spliced
 

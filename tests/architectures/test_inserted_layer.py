@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.architectures.spliced_layer import SplicedLayer
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layout import Zeros
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.errors import UnsupportedError
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
 
 Make = Callable[..., Path]
 
@@ -102,7 +103,7 @@ def test_an_empty_layer_holds_nothing_but_its_norms(tiny_llama: Make) -> None:
     architecture = architecture_of(BaseConfig.open(tiny_llama()).config)
     layer = SplicedLayer.empty(HIDDEN, torch.bfloat16)
     layers = architecture.layer_map([Place(1)])
-    tensors = architecture.inserted_tensors(0, layer, layers, torch.bfloat16)
+    tensors = Linker(architecture, layers).inserted_tensors(0, layer, torch.bfloat16)
     held = {name for name, tensor in tensors.items() if not isinstance(tensor, Zeros)}
     prefix = "model.layers.2"
     assert held == {
@@ -117,9 +118,6 @@ def test_a_full_layer_is_the_most_that_fits(tiny_llama: Make) -> None:
     architecture = architecture_of(BaseConfig.open(tiny_llama()).config)
     assert architecture.intermediate_size == WIDTH
     with pytest.raises(UnsupportedError, match=r"need 130 neurons, .* has 128: 2 too many"):
-        architecture.inserted_tensors(
-            0,
-            random_layer(130, torch.float32),
-            architecture.layer_map([Place(0)]),
-            torch.float32,
+        Linker(architecture, architecture.layer_map([Place(0)])).inserted_tensors(
+            0, random_layer(130, torch.float32), torch.float32
         )

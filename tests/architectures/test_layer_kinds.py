@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import inserted_indices
-from hubsplice.model import decoder_layers, loaded
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
+from hubsplice.streams.model import decoder_layers, loaded
 from tests.architectures.families import EXPERTS, GATED, SIZES, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]

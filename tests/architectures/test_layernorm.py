@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.layernorm import compile_layernorm
-from hubsplice.architectures.plain_layer import GELUS, PlainLayer
-from hubsplice.intervention import Normalization, Site
+from hubsplice.constructions.layernorm import compile_layernorm
+from hubsplice.constructions.layernorm_layer import GELUS, PlainLayer
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.site import Site
 from tests.architectures.streams import (
     EDITS,
     EPS,

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import Olmo2Config, Olmo3Config
 
-from hubsplice.architectures.registry import architecture_of
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import UnsupportedError
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 
@@ -32,7 +33,7 @@ def config_of(family: str, **fields: Any) -> dict[str, Any]:
 def test_layer_types_that_were_implied_are_written_out() -> None:
     architecture = architecture_of(config_of("olmo3"))
     layers = architecture.layer_map([Place(0), Place(3)])
-    result = architecture.spliced_config(layers, torch.bfloat16)
+    result = Linker(architecture, layers).config(torch.bfloat16)
     assert result["layer_types"] == [SLIDING, SLIDING, SLIDING, SLIDING, FULL, SLIDING, SLIDING]
     assert Olmo3Config(num_hidden_layers=5).layer_types == [SLIDING] * 3 + [FULL, SLIDING]
     assert result["num_hidden_layers"] == 7
@@ -41,7 +42,7 @@ def test_layer_types_that_were_implied_are_written_out() -> None:
 
 def test_olmo2_has_one_kind_of_layer() -> None:
     architecture = architecture_of(config_of("olmo2"))
-    result = architecture.spliced_config(architecture.layer_map([Place(1)]), torch.bfloat16)
+    result = Linker(architecture, architecture.layer_map([Place(1)])).config(torch.bfloat16)
     assert "layer_types" not in result
     assert (result["num_hidden_layers"], result["attention_bias"]) == (6, True)
 
@@ -54,7 +55,8 @@ def test_what_is_left_out_is_what_the_class_takes() -> None:
     assert architecture.projections["self_attn.k_proj"].shape == (64, 64)
     fewer = architecture_of(config_of("olmo2", num_key_value_heads=2, head_dim=24))
     assert fewer.projections["self_attn.k_proj"].shape == (48, 64)
-    assert fewer.norms["self_attn.q_norm.weight"].shape == (96,)
+    layout = Linker(fewer, fewer.layer_map([Place(0)])).inserted_layout(0)
+    assert layout["model.layers.1.self_attn.q_norm.weight"].shape == (96,)
 
 
 @pytest.mark.parametrize("family", ["olmo2", "olmo3"])

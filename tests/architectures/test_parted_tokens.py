@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hubsplice.architectures.compiled_layer import CompiledLayer
-from hubsplice.architectures.registry import ARCHITECTURES
+from hubsplice.compiling.construct import compile_site, construct
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.families.registry import FAMILIES
 from tests.architectures.families import architecture_for
 from tests.architectures.streams import EDITS, SINKS, calibration, hand_site
 
@@ -19,7 +20,7 @@ def same(left: CompiledLayer, right: CompiledLayer) -> bool:
     return all(torch.equal(left.tensors()[name], t) for name, t in right.tensors().items())
 
 
-@pytest.mark.parametrize("family", [name for name, _ in ARCHITECTURES.items()])
+@pytest.mark.parametrize("family", [name for name, _ in FAMILIES.items()])
 def test_a_token_at_which_the_precisions_part_is_left_out(family: str) -> None:
     clean = calibration(torch.bfloat16)
     serving = clean.serving.clone()
@@ -30,7 +31,7 @@ def test_a_token_at_which_the_precisions_part_is_left_out(family: str) -> None:
     without = replace(clean, reference=clean.reference[kept], serving=clean.serving[kept])
     architecture, dtype = architecture_for(family), torch.bfloat16
     site = hand_site(EDITS["jump clamp where active"]).site
-    made, wanted = (architecture.compile(site, seen, dtype) for seen in (stray, without))
+    made, wanted = (compile_site(architecture, site, seen, dtype) for seen in (stray, without))
     assert same(made, wanted)
     # It would be seen.
-    assert not same(architecture.construct(site, stray, dtype), wanted)
+    assert not same(construct(architecture, site, stray, dtype), wanted)

@@ -12,11 +12,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Phi3Config
 
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.safetensors_header import TensorEntry
+from hubsplice.compiling.construct import compile_site
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, UnsupportedError
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.files.safetensors_header import TensorEntry
+from hubsplice.intervention.place import Place
 from tests.architectures.streams import EDITS, calibration, hand_site
 from tests.architectures.test_config import config_of
 
@@ -66,7 +68,7 @@ def test_what_phi3_takes_for_granted_is_written_out() -> None:
     config = phi3(sliding_window=512, vocab_size=..., resid_pdrop=0.1, attention_bias=False)
     architecture = architecture_of(config)
     architecture.validate()
-    result = architecture.spliced_config(architecture.layer_map([Place(0)]), torch.bfloat16)
+    result = Linker(architecture, architecture.layer_map([Place(0)])).config(torch.bfloat16)
     defaults = Phi3Config()
     for name in ("vocab_size", "rms_norm_eps", "eos_token_id", "pad_token_id"):
         assert result[name] == getattr(defaults, name)
@@ -131,6 +133,8 @@ def test_generations_beyond_the_switch_are_reported() -> None:
     site, activations = hand_site(EDITS["steer"]).site, calibration(torch.float32)
     scaling = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
     switching = architecture_of(phi3(rope_scaling=scaling))
-    (note,) = switching.compile(site, activations, torch.float32).approximations
+    (note,) = compile_site(switching, site, activations, torch.float32).approximations
     assert note.startswith("beyond 4096 tokens the model's rotary frequencies are others")
-    assert not architecture_of(phi3()).compile(site, activations, torch.float32).approximations
+    assert not compile_site(
+        architecture_of(phi3()), site, activations, torch.float32
+    ).approximations

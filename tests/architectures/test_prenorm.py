@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.prenorm import compile_prenorm
-from hubsplice.architectures.spliced_layer import SplicedLayer
-from hubsplice.intervention import Normalization, Site, Term
+from hubsplice.constructions.prenorm import compile_prenorm
+from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.site import Site, Term
 from tests.architectures.streams import (
     EDITS,
     EPS,

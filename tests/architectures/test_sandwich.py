@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.sandwich import compile_sandwich
-from hubsplice.architectures.sandwich_form import GEMMA, OLMO, SandwichForm
-from hubsplice.architectures.sandwich_layer import SandwichLayer
-from hubsplice.intervention import Normalization, Site
+from hubsplice.constructions.sandwich import compile_sandwich
+from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH, SandwichForm
+from hubsplice.constructions.sandwich_layer import SandwichLayer
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.site import Site
 from tests.architectures.streams import (
     EDITS,
     EPS,
@@ -23,11 +24,13 @@ from tests.architectures.streams import (
 
 ROOM = 512
 
-every_form = pytest.mark.parametrize("form", [GEMMA, OLMO], ids=lambda form: form.construction)
+every_form = pytest.mark.parametrize(
+    "form", [SANDWICH, POST_NORM], ids=lambda form: form.construction
+)
 
 
 def compiled(
-    hand: HandSite, dtype: torch.dtype, room: int = ROOM, form: SandwichForm = GEMMA
+    hand: HandSite, dtype: torch.dtype, room: int = ROOM, form: SandwichForm = SANDWICH
 ) -> SandwichLayer:
     return compile_sandwich(hand.site, calibration(dtype), dtype, room, form)
 

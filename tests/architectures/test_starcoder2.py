@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import Starcoder2Config
 
-from hubsplice.architectures.registry import architecture_of
+from hubsplice.compiling.linker import Linker
 from hubsplice.errors import UnsupportedError
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
 
 
 def config_of(**fields: Any) -> dict[str, Any]:
@@ -40,7 +41,7 @@ def test_biases_are_switched_on_everywhere() -> None:
     architecture = architecture_of(config_of(use_bias=False, sliding_window=8))
     assert not architecture.biased_before
     layers = architecture.layer_map([Place(0), Place(1)])
-    result = architecture.spliced_config(layers, torch.bfloat16)
+    result = Linker(architecture, layers).config(torch.bfloat16)
     assert (result["use_bias"], result["sliding_window"]) == (True, 8)
     assert result["num_hidden_layers"] == 5
 

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.intervention import Intervention
-from hubsplice.model import hooked, loaded
-from hubsplice.place import Block, Place
+from hubsplice.compiling.construct import compile_site, stacked
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Block, Place
+from hubsplice.streams.model import hooked, loaded
 from tests.architectures.families import TRAINED, Variant
 from tests.architectures.trained import LAYER, NOTHING, PLACE, Trained
 
@@ -78,7 +79,9 @@ def test_a_splice_is_about_as_good_as_the_hook(
         hook = Intervention((site,))
         base = trained.folders[dtype]
         architecture = architecture_of(BaseConfig.open(base).config)
-        stack = architecture.stacked(architecture.compile(site, activations, dtype), site.place)
+        stack = stacked(
+            architecture, compile_site(architecture, site, activations, dtype), site.place
+        )
         spliced = splice(base, (site.place,) * len(stack), stack, name=f"spliced-{dtype}")
         ids = trained.held_out
         found[dtype, "base"] = log_probabilities(base, dtype, ids, NOTHING)

@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
 
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.intervention import Intervention, Site, Term
-from hubsplice.model import loaded
-from hubsplice.place import Place
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.streams.model import loaded
 from hubsplice.text.builtin import builtin_corpus
 from tests.architectures.families import Variant, save_tiny
 from tests.architectures.streams import EDITS

@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubsplice.build import BuildResult, build
+from hubsplice.building.build import BuildResult, build
 from hubsplice.cli import main
-from hubsplice.recipe import parse_recipe
+from hubsplice.recipe.reading import parse_recipe
 
 REPOSITORY = Path(__file__).parents[2]
 TEXT = """

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from hubsplice.build import build
-from hubsplice.model import decoder_layers
-from hubsplice.recipe import parse_recipe
+from hubsplice.building.build import build
+from hubsplice.recipe.reading import parse_recipe
+from hubsplice.streams.model import decoder_layers
 from hubsplice.verify import Run, verify
 from hubsplice.verify.engines import TransformersEngine
 from tests.architectures.families import VARIANTS, Variant, save_tiny

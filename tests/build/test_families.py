@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hubsplice.build import build
-from hubsplice.recipe import parse_recipe
+from hubsplice.building.build import build
+from hubsplice.recipe.reading import parse_recipe
 from hubsplice.verify import Run, verify
 from hubsplice.verify.engines import TransformersEngine
 from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny

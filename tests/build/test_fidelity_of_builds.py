@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.compiler import load_tokenizer
-from hubsplice.intervention import Intervention
-from hubsplice.model import hooked
-from hubsplice.recipe import parse_recipe
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.recipe.reading import parse_recipe
+from hubsplice.streams.model import hooked
 from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
 from tests.build.conftest import GATED, STEER, Build, Workshop
 
 EDITS = {

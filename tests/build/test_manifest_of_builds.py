@@ -154,7 +154,7 @@ def test_a_spliced_base_is_recorded(make: Build, tmp_path: Path) -> None:
 
 
 def test_the_recipe_travels_and_parses(bfloat16_build: Path) -> None:
-    from hubsplice.recipe import load_recipe
+    from hubsplice.recipe.reading import load_recipe
 
     recipe = load_recipe(bfloat16_build / "reproduce/recipe.yaml")
     assert [edit.kind for edit in recipe.splices[0].edits] == ["ablate", "gated_steer"]

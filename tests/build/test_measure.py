@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.build import measure
-from hubsplice.checkpoint.digest import digest_file
+from hubsplice.building.measure import measure
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, RecipeError
 from hubsplice.fidelity.report import read_report
+from hubsplice.files.digest import digest_file
 from tests.build.conftest import Command, Workshop, quiet
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.checkpoint.copying import clone_file, copy_range
+from hubsplice.files.copying import clone_file, copy_range
 
 SIZE = 3 * 4096 + 77
 

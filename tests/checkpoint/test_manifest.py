@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from hubsplice.checkpoint.digest import digest_file
 from hubsplice.checkpoint.manifest import (
     Manifest,
     manifest_schema,
@@ -21,6 +20,7 @@ from hubsplice.checkpoint.manifest import (
     write_manifest,
 )
 from hubsplice.errors import CheckpointError
+from hubsplice.files.digest import digest_file
 
 SHA = "0123456789abcdef" * 4
 

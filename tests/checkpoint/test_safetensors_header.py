@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from hubsplice.checkpoint.safetensors_header import PAGE, TensorEntry, read_header, serialize_header
 from hubsplice.errors import CheckpointError
+from hubsplice.files.safetensors_header import PAGE, TensorEntry, read_header, serialize_header
 
 DTYPES = {
     "F64": torch.float64,

@@ -17,10 +17,10 @@ import torch
 
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import Zeros
-from hubsplice.checkpoint.space import full_disk, readable_size, require_free_space
-from hubsplice.checkpoint.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
 from hubsplice.errors import OutputError
+from hubsplice.files.space import full_disk, readable_size, require_free_space
+from hubsplice.files.staging import staged_directory
 
 MakeBase = Callable[..., Path]
 
@@ -215,7 +215,7 @@ from pathlib import Path
 import torch
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import Zeros
-from hubsplice.checkpoint.staging import staged_directory
+from hubsplice.files.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
 
 base = BaseCheckpoint.open(Path(sys.argv[1]))
@@ -274,7 +274,7 @@ def test_killed_at_random_moments_of_a_real_write(make_base: MakeBase, tmp_path:
 WAITS = """
 import sys, time
 from pathlib import Path
-from hubsplice.checkpoint.staging import staged_directory
+from hubsplice.files.staging import staged_directory
 
 with staged_directory(Path(sys.argv[1])) as folder:
     (folder / "file").write_text("half")
@@ -313,7 +313,7 @@ SMALL_FILES_ONLY = """
 import resource, sys
 from pathlib import Path
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.staging import staged_directory
+from hubsplice.files.staging import staged_directory
 from hubsplice.checkpoint.writer import write_checkpoint
 from hubsplice.errors import OutputError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.checkpoint.stream import BLOCK, Consumer, stream
+from hubsplice.files.stream import BLOCK, Consumer, stream
 
 CONTENT = random.Random(0).randbytes(6 * BLOCK + 7)
 

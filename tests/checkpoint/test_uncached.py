@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.checkpoint.uncached import UncachedFile, read_uncached
+from hubsplice.files.uncached import UncachedFile, read_uncached
 
 BLOCK = 1 << 16
 

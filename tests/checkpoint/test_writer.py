@@ -20,13 +20,13 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from hubsplice.checkpoint.base import BaseCheckpoint
-from hubsplice.checkpoint.digest import FileDigest
 from hubsplice.checkpoint.layout import NewTensor, Zeros
 from hubsplice.checkpoint.padded import Padded
-from hubsplice.checkpoint.safetensors_header import Header, TensorEntry, read_header
-from hubsplice.checkpoint.stream import BLOCK
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.errors import CheckpointError, OutputError, UnsupportedError
+from hubsplice.files.digest import FileDigest
+from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
+from hubsplice.files.stream import BLOCK
 
 MakeBase = Callable[..., Path]
 INSERTED = 2
@@ -479,7 +479,7 @@ MEMORY = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from hubsplice.architectures.registry import architecture_of
+from hubsplice.families.architecture import architecture_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.padded import Padded

@@ -13,13 +13,16 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from hubsplice.edits.base import Edit, ProbeSource, TensorSource
+from hubsplice.compiling.sources import SpliceSources
+from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.base import Feature, Probe, SiteStatistics
-from hubsplice.features.sources import SpliceSources
-from hubsplice.intervention import Normalization, PiecewiseLinear, Site
+from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Site
 
 D = 8
 FILE = Path("/vectors.safetensors")

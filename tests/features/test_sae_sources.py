@@ -16,13 +16,13 @@ from safetensors.torch import load_file, save_file
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.features.extract import extract_feature
 from hubsplice.features.hook_point import parse_hook_name
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import load_sae
-from hubsplice.features.sae_config import SaeConfig, parse_sae_config, read_sae_config
+from hubsplice.features.sae_config import SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_registry import registry_entry
 from hubsplice.features.sae_support import config_warnings, require_supported
-from hubsplice.place import Block, Place
-from hubsplice.recipe import SaeSource
+from hubsplice.intervention.place import Block, Place
 
 D, WIDTH = 8, 12
 
@@ -163,7 +163,7 @@ def test_configurations_from_before_version_6_read_as_saelens_reads_them() -> No
 
 
 def test_a_configuration_without_a_hook_needs_a_layer(tmp_path: Path) -> None:
-    config = read_sae_config(write_sae(tmp_path, metadata={}))
+    config = find_sae(write_sae(tmp_path, metadata={})).config
     assert config.hook is None
     assert site_place(config, Place(4)) == Place(4)
     with pytest.raises(RecipeError, match="after_layer: missing"):
@@ -171,14 +171,14 @@ def test_a_configuration_without_a_hook_needs_a_layer(tmp_path: Path) -> None:
 
 
 def test_the_saes_own_layer_is_taken(tmp_path: Path) -> None:
-    config = read_sae_config(write_sae(tmp_path))
+    config = find_sae(write_sae(tmp_path)).config
     assert site_place(config, None) == Place(3)
     assert match_warnings(config, ["someone/Tiny"], None) == ()
     assert match_warnings(config, ["someone/Tiny"], Place(3)) == ()
 
 
 def test_doubtful_pairings_warn(tmp_path: Path) -> None:
-    config = read_sae_config(write_sae(tmp_path))
+    config = find_sae(write_sae(tmp_path)).config
     (model,) = match_warnings(config, ["org/tiny-instruct", "/models/it"], Place(3))
     assert "'org/tiny'" in model
     assert "'org/tiny-instruct' or '/models/it'" in model
@@ -309,7 +309,7 @@ class TestRegistry:
     )
     def test_refusals_from_names(self, release: str, sae_id: str, reason: str) -> None:
         with pytest.raises(UnsupportedError, match=reason):
-            read_sae_config(SaeSource(release=release, id=sae_id))
+            find_sae(SaeSource(release=release, id=sae_id))
 
     def test_names_need_no_saelens(self) -> None:
         code = (
@@ -321,16 +321,16 @@ class TestRegistry:
         subprocess.run([sys.executable, "-c", code], check=True, env=environment())
 
     def test_a_configuration_that_saelens_infers(self) -> None:
-        config = read_sae_config(
+        config = find_sae(
             SaeSource(release="gemma-scope-9b-it-res", id="layer_9/width_16k/average_l0_88")
-        )
+        ).config
         assert (config.architecture, config.d_in, config.d_sae) == ("jumprelu", 3584, 16384)
         assert not config.apply_b_dec_to_input
         assert site_place(config, None) == Place(9)
 
     def test_no_network(self) -> None:
         with pytest.raises(CheckpointError, match="cannot be fetched"):
-            read_sae_config(SaeSource(release="llama_scope_lxr_8x", id="l19r_8x"))
+            find_sae(SaeSource(release="llama_scope_lxr_8x", id="l19r_8x"))
 
     def test_pickled_releases_are_marked(self) -> None:
         assert registry_entry("goodfire-llama-3.1-8b-instruct", "layer_19").pickled

@@ -15,16 +15,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.registry import EDITS
 from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.extract import extract_feature
 from hubsplice.features.max_activation import max_activations
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae, wrap_sae
-from hubsplice.features.sources import SpliceSources
 from hubsplice.features.topk import calibrate_thresholds
-from hubsplice.intervention import Site
-from hubsplice.place import Place
-from hubsplice.recipe import SaeSource
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site
 
 # SAELens would rather wrap a whole model; its own forward pass still takes the flag.
 pytestmark = pytest.mark.filterwarnings("ignore:Setting use_error_term:DeprecationWarning")
@@ -164,7 +164,7 @@ def test_topk_edits_agree_where_the_gates_agree(
 
 
 def hubsplice_site(features: list[Feature]) -> Site:
-    from hubsplice.intervention import Term
+    from hubsplice.intervention.site import Term
 
     return Site(
         3,

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hubsplice.edits.base import ProbeSource, TensorSource
+from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.probe import load_probe
-from hubsplice.features.sources import SpliceSources
+from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.features.vector import load_subspace, load_vector
-from hubsplice.intervention import PiecewiseLinear
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 D = 6
 

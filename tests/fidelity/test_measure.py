@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hubsplice.build import build, measure
+from hubsplice.building.build import build
+from hubsplice.building.measure import measure
 from hubsplice.errors import FidelityError
 from hubsplice.fidelity.report import FidelityReport, read_report
-from hubsplice.recipe import parse_recipe
+from hubsplice.recipe.reading import parse_recipe
 
 Make = Callable[..., Path]
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import SiteFidelity
 from hubsplice.fidelity.runs import LayerPass
 from hubsplice.fidelity.sites import site_fidelity
-from hubsplice.inserted import InsertedAt
-from hubsplice.intervention import PiecewiseLinear, Site, Term
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+from hubsplice.intervention.site import Site, Term
 
 D, TOKENS, SINKS = 8, 200, 3
 SINK_NORM = 50.0

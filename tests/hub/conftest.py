@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.build import BuildResult, build
-from hubsplice.recipe import parse_recipe
+from hubsplice.building.build import BuildResult, build
+from hubsplice.recipe.reading import parse_recipe
 from tests.conftest import MakeCheckpoint
 from tests.hub.forking import Forker
 from tests.loopback.client import LoopbackHub

@@ -6,7 +6,8 @@ from typing import Any
 
 from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.serving.model_classes import ATTENTION, MODEL_CLASSES
+from hubsplice.families.registry import model_classes
+from hubsplice.families.tensors import ATTENTION
 
 SHA = "0123456789abcdef" * 4
 INSERTED = (2, 4)
@@ -25,7 +26,7 @@ def manifest(after: str = "LlamaForCausalLM", **fields: Any) -> Manifest:
             "num_hidden_layers": {"before": 3, "after": 5},
             **{
                 switch.field: {"before": False, "after": True}
-                for switch in getattr(MODEL_CLASSES.get(after), "switches", ())
+                for switch in getattr(model_classes().get(after), "switches", ())
             },
         },
         "zero_tensors": [],

@@ -15,7 +15,7 @@ from transformers.quantizers.base import HfQuantizer
 from transformers.quantizers.quantizers_utils import should_convert_module
 
 from hubsplice.errors import UnsupportedError
-from hubsplice.serving.model_classes import MODEL_CLASSES
+from hubsplice.families.registry import model_classes
 from hubsplice.serving.quantization import QuantizationFormat, exclusions, inserted_modules
 from hubsplice.serving.quantized import quantized_problem
 from tests.serve.manifests import manifest
@@ -38,7 +38,7 @@ def model_of(name: str, **fields: Any) -> Any:
 
 def modules(name: str, prefix: str | None = None) -> list[str]:
     """Every linear map of the decoder."""
-    known = MODEL_CLASSES[name]
+    known = model_classes()[name]
     return [
         f"{prefix or known.prefix}{layer}.{projection}"
         for layer in range(LAYERS)
@@ -62,7 +62,7 @@ def test_of_a_layer_that_is_torn_apart_the_one_with_its_mlp_counts() -> None:
     assert {name.split(".")[2] for name in inserted_modules(of)} == {"0"}
 
 
-classes = pytest.mark.parametrize("name", sorted(MODEL_CLASSES))
+classes = pytest.mark.parametrize("name", sorted(model_classes()))
 
 
 @classes
@@ -112,7 +112,7 @@ def test_compressed_tensors_own_matching(name: str) -> None:
 
 @classes
 def test_vllm_online_patterns_match_fused_and_separate_maps(name: str) -> None:
-    known = MODEL_CLASSES[name]
+    known = model_classes()[name]
     patterns = excluded(name, QuantizationFormat.VLLM_ONLINE)
     names = modules(name, known.vllm_prefix)
     names += [f"{known.vllm_prefix or known.prefix}{i}.mlp.gate_up_proj" for i in range(LAYERS)]
@@ -123,7 +123,7 @@ def test_vllm_online_patterns_match_fused_and_separate_maps(name: str) -> None:
 @classes
 def test_gptq_patterns(name: str) -> None:
     dynamic = excluded(name, QuantizationFormat.GPTQ)
-    fused = [f"{MODEL_CLASSES[name].prefix}{i}.self_attn.qkv_proj" for i in range(LAYERS)]
+    fused = [f"{model_classes()[name].prefix}{i}.self_attn.qkv_proj" for i in range(LAYERS)]
     for module in [*modules(name), *fused]:
         # As GPTQModel and vLLM match them.
         found = any(re.match(key.removeprefix("-:"), module) for key in dynamic)

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from hubsplice.architectures.registry import ARCHITECTURES, architecture_of
-from hubsplice.serving.engines import ENGINES, VLLM, EngineKey, Evidence
-from hubsplice.serving.model_classes import ATTENTION, MLP, MODEL_CLASSES
+from hubsplice.families.engines import EngineKey, Evidence
+from hubsplice.families.registry import FAMILIES, model_classes
+from hubsplice.families.tensors import ATTENTION, MLP
+from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.requirements import Requirements
 from hubsplice.serving.verdict import Outcome, verdict
 from tests.serve.manifests import QKV, manifest, zero_biases
-from tests.serving.families import FAMILIES, NOT_SERVED
+from tests.serving.families import NOT_SERVED, SERVED
 
 SIZES = {
     "hidden_size": 64,
@@ -29,50 +30,24 @@ def outcome(engine: EngineKey, *arguments: Any, **fields: Any) -> Outcome:
     return verdict(ENGINES[engine], Requirements.of(manifest(*arguments, **fields))).outcome
 
 
-def known_families() -> list[str]:
-    return [
-        model_type
-        for model_type, family in ARCHITECTURES.items()
-        if family.class_name_before == family.class_name_after
-        and family.class_name_after in MODEL_CLASSES
-    ]
-
-
-@pytest.mark.parametrize("model_type", known_families())
-def test_the_table_of_classes_is_what_the_families_say(model_type: str) -> None:
-    family = dict(ARCHITECTURES.items())[model_type]
-    sizes: dict[str, Any] = SIZES | GPT2_SIZES | {"architectures": [family.class_name_before]}
-    nested = {} if family.decoder_key is None else {family.decoder_key: sizes}
-    architecture = architecture_of({"model_type": model_type, **sizes, **nested})
-    known = MODEL_CLASSES[family.class_name_after]
-    assert known.prefix == architecture.layer_prefixes[0]
-    assert set(known.projections) == set(architecture.projections)
-    switched = {p for switch in known.switches for p in switch.projections}
-    assert switched | {*known.fixed_biases} == architecture.biased_after
-    after = dict(architecture.rewritten)
-    assert {s.field for s in known.switches if s.always} == {
-        field for field, value in after.items() if field.endswith("_bias") and value is True
-    }
-
-
 def test_vllm_was_run_with_what_its_tests_run() -> None:
-    run = {name for name, known in VLLM.classes.items() if known.evidence is Evidence.RUN}
-    assert run == {family.class_name for family in FAMILIES}
+    run = {
+        name
+        for name, known in ENGINES[EngineKey.VLLM].classes.items()
+        if known.evidence is Evidence.RUN
+    }
+    assert run == {family.class_name for family in SERVED}
 
 
 def test_every_family_is_served_by_vllm_or_has_a_reason() -> None:
-    registered = dict(ARCHITECTURES.items())
-    served = {family.variant.family for family in FAMILIES}
+    registered = dict(FAMILIES.items())
+    served = {family.variant.family for family in SERVED}
     assert not served & {*NOT_SERVED}
     assert served | {*NOT_SERVED} == {*registered}
     for name, reason in NOT_SERVED.items():
-        known = VLLM.classes[registered[name].class_name_after]
+        known = ENGINES[EngineKey.VLLM].classes[registered[name].becomes.name]
         assert known.evidence is Evidence.READ
         assert reason in known.note
-
-
-def test_llama_is_among_them() -> None:
-    assert {"llama", "gpt2", "gpt_neox"} <= {*known_families()}
 
 
 @pytest.mark.parametrize(
@@ -168,4 +143,4 @@ def test_what_was_not_examined_is_not_known() -> None:
 def test_what_is_known_is_of_classes_and_parts_that_exist() -> None:
     for engine in ENGINES.values():
         for name, support in engine.classes.items():
-            assert support.ignored_biases <= {*MODEL_CLASSES[name].projections}
+            assert support.ignored_biases <= {*model_classes()[name].projections}

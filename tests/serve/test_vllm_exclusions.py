@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from hubsplice.serving.model_classes import MODEL_CLASSES
+from hubsplice.families.registry import model_classes
 from hubsplice.serving.quantization import QuantizationFormat, exclusions
 from tests.serve.test_exclusions import FUSED, LAYERS, is_inserted, model_of
 
@@ -52,7 +52,7 @@ print("FOUND" + json.dumps(found))
 """
 # Classes whose modules vLLM calls as the checkpoint does, and those that it renames, for which
 # only the option of its own command line holds its names.
-CLASSES = sorted(MODEL_CLASSES)
+CLASSES = sorted(model_classes())
 
 
 def test_vllm_leaves_out_the_inserted_layer_alone() -> None:
@@ -61,7 +61,7 @@ def test_vllm_leaves_out_the_inserted_layer_alone() -> None:
         pytest.skip("HUBSPLICE_VLLM_PYTHON names no interpreter; `make test-serving` makes one")
     cases = []
     for name in CLASSES:
-        known = MODEL_CLASSES[name]
+        known = model_classes()[name]
         maps = [
             p.replace("q_proj", "qkv_proj").replace("gate_proj", "gate_up_proj")
             for p in known.projections
@@ -92,5 +92,5 @@ def test_vllm_leaves_out_the_inserted_layer_alone() -> None:
     for name, case, answer in zip(CLASSES, cases, answers, strict=True):
         wanted = [is_inserted(module) for module in case["names"]]
         assert answer["vllm-online"] == wanted, name
-        if MODEL_CLASSES[name].vllm_prefix is None:
+        if model_classes()[name].vllm_prefix is None:
             assert all(found == wanted for found in answer.values()), name

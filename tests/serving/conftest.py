@@ -17,15 +17,15 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
-from hubsplice.build import build
-from hubsplice.recipe import parse_recipe
+from hubsplice.building.build import build
+from hubsplice.recipe.reading import parse_recipe
 from hubsplice.verify.engines import Prompt, run_vllm
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript
 from tests.architectures.families import save_tiny
 from tests.build.conftest import Build, Workshop, make, quiet, workshop
 from tests.conftest import byte_tokenizer
-from tests.serving.families import FAMILIES, Family
+from tests.serving.families import SERVED, Family
 
 __all__ = ["Build", "Workshop", "make", "workshop"]
 
@@ -156,7 +156,7 @@ def models(
     """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for either."""
     folder = tmp_path_factory.mktemp("spliced")
     made = {name: splice_smollm2(name, folder) for name in SMOLLM2_SPLICES}
-    for family in FAMILIES:
+    for family in SERVED:
         for dtype in DTYPES:
             name = model_name(family, dtype)
             base = save_tiny(
@@ -224,12 +224,12 @@ def unedited_jobs(family: Family) -> tuple[Job, Job]:
 
 EDITED_JOBS = (
     *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in DTYPES),
-    *(job for family in FAMILIES for job in jobs_of(family)),
+    *(job for family in SERVED for job in jobs_of(family)),
     CHUNKED,
 )
 JOBS = (
     *EDITED_JOBS,
-    *(job for family in FAMILIES if family.has_kinds for job in unedited_jobs(family)),
+    *(job for family in SERVED if family.has_kinds for job in unedited_jobs(family)),
 )
 
 Answers = list[dict[str, Any]]

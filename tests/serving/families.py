@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from hubsplice.architectures.registry import ARCHITECTURES
+from hubsplice.families.registry import FAMILIES
 from tests.architectures.families import EXPERTS, Variant
 
 WINDOW = 8
@@ -41,7 +41,7 @@ class Family:
     @property
     def class_name(self) -> str:
         """The class that vLLM is asked to serve."""
-        return dict(ARCHITECTURES.items())[self.variant.family].class_name_after
+        return dict(FAMILIES.items())[self.variant.family].becomes.name
 
 
 # vLLM's attention on CPUs takes heads of 32 dimensions and more.
@@ -50,7 +50,7 @@ _GATED = _HEADS | {"intermediate_size": 256, "num_key_value_heads": 1, "head_dim
 _WINDOWED = _GATED | {"sliding_window": WINDOW}
 _PLAIN = _HEADS | {"intermediate_size": 256}
 
-FAMILIES = (
+SERVED = (
     Family(Variant("llama", _GATED)),
     Family(Variant("mistral", _GATED)),
     Family(Variant("qwen2", _GATED)),

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.architectures.registry import architecture_of
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.families.architecture import architecture_of
+from hubsplice.fidelity.inserted import inserted_layers
 from hubsplice.fidelity.report import read_report
-from hubsplice.inserted import inserted_layers
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt
 from hubsplice.verify.result import Check

@@ -19,13 +19,16 @@ import torch
 
 from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.model import loaded
+from hubsplice.families.engines import EngineKey
 from hubsplice.serving.commands import ServeOptions, serve_command
-from hubsplice.serving.engines import LLAMA_CPP
+from hubsplice.serving.engines import ENGINES
+from hubsplice.streams.model import loaded
 from hubsplice.verify.behaviour import Behaviour
 from hubsplice.verify.transcript import Transcript
 from tests.serving.conftest import NEW_TOKENS, Model, SpliceSmolLM2
 from tests.serving.judge import Recorded, judge
+
+LLAMA_CPP = ENGINES[EngineKey.LLAMA_CPP]
 
 pytestmark = pytest.mark.serving
 

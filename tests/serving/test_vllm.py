@@ -14,7 +14,7 @@ from tests.serving.conftest import (
     model_name,
     unedited_jobs,
 )
-from tests.serving.families import FAMILIES, NOT_SERVED, WINDOW, Family
+from tests.serving.families import NOT_SERVED, SERVED, WINDOW, Family
 from tests.serving.judge import Recorded, judge
 
 pytestmark = pytest.mark.serving
@@ -39,7 +39,7 @@ def test_what_vllm_does_not_run_on_a_cpu(family: str) -> None:
     pytest.skip(f"{family}: {NOT_SERVED[family]}")
 
 
-@pytest.mark.parametrize("family", [f for f in FAMILIES if f.has_kinds], ids=str)
+@pytest.mark.parametrize("family", [f for f in SERVED if f.has_kinds], ids=str)
 def test_layers_that_moved_are_what_they_were(
     served: Served, models: dict[str, Model], family: Family
 ) -> None:

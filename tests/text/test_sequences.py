@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe import Calibration, Fidelity, TextSource
+from hubsplice.recipe.models import Calibration, Fidelity, TextSource
 from hubsplice.text.documents import LARGEST_DOCUMENT, Part
 from hubsplice.text.sequences import load_sequences
 from tests.text.byte_tokenizer import CHAT_TEMPLATE, byte_tokenizer

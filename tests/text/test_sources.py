@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubsplice.errors import CheckpointError, RecipeError
-from hubsplice.recipe import TextSource
+from hubsplice.recipe.models import TextSource
 from hubsplice.text.hub import hub_corpus
 from hubsplice.text.local import local_corpus
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubsplice.checkpoint.digest import digest_file
+from hubsplice.files.digest import digest_file
 from hubsplice.verify import Check, Verification, verify
 from tests.build.conftest import GATED, STEER, Build, Workshop, make, quiet, workshop
 

@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hubsplice.errors import RecipeError, UnsupportedError
-from hubsplice.inserted import InsertedAt
-from hubsplice.model import loaded
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.fidelity.inserted import InsertedAt
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.streams.model import loaded
 from hubsplice.verify import Run, Verification, verify
 from hubsplice.verify.behaviour import NAMES, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt, TransformersEngine, VllmEngine

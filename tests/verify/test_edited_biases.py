@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from hubsplice.architectures.registry import architecture_of
-from hubsplice.construction import in_bias
+from hubsplice.compiling.carrying import in_bias
 from hubsplice.errors import RecipeError
-from hubsplice.model import hooked, loaded
-from hubsplice.place import Place
-from hubsplice.recipe import parse_recipe
-from hubsplice.reproduction import INTERVENTION, load_intervention
+from hubsplice.families.architecture import architecture_of
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.recipe.reading import parse_recipe
+from hubsplice.streams.model import hooked, loaded
 from tests.build.conftest import GATED
 from tests.verify.conftest import Build, Spliced, Workshop
 

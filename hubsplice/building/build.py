@@ -1,0 +1,140 @@
+"""From a recipe to a folder: compile, write, measure, describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubsplice.building.record import describe, layer_constants
+from hubsplice.card import write_card
+from hubsplice.checkpoint.manifest import write_manifest
+from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
+from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
+from hubsplice.compiling.open_plan import OpenPlan, open_plan
+from hubsplice.compiling.plan import make_plan
+from hubsplice.errors import FidelityError, RecipeError
+from hubsplice.fidelity.inserted import InsertedAt, inserted_at
+from hubsplice.fidelity.measure import Subject, measure_fidelity
+from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
+from hubsplice.files.digest import digest_file
+from hubsplice.files.staging import staged_directory
+from hubsplice.intervention.saved import INTERVENTION, RECIPE, save_intervention
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.reading import dump_recipe, portable
+from hubsplice.terminal import Progress
+from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import require_vocabulary
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A spliced checkpoint.
+
+    Attributes:
+        folder: where it is.
+        report: its fidelity; None where it was not measured.
+        warnings: what was built, and may not be what was meant.
+    """
+
+    folder: Path
+    report: FidelityReport | None
+    warnings: tuple[str, ...]
+
+
+def build(
+    recipe: Recipe,
+    *,
+    output: Path,
+    require_fidelity: float | None,
+    measure: bool,
+    hard_link: bool,
+    progress: Progress,
+    allow_failed: bool = False,
+) -> BuildResult:
+    """Build a recipe into a new folder, which appears whole or not at all.
+
+    Args:
+        recipe: what to build.
+        output: the folder; missing or empty.
+        require_fidelity: the largest ratio of splice error to noise floor that passes; None
+            takes the recipe's `fidelity.require`.
+        measure: whether to measure; a requirement can't be met unmeasured.
+        hard_link: link unchanged shards rather than copy them.
+        progress: told of every step.
+        allow_failed: keep a result that misses the requirement; its report says so.
+
+    Raises:
+        FidelityError: the requirement is not met; nothing is left behind.
+        HubspliceError: the recipe can't be built; nothing is left behind.
+    """
+    require = recipe.fidelity.require if require_fidelity is None else require_fidelity
+    if require is not None and not measure:
+        raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    # Configurations are read in a moment, and find most mistakes before any weight is loaded.
+    planned = make_plan(recipe)
+    with staged_directory(output) as folder:
+        plan = open_plan(planned)
+        compiled = compile_plan(plan, progress)
+        written = _write(plan, compiled, folder, hard_link, progress)
+        _write_reproduction(plan, compiled, folder)
+        report = None
+        if measure:
+            text = load_sequences(
+                recipe.fidelity, compiled.tokenizer, seed=recipe.seed, part="held-out"
+            )
+            require_vocabulary(text, plan.base)
+            subject = Subject(
+                plan.resolved.folder,
+                folder,
+                compiled.intervention,
+                _inserted(plan, compiled),
+                plan.dtype,
+                compiled.approximations,
+                frozenset(compiled.biases),
+            )
+            report = measure_fidelity(subject, text, require=require, progress=progress)
+            write_report(report, folder)
+        described = [INTERVENTION, RECIPE, *([REPORT] if report else [])]
+        files = {**written.files, **{name: digest_file(folder / name) for name in described}}
+        write_manifest(describe(plan, compiled, written, files, report), folder)
+        write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
+        if not allow_failed:
+            _enforce(report)
+    return BuildResult(output, report, planned.warnings)
+
+
+def _write(
+    plan: OpenPlan, compiled: Compiled, folder: Path, hard_link: bool, progress: Progress
+) -> WrittenCheckpoint:
+    linker = plan.linker
+    return write_checkpoint(
+        plan.base,
+        folder,
+        rename=linker.rename,
+        split=plan.architecture.split,
+        new_tensors=added_tensors(plan, compiled),
+        config=linker.config(plan.dtype),
+        hard_link=hard_link,
+        on_progress=lambda done, total: progress("writing", done, total),
+    )
+
+
+def _write_reproduction(plan: OpenPlan, compiled: Compiled, folder: Path) -> None:
+    (folder / RECIPE).parent.mkdir()
+    (folder / RECIPE).write_text(dump_recipe(portable(plan.recipe)), encoding="utf-8")
+    save_intervention(compiled.intervention, folder / INTERVENTION)
+
+
+def _inserted(plan: OpenPlan, compiled: Compiled) -> tuple[InsertedAt, ...]:
+    architecture = plan.architecture
+    return inserted_at(
+        plan.linker.layers,
+        map(layer_constants, compiled.inserted),
+        gate_module=architecture.family.becomes.block.gate_module,
+        carrier=architecture.carrier,
+    )
+
+
+def _enforce(report: FidelityReport | None) -> None:
+    if report is not None and report.passed is False:
+        raise FidelityError(report.verdict)

@@ -1,0 +1,115 @@
+"""Measure a built folder again, against the intervention that it carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from hubsplice.building.record import summary
+from hubsplice.card import write_card
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
+from hubsplice.checkpoint.resolve import resolve_base
+from hubsplice.errors import CheckpointError, FidelityError, OutputError, RecipeError
+from hubsplice.families.architecture import architecture_of
+from hubsplice.fidelity.inserted import inserted_layers
+from hubsplice.fidelity.measure import Subject, measure_fidelity
+from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
+from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.space import full_disk
+from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
+from hubsplice.recipe.reading import load_recipe
+from hubsplice.terminal import Progress
+from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
+
+
+def measure(
+    folder: Path, *, base: str | None, require_fidelity: float | None, progress: Progress
+) -> FidelityReport:
+    """Measure a built folder again, against the intervention that it carries.
+
+    The folder's report and card are rewritten.
+
+    Args:
+        folder: what `build` made, or a download of it.
+        base: the base model, where the folder does not name one on the Hub.
+        require_fidelity: the largest ratio that passes; None takes what the report in the folder
+            was held to.
+        progress: told of every step.
+
+    Raises:
+        FidelityError: the requirement is not met; report and card say so.
+        HubspliceError: hubsplice did not build the folder, or the base is missing or another one.
+    """
+    manifest = read_manifest(folder / MANIFEST)
+    recipe = load_recipe(folder / RECIPE)
+    if base is None and manifest.base.repo_id is None:
+        raise RecipeError(
+            f"base: the model was made from a local folder, {manifest.base.name!r}; say where it "
+            "is with --base"
+        )
+    resolved = resolve_base(
+        base or recipe.base_model, None if base else manifest.base.commit, weights=True
+    )
+    _require_same_base(resolved.folder, manifest.base.files)
+    dtype: torch.dtype = getattr(torch, manifest.dtype)
+    text = load_sequences(
+        recipe.fidelity, load_tokenizer(resolved.folder), seed=recipe.seed, part="held-out"
+    )
+    previous = read_report(folder)
+    architecture = architecture_of(BaseConfig.open(resolved.folder).config)
+    subject = Subject(
+        resolved.folder,
+        folder,
+        load_intervention(folder / INTERVENTION),
+        inserted_layers(manifest, architecture),
+        dtype,
+        previous.approximations if previous else (),
+        frozenset(bias.place for bias in manifest.biases),
+    )
+    require = require_fidelity
+    if require is None:
+        require = previous.required_ratio if previous else recipe.fidelity.require
+    report = measure_fidelity(subject, text, require=require, progress=progress)
+    _record_again(report, manifest, folder)
+    write_card(folder, model_id=recipe.publish.repo_id)
+    _enforce(report)
+    return report
+
+
+def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
+    """Replace report and manifest by new files, so that none is ever half written."""
+    try:
+        with TemporaryDirectory(prefix=".measured-", dir=folder) as name:
+            new = Path(name)
+            write_report(report, new)
+            files = manifest.files | {REPORT: digest_file(new / REPORT)}
+            write_manifest(
+                manifest.model_copy(update={"files": files, "fidelity": summary(report)}), new
+            )
+            for written in (REPORT, MANIFEST):
+                (new / written).replace(folder / written)
+    except OSError as error:
+        raise full_disk(error, folder) or OutputError(
+            f"{folder}: cannot be written: {error.strerror}"
+        ) from None
+
+
+def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
+    for name, expected in files.items():
+        path = folder / name
+        if name.endswith(".safetensors") and (not path.is_file() or digest_file(path) != expected):
+            raise CheckpointError(
+                f"base: {name} is not the file that the model was made from (sha256 "
+                f"{expected.sha256})"
+            )
+
+
+def _enforce(report: FidelityReport | None) -> None:
+    if report is not None and report.passed is False:
+        raise FidelityError(report.verdict)

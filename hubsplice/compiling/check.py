@@ -1,0 +1,104 @@
+"""What is said of a recipe that would build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
+from hubsplice.edits.base import Edit
+from hubsplice.intervention.place import Place
+from hubsplice.recipe.models import Recipe
+
+
+@dataclass(frozen=True)
+class SaeSummary:
+    """An SAE, as its configuration describes it.
+
+    Attributes:
+        origin: where it comes from.
+        architecture: SAELens's name for its kind.
+        d_in: the width of the stream that it reads.
+        d_sae: how many features it has.
+    """
+
+    origin: str
+    architecture: str
+    d_in: int
+    d_sae: int
+
+
+@dataclass(frozen=True)
+class SpliceSummary:
+    """One splice that would build.
+
+    Attributes:
+        place: where the stream would be edited.
+        sae: the SAE; None for a splice of vectors and probes alone.
+        edits: how many edits there are of each kind.
+        features: how many different SAE features they read or write.
+    """
+
+    place: Place
+    sae: SaeSummary | None
+    edits: Mapping[str, int]
+    features: int
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """A recipe that would build.
+
+    Attributes:
+        base_model: as the recipe names it.
+        commit: the base's commit on the Hub; None for a local folder.
+        model_type: the family, as the base's configuration names it.
+        num_layers: the base's number of decoder layers.
+        hidden_size: the width of its residual stream.
+        splices: in the recipe's order.
+        warnings: what builds, and may not be what was meant.
+    """
+
+    base_model: str
+    commit: str | None
+    model_type: str
+    num_layers: int
+    hidden_size: int
+    splices: tuple[SpliceSummary, ...]
+    warnings: tuple[str, ...]
+
+    @staticmethod
+    def of(plan: Plan) -> CheckReport:
+        """What there is to say of a plan."""
+        # In the order of the recipe, in which its author looks for them.
+        in_order = sorted(plan.splices, key=lambda planned: planned.index)
+        return CheckReport(
+            base_model=plan.recipe.base_model,
+            commit=plan.resolved.commit,
+            model_type=plan.architecture.family.model_type,
+            num_layers=plan.architecture.num_layers,
+            hidden_size=plan.architecture.hidden_size,
+            splices=tuple(map(_summary, in_order)),
+            warnings=plan.warnings,
+        )
+
+
+def check(recipe: Recipe) -> CheckReport:
+    """Check a recipe against the configurations of its base model and SAEs.
+
+    Raises:
+        HubspliceError: as `make_plan` does.
+    """
+    return CheckReport.of(make_plan(recipe))
+
+
+def _summary(planned: PlannedSplice) -> SpliceSummary:
+    edits: tuple[Edit, ...] = planned.splice.edits
+    sae = None if planned.sae is None else planned.sae.config
+    return SpliceSummary(
+        place=planned.place,
+        sae=None if sae is None else SaeSummary(sae.origin, sae.architecture, sae.d_in, sae.d_sae),
+        edits=dict(sorted(Counter(edit.kind for edit in edits).items())),
+        features=len({index for edit in edits for index in edit.feature_indices()}),
+    )

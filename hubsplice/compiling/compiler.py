@@ -1,0 +1,223 @@
+"""From a plan to compiled layers: calibrate, lower, compile, site by site."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from hubsplice.checkpoint.layout import NewTensor
+from hubsplice.compiling.construct import compile_site, stacked
+from hubsplice.compiling.lowering import LoweredSplice, lower_splice
+from hubsplice.compiling.open_plan import OpenPlan
+from hubsplice.compiling.plan import PlannedSplice
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.output_bias import OutputBias
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site
+from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
+from hubsplice.streams.model import Model, loaded
+from hubsplice.terminal import Progress
+from hubsplice.text.sequences import TokenSequences, load_sequences
+from hubsplice.text.tokenizer import load_tokenizer, require_vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Everything that a recipe compiles to.
+
+    Attributes:
+        tokenizer: the base's.
+        text: the calibration text.
+        lowered: the splices as ridge functions, in layer order.
+        layers: what each compiles to, in the same order.
+        stacks: the decoder layers that each of them is written as; none for what a bias carries.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    text: TokenSequences
+    lowered: tuple[LoweredSplice, ...]
+    layers: tuple[CompiledLayer, ...]
+    stacks: tuple[tuple[CompiledLayer, ...], ...]
+
+    @property
+    def inserted(self) -> tuple[CompiledLayer, ...]:
+        """Every decoder layer that is inserted, in the order of the plan's `places`."""
+        return tuple(layer for stack in self.stacks for layer in stack)
+
+    @property
+    def biases(self) -> dict[Place, OutputBias]:
+        """What biases of existing layers carry, by the place."""
+        return {
+            splice.site.place: layer
+            for splice, layer in zip(self.lowered, self.layers, strict=True)
+            if isinstance(layer, OutputBias)
+        }
+
+    @property
+    def intervention(self) -> Intervention:
+        """The reference hook of all sites."""
+        return Intervention(tuple(splice.site for splice in self.lowered))
+
+    @property
+    def approximations(self) -> tuple[str, ...]:
+        """What the edits or their constructions do not reproduce, one sentence each."""
+        of_edits = [note for splice in self.lowered for note in splice.approximations]
+        of_layers = [note for layer in self.layers for note in layer.approximations]
+        return tuple(dict.fromkeys((*of_edits, *of_layers)))
+
+
+def compile_plan(plan: OpenPlan, progress: Progress) -> Compiled:
+    """Compile every splice of a plan.
+
+    Raises:
+        HubspliceError: an edit can't be lowered or does not fit, or a model can't be loaded.
+    """
+    tokenizer = load_tokenizer(plan.resolved.folder)
+    recipe = plan.recipe
+    text = load_sequences(recipe.calibration, tokenizer, seed=recipe.seed, part="calibration")
+    require_vocabulary(text, plan.base)
+    reference, lowered = _lower(plan, text.ids, progress)
+    for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
+        _require_finite(planned, splice.site, h, plan.dtype)
+    serving = _serving(plan, text.ids, lowered, reference, progress)
+    layers: list[CompiledLayer] = []
+    for i, (planned, splice, before, after) in enumerate(
+        zip(plan.splices, lowered, reference, serving, strict=True)
+    ):
+        progress("compiling", i, len(lowered))
+        activations = SiteActivations(
+            before, after, median_norm(before), plan.architecture.norm_eps
+        )
+        layer: CompiledLayer
+        if planned.in_bias:
+            multiplier = plan.architecture.branch_multiplier
+            layer = OutputBias.of(splice.site, plan.dtype, multiplier)
+        else:
+            layer = compile_site(plan.architecture, splice.site, activations, plan.dtype)
+        if layer.neurons > plan.architecture.intermediate_size:
+            raise _too_many(plan, planned, splice, activations, layer.neurons)
+        _require_finite_layer(planned, layer)
+        layers.append(layer)
+    progress("compiling", len(lowered), len(lowered))
+    stacks = tuple(
+        () if planned.in_bias else stacked(plan.architecture, layer, planned.place)
+        for layer, planned in zip(layers, plan.splices, strict=True)
+    )
+    return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
+
+
+def added_tensors(plan: OpenPlan, compiled: Compiled) -> dict[str, NewTensor]:
+    """Every tensor of the result that is not the base's, by name."""
+    linker = plan.linker
+    tensors: dict[str, NewTensor] = {**linker.bias_tensors(plan.base.tensors)}
+    biases = compiled.biases
+    tensors |= {name: biases[s.place].bias for name, s in plan.edited_biases.items()}
+    for splice, layer in enumerate(compiled.inserted):
+        tensors |= linker.inserted_tensors(splice, layer, plan.dtype)
+    return tensors
+
+
+def _lower(
+    plan: OpenPlan, ids: Tensor, progress: Progress
+) -> tuple[list[Tensor], list[LoweredSplice]]:
+    """Site by site: a later one is calibrated on the stream that earlier edits leave."""
+    streams: list[Tensor] = []
+    lowered: list[LoweredSplice] = []
+    with loaded(plan.resolved.folder, torch.float32) as model:
+        _require_sound(model, plan.resolved.folder)
+        for planned, sae in zip(plan.splices, plan.saes, strict=True):
+            step = f"calibrating layer {planned.place} in float32"
+            earlier = Intervention(tuple(splice.site for splice in lowered))
+            h = stream_at(
+                model,
+                ids,
+                [planned.place],
+                earlier,
+                lambda done, total, step=step: progress(step, done, total),  # type: ignore[misc]
+            )[planned.place]
+            lowered.append(lower_splice(planned.splice, planned.place, sae, h, planned.field))
+            streams.append(h)
+    return streams, lowered
+
+
+def _serving(
+    plan: OpenPlan,
+    ids: Tensor,
+    lowered: list[LoweredSplice],
+    reference: list[Tensor],
+    progress: Progress,
+) -> list[Tensor]:
+    if plan.dtype is torch.float32:
+        return reference
+    name = str(plan.dtype).removeprefix("torch.")
+    places = [planned.place for planned in plan.splices]
+    intervention = Intervention(tuple(splice.site for splice in lowered))
+    with loaded(plan.resolved.folder, plan.dtype) as model:
+        streams = stream_at(
+            model,
+            ids,
+            places,
+            intervention,
+            lambda done, total: progress(f"calibrating in {name}", done, total),
+        )
+    return [streams[place] for place in places]
+
+
+def _too_many(
+    plan: OpenPlan,
+    planned: PlannedSplice,
+    lowered: LoweredSplice,
+    activations: SiteActivations,
+    needed: int,
+) -> UnsupportedError:
+    """Say how many edits fit, which depends on each and is found by compiling."""
+    architecture, site, origins = plan.architecture, lowered.site, lowered.origins
+    room = architecture.intermediate_size
+
+    def overflows(terms: int) -> bool:
+        part = replace(site, terms=site.terms[:terms])
+        return compile_site(architecture, part, activations, plan.dtype).neurons > room
+
+    fitting = bisect_left(range(len(site.terms)), True, key=overflows) - 1
+    complete = set(map(id, origins[:fitting])) - set(map(id, origins[fitting:]))
+    return UnsupportedError(
+        f"{planned.field}.edits: {len(planned.splice.edits)} edits need {needed} neurons, and a "
+        f"layer of this model has {room}: the first {len(complete)} fit; give fewer, or put some "
+        "after another layer"
+    )
+
+
+def _require_sound(model: Model, folder: Path) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.is_meta and not torch.isfinite(parameter).all():
+            raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")
+
+
+def _require_finite(planned: PlannedSplice, site: Site, h: Tensor, dtype: torch.dtype) -> None:
+    if not torch.isfinite(h).all():
+        raise RecipeError(
+            f"{planned.field}: the residual stream after layer {site.place} is not finite on the "
+            "calibration text: the base's weights or an earlier edit overflow"
+        )
+    # The next RMSNorm takes squares, in float32 whatever the dtype.
+    if not torch.isfinite(site.edit(h).to(dtype).float().square().sum(dim=-1)).all():
+        raise RecipeError(
+            f"{planned.field}.edits: the residual stream that they leave overflows on the "
+            "calibration text: a strength, a factor or a vector is too large"
+        )
+
+
+def _require_finite_layer(planned: PlannedSplice, layer: CompiledLayer) -> None:
+    for name, tensor in layer.tensors().items():
+        if not torch.isfinite(tensor).all():
+            raise UnsupportedError(
+                f"{planned.field}.edits: {name} of the inserted layer is not finite: a strength, a "
+                "factor or a vector is too large"
+            )

@@ -1,0 +1,102 @@
+"""Which construction compiles a site, and the decoder layers that the result is written as."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from hubsplice.checkpoint.manifest import INJECTION, SPLIT
+from hubsplice.constructions.bias_free import compile_bias_free
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.layernorm import compile_layernorm
+from hubsplice.constructions.layernorm_layer import PlainLayer
+from hubsplice.constructions.prenorm import compile_prenorm
+from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.sandwich import compile_sandwich
+from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH, SandwichForm
+from hubsplice.constructions.sandwich_layer import SandwichLayer
+from hubsplice.families.architecture import Architecture
+from hubsplice.families.blocks import Construction
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site
+from hubsplice.streams.calibration import SiteActivations
+
+_FORMS: dict[Construction, SandwichForm] = {
+    Construction.SANDWICH: SANDWICH,
+    Construction.POST_NORM: POST_NORM,
+}
+
+
+def compile_site(
+    base: Architecture, site: Site, activations: SiteActivations, dtype: torch.dtype
+) -> CompiledLayer:
+    """Compile a site's terms with the construction that suits the base's layers.
+
+    Args:
+        base: the base.
+        site: what to compile.
+        activations: calibration there; tokens at which the two precisions have parted are left
+            out.
+        dtype: the serving precision.
+    """
+    layer = construct(base, site, activations.agreeing(), dtype)
+    notes = base.family.special.notes(base)
+    return replace(layer, approximations=(*layer.approximations, *notes)) if notes else layer
+
+
+def construct(
+    base: Architecture, site: Site, activations: SiteActivations, dtype: torch.dtype
+) -> CompiledLayer:
+    """What `compile_site` gives, from the tokens at which the two precisions agree."""
+    room = base.intermediate_size
+    match base.family.becomes.block.construction:
+        case Construction.PRENORM:
+            return compile_prenorm(site, activations, dtype, multiplier=base.branch_multiplier)
+        case Construction.BIAS_FREE:
+            return compile_bias_free(site, activations, dtype, room)
+        case Construction.LAYERNORM:
+            return compile_layernorm(
+                site, activations, dtype, activation=base.activation, room=room
+            )
+        case Construction.SANDWICH | Construction.POST_NORM as kind:
+            return compile_sandwich(site, activations, dtype, room, _FORMS[kind])
+
+
+def empty_layer(base: Architecture, dtype: torch.dtype) -> CompiledLayer:
+    """A layer that changes nothing, bit for bit."""
+    width = base.hidden_size
+    match base.family.becomes.block.construction:
+        case Construction.PRENORM:
+            return replace(SplicedLayer.empty(width, dtype), multiplier=base.branch_multiplier)
+        case Construction.BIAS_FREE:
+            return BiasFreeLayer.empty(width, dtype)
+        case Construction.LAYERNORM:
+            return PlainLayer.empty(width, dtype, base.activation)
+        case Construction.SANDWICH | Construction.POST_NORM as kind:
+            return SandwichLayer.empty(width, dtype, _FORMS[kind])
+
+
+def stacked(base: Architecture, layer: CompiledLayer, place: Place) -> tuple[CompiledLayer, ...]:
+    """The decoder layers that a compiled layer is written as, `layers_per_splice` of them.
+
+    Behind the base's attention, the MLP of the edit reads its constant if the base's own attention
+    can add that too. If not, the layer of the edit stays whole, and one that adds nothing is torn
+    apart around it. Beside the attention, the MLP reads a constant only if a layer before has
+    added it.
+    """
+    if base.layers_per_splice(place) == 1:
+        return (layer,)
+    dtype = next(iter(layer.tensors().values())).dtype
+    empty = empty_layer(base, dtype)
+    if base.reads_attention:
+        return replace(empty, constants={"construction": SPLIT, "neurons": 0}), layer
+    assert isinstance(empty, PlainLayer)
+    assert isinstance(layer, PlainLayer)
+    constant = replace(
+        empty,
+        out_bias=layer.attention_bias,
+        constants={"construction": INJECTION, "neurons": 0},
+    )
+    return constant, layer

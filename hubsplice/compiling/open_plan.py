@@ -1,0 +1,106 @@
+"""The weights of a plan: the base's headers, and the SAEs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.resolve import ResolvedBase, fetch_weights
+from hubsplice.compiling.linker import Linker
+from hubsplice.compiling.plan import Plan, PlannedSplice
+from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.families.architecture import Architecture
+from hubsplice.features.sae import LoadedSae, load_sae
+from hubsplice.recipe.models import Recipe
+
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+_STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenPlan:
+    """A plan whose weights are at hand.
+
+    Attributes:
+        plan: what was planned.
+        base: the base's files.
+        dtype: the precision to compile for.
+        saes: the SAE of each of the plan's splices, in their order; None for one without.
+    """
+
+    plan: Plan
+    base: BaseCheckpoint
+    dtype: torch.dtype
+    saes: tuple[LoadedSae | None, ...]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe."""
+        return self.plan.recipe
+
+    @property
+    def resolved(self) -> ResolvedBase:
+        """Where the base came from."""
+        return self.plan.resolved
+
+    @property
+    def architecture(self) -> Architecture:
+        """What the base is."""
+        return self.plan.architecture
+
+    @property
+    def splices(self) -> tuple[PlannedSplice, ...]:
+        """The splices, in the order of their places."""
+        return self.plan.splices
+
+    @cached_property
+    def linker(self) -> Linker:
+        """What the result is made of."""
+        return Linker(self.plan.architecture, self.plan.layers)
+
+    @property
+    def edited_biases(self) -> dict[str, PlannedSplice]:
+        """The splices that biases carry, by the tensor's name in the result."""
+        return {
+            self.linker.output_bias_name(self.base.tensors, splice.place.layer): splice
+            for splice in self.splices
+            if splice.in_bias
+        }
+
+
+def open_plan(plan: Plan) -> OpenPlan:
+    """Fetch and open the weights of a plan.
+
+    Raises:
+        HubspliceError: something is missing or damaged, or is not what its configuration says.
+    """
+    fetch_weights(plan.resolved)
+    base = BaseCheckpoint.of(plan.base)
+    saes = tuple(None if splice.sae is None else load_sae(splice.sae) for splice in plan.splices)
+    return OpenPlan(plan, base, _dtype(plan.recipe, base), saes)
+
+
+def _dtype(recipe: Recipe, base: BaseCheckpoint) -> torch.dtype:
+    name = recipe.dtype if recipe.dtype != "auto" else _stored_dtype(base)
+    if name == "float16":
+        raise UnsupportedError(
+            "dtype: float16 can't be compiled for: an inserted layer's gates may exceed its "
+            "largest number, 65504, and the output would not be a number; say bfloat16 or "
+            "float32, and serve in that"
+        )
+    return _DTYPES[name]
+
+
+def _stored_dtype(base: BaseCheckpoint) -> str:
+    sizes: dict[str, int] = {}
+    for entry in base.tensors.values():
+        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
+    largest = max(sizes, key=lambda name: sizes[name])
+    if largest not in _STORED:
+        raise RecipeError(
+            f"dtype: the base's weights are mostly {largest}; say bfloat16 or float32"
+        )
+    return _STORED[largest]

@@ -1,0 +1,148 @@
+"""What a recipe asks for, resolved from configurations alone: no weight is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.layer_map import LayerMap
+from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.compiling.carrying import in_bias
+from hubsplice.compiling.stand_ins import StandIns
+from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.features.sae_config import FoundSae, find_sae
+from hubsplice.features.sae_match import match_warnings, require_width, site_place
+from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.intervention.place import Place
+from hubsplice.recipe.models import Recipe, Splice
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedSplice:
+    """A splice of the recipe with its place and its SAE.
+
+    Attributes:
+        index: which of the recipe's splices it is.
+        splice: as the recipe has it.
+        place: where the stream is edited.
+        sae: the SAE, if it names one.
+        in_bias: whether a bias of that layer carries it, and no layer is inserted.
+    """
+
+    index: int
+    splice: Splice
+    place: Place
+    sae: FoundSae | None
+    in_bias: bool
+
+    @property
+    def field(self) -> str:
+        """How messages call it."""
+        return f"splices[{self.index}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A recipe whose sources are all known.
+
+    Attributes:
+        recipe: the recipe.
+        resolved: where the base came from.
+        base: what it says of itself.
+        architecture: what it is.
+        splices: in the order of their places.
+        warnings: what builds, and may not be what was meant.
+    """
+
+    recipe: Recipe
+    resolved: ResolvedBase
+    base: BaseConfig
+    architecture: Architecture
+    splices: tuple[PlannedSplice, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def layers(self) -> LayerMap:
+        """Where each layer of the result comes from."""
+        return self.architecture.layer_map(
+            [
+                splice.place
+                for splice in self.splices
+                if not splice.in_bias
+                for _ in range(self.architecture.layers_per_splice(splice.place))
+            ]
+        )
+
+
+def make_plan(recipe: Recipe) -> Plan:
+    """Resolve everything that a recipe names, each source once.
+
+    Steering vectors and probes, which are small, are read and checked in full.
+
+    Raises:
+        HubspliceError: everything that would stop the build, one line per problem, as the class
+            of the first one: `RecipeError` for what the recipe gets wrong, `UnsupportedError` for
+            a model or SAE that can't be spliced, `CheckpointError` for missing or damaged files.
+    """
+    resolved = resolve_base(recipe.base_model, recipe.revision, weights=False)
+    base = BaseConfig.open(resolved.folder)
+    architecture = architecture_of(base.config)
+    architecture.validate()
+    problems: list[HubspliceError] = []
+    warnings: list[str] = []
+    planned: list[PlannedSplice] = []
+    names = dict.fromkeys(
+        (recipe.base_model, str(base.config.get("_name_or_path", recipe.base_model)))
+    )
+    if base.previous_splice is not None:
+        warnings.append(f"base_model: {recipe.base_model!r} is a spliced model itself")
+    for i, splice in enumerate(recipe.splices):
+        field = f"splices[{i}]"
+        try:
+            found = _planned(i, splice, architecture)
+        except HubspliceError as error:
+            problems.append(type(error)(f"{field}: {error}"))
+            continue
+        if found.place in (other.place for other in planned):
+            problems.append(
+                RecipeError(f"{field}: another splice is after layer {found.place} already")
+            )
+        problems += _edit_problems(found, architecture.hidden_size)
+        if found.sae is not None:
+            doubts = (
+                *match_warnings(found.sae.config, names, splice.place),
+                *config_warnings(found.sae.config),
+                *found.sae.notes,
+            )
+            warnings += [f"{field}: {doubt}" for doubt in doubts]
+        planned.append(found)
+    if problems:
+        raise type(problems[0])("\n".join(map(str, problems)))
+    planned.sort(key=lambda splice: splice.place)
+    return Plan(recipe, resolved, base, architecture, tuple(planned), tuple(warnings))
+
+
+def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedSplice:
+    sae = None
+    # The recipe's own validation asks for a layer where there is no SAE.
+    place = splice.place
+    if splice.sae is not None:
+        sae = find_sae(splice.sae)
+        require_supported(sae.config)
+        require_width(sae.config, architecture.hidden_size)
+        place = site_place(sae.config, splice.place)
+    assert place is not None
+    architecture.require_place(place)
+    return PlannedSplice(index, splice, place, sae, in_bias(splice, place, architecture))
+
+
+def _edit_problems(planned: PlannedSplice, hidden_size: int) -> list[HubspliceError]:
+    sources = StandIns(None if planned.sae is None else planned.sae.config, hidden_size)
+    problems: list[HubspliceError] = []
+    for i, edit in enumerate(planned.splice.edits):
+        try:
+            edit.lower(sources)
+        except HubspliceError as error:
+            problems.append(type(error)(f"{planned.field}.edits[{i}]: {error}"))
+    return problems

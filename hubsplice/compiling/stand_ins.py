@@ -1,0 +1,57 @@
+"""Stand-ins for features, with which edits can be checked before any weight is loaded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hubsplice.edits.strength import Amount
+from hubsplice.errors import RecipeError
+from hubsplice.features.base import Feature, Probe
+from hubsplice.features.probe import load_probe
+from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.sae_config import SaeConfig
+from hubsplice.features.vector import load_subspace, load_vector
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+
+
+class StandIns:
+    """Sources whose features are in range and mean nothing: what lowering asks for is checked."""
+
+    def __init__(self, sae: SaeConfig | None, hidden_size: int) -> None:
+        self._sae = sae
+        self._hidden_size = hidden_size
+
+    def feature(self, index: int) -> Feature:
+        if self._sae is None:
+            raise RecipeError(f"feature {index} is of an SAE, and the splice has none")
+        if not 0 <= index < self._sae.d_sae:
+            raise RecipeError(
+                f"feature: {index} is out of range; {self._sae.origin} has features 0 to "
+                f"{self._sae.d_sae - 1}"
+            )
+        axis = torch.zeros(self._hidden_size)
+        axis[0] = 1.0
+        scalings = {kind.value: kind for kind in Normalization}
+        return Feature(
+            name=f"feature {index}",
+            encoder=axis,
+            bias=0.0,
+            activation=PiecewiseLinear.relu(),
+            threshold=0.0,
+            decoder=axis,
+            normalization=scalings.get(self._sae.normalize_activations, Normalization.NONE),
+        )
+
+    def vector(self, source: TensorSource) -> Tensor:
+        return load_vector(source, self._hidden_size)
+
+    def subspace(self, source: TensorSource) -> Tensor:
+        return load_subspace(source, self._hidden_size)
+
+    def probe(self, source: ProbeSource) -> Probe:
+        return load_probe(source, self._hidden_size)
+
+    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:  # noqa: ARG002
+        return amount.value

@@ -1,0 +1,369 @@
+"""A base model: its family's declaration, read together with its config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from hubsplice.checkpoint.layer_map import LayerMap, layer_map
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError, unknown_name
+from hubsplice.families.family import BiasSwitch, Family
+from hubsplice.families.registry import FAMILIES
+from hubsplice.families.tensors import MLP, Projection, Size
+from hubsplice.families.unsupported import REASONS
+from hubsplice.files.safetensors_header import TensorEntry
+from hubsplice.intervention.place import Block, Place
+
+CONFIG_FIELD = "base_model: config.json"
+"""What messages call the base's configuration."""
+
+
+def architecture_of(config: Mapping[str, Any]) -> Architecture:
+    """The architecture of a base, from its config.json; `validate` says whether it can be spliced.
+
+    Raises:
+        UnsupportedError: no family of that `model_type`, with the reason where it is known.
+    """
+    families = dict(FAMILIES.items())
+    model_type = config.get("model_type")
+    field = f"{CONFIG_FIELD}: model_type"
+    if not isinstance(model_type, str):
+        raise UnsupportedError(unknown_name(field, model_type, families))
+    if model_type in families:
+        return Architecture(families[model_type], config)
+    if model_type in REASONS:
+        raise UnsupportedError(
+            f"{field}: {model_type!r} is not supported: {REASONS[model_type]}. "
+            f"Supported: {', '.join(families)}."
+        )
+    raise UnsupportedError(unknown_name(field, model_type, families))
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """What a base is, as far as a splice depends on it.
+
+    Attributes:
+        family: the declaration.
+        config: the base's config.json.
+    """
+
+    family: Family
+    config: Mapping[str, Any]
+
+    @cached_property
+    def decoder_config(self) -> Mapping[str, Any]:
+        """The part of config.json that describes the text decoder.
+
+        Raises:
+            CheckpointError: it is missing.
+        """
+        key = self.family.decoder_key
+        if key is None:
+            return self.config
+        part = self.config.get(key)
+        if not isinstance(part, Mapping):
+            raise CheckpointError(
+                f"{CONFIG_FIELD}: {key}: found {part!r}, expected the fields of the text decoder"
+            )
+        return part
+
+    def size(self, name: str) -> int:
+        """A size in config.json, or the family's default for it.
+
+        Raises:
+            CheckpointError: it is missing or no positive whole number.
+        """
+        value = self.decoder_config.get(name, self.family.defaults.get(name))
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise CheckpointError(
+                f"{CONFIG_FIELD}: {name}: found {value!r}, expected a positive whole number"
+            )
+        return value
+
+    @property
+    def num_layers(self) -> int:
+        """The base's number of decoder layers."""
+        return self.size(self.family.sizes.layers)
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of the residual stream."""
+        return self.size(self.family.sizes.hidden)
+
+    @property
+    def intermediate_size(self) -> int:
+        """How many neurons an inserted layer has room for."""
+        sizes = self.family.sizes
+        if sizes.mlp_multiple is not None and self.decoder_config.get(sizes.mlp) is None:
+            return sizes.mlp_multiple * self.hidden_size
+        return self.size(sizes.mlp)
+
+    @property
+    def head_dim(self) -> int:
+        """The width of one attention head."""
+        return self._stated("head_dim") or self.hidden_size // self.size("num_attention_heads")
+
+    @property
+    def num_key_value_heads(self) -> int:
+        """How many heads keys and values have."""
+        return self._stated("num_key_value_heads") or self.size("num_attention_heads")
+
+    def _stated(self, name: str) -> int | None:
+        """A size as config.json or the family's class has it; None where it follows from others.
+
+        That is so where config.json says null, whatever the class takes for a missing field.
+        """
+        if name in self.family.defaults:
+            return self.size(name)
+        if name not in self.decoder_config:
+            return self.family.absent_means.get(name)
+        return None if self.decoder_config[name] is None else self.size(name)
+
+    @property
+    def norm_eps(self) -> float:
+        """The epsilon of the norm that an inserted MLP reads through."""
+        return float(self.family.eps.of(self.decoder_config))
+
+    @property
+    def activation(self) -> Any:
+        """The MLP's activation, by transformers' name."""
+        return self.family.activation.of(self.decoder_config)
+
+    @property
+    def tied(self) -> bool:
+        """Whether the output embeddings are the input embeddings, and not stored."""
+        fields = {**self.decoder_config, **self.config}
+        return bool(fields.get("tie_word_embeddings", self.family.tied))
+
+    @property
+    def branch_multiplier(self) -> float:
+        """What a layer's attention and its MLP each are multiplied by, before they are added."""
+        field = self.family.multiplier
+        return 1.0 if field is None else float(self.decoder_config.get(field, 1.0))
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether the MLP reads the stream that attention has been added to."""
+        parallel = self.family.parallel
+        return parallel is None or not parallel.of(self.decoder_config)
+
+    def length(self, size: Size) -> int:
+        """A size of this model."""
+        match size:
+            case Size.HIDDEN:
+                return self.hidden_size
+            case Size.MLP:
+                return self.intermediate_size
+            case Size.HEAD:
+                return self.head_dim
+            case Size.QUERIES:
+                return self.size("num_attention_heads") * self.head_dim
+            case Size.KEYS:
+                return self.num_key_value_heads * self.head_dim
+            case Size.FUSED_QKV:
+                return 3 * self.hidden_size
+
+    @cached_property
+    def projections(self) -> Mapping[str, Projection]:
+        """The linear maps of a layer of the result, by name in the layer."""
+        return {
+            linear.name: Projection(
+                self.length(linear.outputs), self.length(linear.inputs), linear.transposed
+            )
+            for linear in self.family.becomes.block.linear_maps
+        }
+
+    def base_projections(self, layer: int) -> Mapping[str, Projection]:
+        """Those of them that a layer of the base has; layers may differ."""
+        dense = self.family.dense_layers
+        if dense is None:
+            return self.projections
+        listed = {
+            *(self.decoder_config.get("mlp_only_layers") or []),
+            *dense(self.decoder_config, self.num_layers),
+        }
+        if layer in listed:
+            return self.projections
+        return {name: sizes for name, sizes in self.projections.items() if name not in MLP}
+
+    @property
+    def biased_before(self) -> frozenset[str]:
+        """The projections that have a bias in the base's class with this config.json."""
+        family, result = self.family, self.family.becomes
+        switches = result.switches if family.switches is None else family.switches
+        fixed = result.fixed_biases if family.fixed_biases is None else family.fixed_biases
+        on = (switch.projections for switch in switches if self._is_on(switch))
+        return frozenset(fixed).union(*on)
+
+    @property
+    def biased_after(self) -> frozenset[str]:
+        """The projections that have a bias in the result; no fewer than in the base."""
+        if not self.reads_attention:
+            # Another layer adds the constant, so that attention needs no bias.
+            return self.biased_before
+        result = self.family.becomes
+        return frozenset(result.fixed_biases).union(*(s.projections for s in result.switches))
+
+    @property
+    def switched_on(self) -> dict[str, bool]:
+        """The fields that the result says biases with."""
+        if not self.reads_attention:
+            return {}
+        switches = self.family.becomes.switches
+        return {s.field: True for s in switches if s.always or not self._is_on(s)}
+
+    def _is_on(self, switch: BiasSwitch) -> bool:
+        return bool(self.decoder_config.get(switch.field, switch.default))
+
+    @property
+    def output_bias(self) -> str | None:
+        """The projection that writes what a layer's MLP adds to the stream, where the result has a
+        bias there and the base none: a constant that is to be added can be put there."""
+        name = self.family.becomes.block.output_map
+        return None if name in self.biased_before else name
+
+    @property
+    def carrier(self) -> str | None:
+        """The linear map of the base's attention whose bias can hold an inserted layer's constant.
+
+        None where the base has that bias itself, which stays as it is, or where the constant is
+        made of more than a bias.
+        """
+        name = self.family.becomes.block.carrier
+        return None if name in self.biased_before else name
+
+    def layers_per_splice(self, place: Place) -> int:
+        """How many decoder layers one compiled layer is written as."""
+        if not self.reads_attention:
+            return 2
+        return 2 if place.block is Block.ATTENTION and self.carrier is None else 1
+
+    def block_of(self, name: str) -> Block:
+        """The block that a part of a layer belongs to, by the part's name in the layer."""
+        modules = self.family.becomes.block.attention_modules
+        of_attention = name.startswith(tuple(f"{module}." for module in modules))
+        return Block.ATTENTION if of_attention else Block.MLP
+
+    def split(self, tensor: TensorEntry) -> tuple[TensorEntry, ...]:
+        """The parts of a tensor of the base that the result's class has as tensors of their own.
+
+        Raises:
+            CheckpointError: the tensor's shape is not what config.json says.
+        """
+        return self.family.special.split(self, tensor)
+
+    def layer_map(self, places: Sequence[Place]) -> LayerMap:
+        """Where each layer of the result comes from, in order.
+
+        Args:
+            places: where each inserted layer is; a place that is named twice gets two layers, in
+                that order.
+
+        Raises:
+            HubspliceError: of `require_place`.
+        """
+        for place in places:
+            self.require_place(place)
+        return layer_map(self.num_layers, places)
+
+    def require_place(self, place: Place) -> None:
+        """Refuse a place where an edit can't be.
+
+        Raises:
+            RecipeError: the base has no such layer.
+            UnsupportedError: the base has no stream there.
+        """
+        first = -1 if place.block is Block.MLP else 0
+        if not first <= place.layer < self.num_layers:
+            raise RecipeError(
+                f"{place.field}: found {place.layer}, expected {first} to {self.num_layers - 1}; "
+                f"the base model has {self.num_layers} layers"
+            )
+        if place.block is Block.ATTENTION and not self.reads_attention:
+            assert self.family.parallel is not None
+            raise UnsupportedError(
+                f"{place.field}: found {place.layer}, expected after_layer: with "
+                f"{self.family.parallel.name} the MLP reads the stream beside the attention, and "
+                "what attention adds joins it only after the MLP: there is no stream between the "
+                "two"
+            )
+
+    def validate(self) -> None:
+        """Refuse a base that could not be spliced faithfully.
+
+        Raises:
+            UnsupportedError: one line per reason, each with the field and its value.
+            CheckpointError: a size is missing or no positive whole number.
+        """
+        problems = [f"{CONFIG_FIELD}: {problem}" for problem in self.problems()]
+        if problems:
+            raise UnsupportedError("\n".join(problems))
+
+    def problems(self) -> Iterator[str]:
+        """The reasons why the base cannot be spliced, each beginning with the field."""
+        family, decoder = self.family, self.decoder_config
+        classes = self.config.get("architectures")
+        if classes != [family.class_name]:
+            yield (
+                f"architectures: found {classes!r}, expected {[family.class_name]!r}: only causal "
+                "language models can be spliced"
+            )
+        for key in ("quantization_config", "compression_config"):
+            if self.config.get(key):
+                yield (
+                    f"{key}: the base is quantised, and an inserted layer would be rounded with "
+                    "it; splice the unquantised model and quantise the result"
+                )
+        if decoder.get("per_layer_config"):
+            yield "per_layer_config: layers that differ from each other are not supported"
+        for name, field in family.layer_fields.items():
+            yield from field.problems(name, decoder, self.num_layers)
+        yield from self._activation_problems()
+        yield from self._head_problems()
+        yield from self._window_problems()
+        for refused in family.refused:
+            yield from refused.problems(decoder)
+        if not self.branch_multiplier:
+            yield f"{family.multiplier}: found 0, expected another number: no layer adds anything"
+        yield from family.special.problems(self)
+
+    def _activation_problems(self) -> Iterator[str]:
+        allowed = self.family.becomes.block.activations
+        if self.activation not in allowed:
+            expected = sorted(map(repr, allowed))
+            names = expected[0] if len(expected) == 1 else f"one of {', '.join(expected)}"
+            yield (
+                f"{self.family.activation.name}: found {self.activation!r}, expected {names}: the "
+                "construction is made of it"
+            )
+
+    def _head_problems(self) -> Iterator[str]:
+        if not self.family.becomes.equal_heads:
+            return
+        heads = self.size("num_attention_heads")
+        if self.hidden_size % heads:
+            yield (
+                f"num_attention_heads: found {heads}, expected a divisor of hidden_size "
+                f"({self.hidden_size}), which transformers' Llama asks for"
+            )
+
+    def _window_problems(self) -> Iterator[str]:
+        """Why a base whose class looks back so far only can't become a class without a window."""
+        named = self.family.window
+        if named is None:
+            return
+        window = named.of(self.decoder_config)
+        limit = "max_position_embeddings"
+        stated = limit in self.decoder_config
+        positions = self.size(limit) if stated else self.family.absent_means[limit]
+        # A window that no position reaches beyond changes nothing.
+        if window is not None and window < positions:
+            absent = named.name not in self.decoder_config
+            found = "nothing, which means" if absent else "found"
+            yield (
+                f"{named.name}: {found} {window!r}, expected null or at least {limit} "
+                f"({positions}): the model would be served as a Llama, which has no window"
+            )

@@ -1,0 +1,57 @@
+"""What a recipe calls a source of features by: an SAE, a tensor or a probe in a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class SaeSource(BaseModel):
+    """Where the sparse autoencoder comes from: exactly one of the three ways."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    path: Path | None = Field(None, description="A local folder that SAELens saved.")
+    release: str | None = Field(None, description="A release in SAELens's registry.")
+    id: str | None = Field(None, description="The SAE's id within the release.")
+    repo_id: str | None = Field(None, description="A Hub repository in SAELens's format.")
+    subfolder: str | None = Field(None, description="The folder of the SAE in that repository.")
+    revision: str | None = Field(None, description="The repository's commit, branch or tag.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SaeSource:
+        ways = [name for name in ("path", "release", "repo_id") if getattr(self, name) is not None]
+        if len(ways) != 1:
+            raise ValueError(
+                "say where the SAE is with exactly one of path, release (with id) or repo_id; "
+                f"found {' and '.join(ways) or 'none of them'}"
+            )
+        if (self.release is None) != (self.id is None):
+            raise ValueError("release and id go together")
+        if self.repo_id is None and (self.subfolder is not None or self.revision is not None):
+            raise ValueError("subfolder and revision belong to repo_id")
+        return self
+
+
+class TensorSource(BaseModel):
+    """A tensor of shape [d] (or [k, d] where a subspace is meant) in a safetensors file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(description="A local safetensors file.")
+    tensor: str | None = Field(
+        None, description="The tensor's name; may be left out where the file holds one tensor."
+    )
+
+
+class ProbeSource(BaseModel):
+    """A linear probe in a safetensors file: a weight of shape [d] and a scalar bias."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: Path = Field(description="A local safetensors file.")
+    weight: str = Field("weight", description="The name of the weight, shape [d].")
+    bias: str | None = Field(
+        "bias", description="The name of the bias, a single number; null for no bias."
+    )

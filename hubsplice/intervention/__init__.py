@@ -1,0 +1,13 @@
+"""The intermediate representation: an edit as a sum of ridge functions, and its exact hook.
+
+At a site (the residual stream after one block of a decoder layer) the edited stream is
+
+    h + s(h) · Σ_k φ_k(⟨e_k, h̃⟩ + b_k) · d_k,
+
+where h̃ is the stream as the SAE normalises it and s(h) undoes that scale. Each φ_k is a
+`PiecewiseLinear`. The compiler and the reference hook read the same objects, so that their
+distance is the fidelity of the compiled layer and of nothing else.
+
+In come encoders, directions and functions; out goes the change to a stream, in float32, and a
+safetensors file that holds the same. It may import `files`.
+"""

@@ -1,0 +1,189 @@
+"""The recipe: what a user writes, as pydantic models."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    SerializeAsAny,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from hubsplice.edits.base import Edit
+from hubsplice.edits.registry import EDITS
+from hubsplice.features.references import SaeSource
+from hubsplice.intervention.place import Block, Place
+
+
+class Section(BaseModel):
+    """A part of the recipe. Unknown fields are errors: a misspelt option must not pass."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def _known_edit(value: Any, info: ValidationInfo) -> Any:
+    """Turn a mapping with a `kind` into the edit that is registered for it."""
+    if isinstance(value, Edit):
+        return value
+    if not isinstance(value, dict):
+        raise ValueError(f"found {value!r}, expected a mapping with a kind")
+    kinds = dict(EDITS.items())
+    if "kind" not in value:
+        raise PydanticCustomError("missing_kind", "an edit needs a kind")
+    edit = kinds.get(value["kind"]) if isinstance(value["kind"], str) else None
+    if edit is None:
+        raise PydanticCustomError("unknown_kind", "no such kind of edit")
+    if info.mode == "json":
+        return edit.model_validate_json(json.dumps(value), strict=True)
+    return edit.model_validate(value)
+
+
+AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJsonSchema({})]
+
+
+class Splice(Section):
+    """Edits after one layer: where it lies, where their features come from, and what they do."""
+
+    after_layer: Annotated[int, Field(ge=-1)] | None = Field(
+        None,
+        description="The base model's layer (from 0) whose output is edited; -1 for what layer 0 "
+        "reads. May be left out where the SAE's own config says.",
+    )
+    after_attention: NonNegativeInt | None = Field(
+        None,
+        description="In place of after_layer: the layer whose attention's output, as it has joined "
+        "the residual stream, is edited before its MLP reads it. Takes one or two layers more.",
+    )
+    sae: SaeSource | None = Field(None, description="The SAE that `feature` numbers refer to.")
+    edits: tuple[AnyEdit, ...] = Field(
+        (), description="What to do to which features. None gives an empty layer."
+    )
+    sinks: Literal["skip", "edit"] = Field(
+        "skip",
+        description="Leave attention sinks alone (tokens whose residual norm is far off), or edit "
+        "them as a plain hook would.",
+    )
+    construction: Literal["auto", "layer", "bias"] = Field(
+        "auto",
+        description="What carries the edits: an inserted layer, or a bias of the existing one, "
+        "which costs nothing, adds the same to every token, sinks among them, and is there in some "
+        "families. `auto` takes the bias where it is exact.",
+    )
+    sink_multiple: Annotated[float, Field(gt=1)] = Field(
+        5.0, description="A token is a sink above this multiple of the median residual norm."
+    )
+
+    @property
+    def place(self) -> Place | None:
+        """Where the stream is edited; None where the SAE says."""
+        if self.after_attention is not None:
+            return Place(self.after_attention, Block.ATTENTION)
+        return None if self.after_layer is None else Place(self.after_layer)
+
+    @model_validator(mode="after")
+    def _says_where(self) -> Splice:
+        if self.after_layer is not None and self.after_attention is not None:
+            raise ValueError(
+                f"found after_layer: {self.after_layer} and after_attention: "
+                f"{self.after_attention}, expected one of them"
+            )
+        if self.sae is not None:
+            return self
+        if self.place is None:
+            raise ValueError("after_layer is missing, and there is no sae whose config would say")
+        for i, edit in enumerate(self.edits):
+            if edit.feature_indices():
+                raise ValueError(
+                    f"edits[{i}] ({edit.kind}) refers to feature {edit.feature_indices()[0]}, "
+                    "and the splice has no sae"
+                )
+        return self
+
+
+BUILTIN = "builtin"
+
+
+class TextSource(Section):
+    """Where tokens come from."""
+
+    dataset: str = Field(
+        BUILTIN,
+        min_length=1,
+        description="`builtin` (the Python documentation that comes with Python, needs no "
+        "network), a local .txt or .jsonl file or a folder of them, or a Hub dataset id.",
+    )
+    config: str | None = Field(None, description="The Hub dataset's configuration.")
+    split: str = Field("train", description="The Hub dataset's split.")
+    column: str = Field("text", description="The column or JSON field that holds the text.")
+    revision: str | None = Field(None, description="The Hub dataset's commit, branch or tag.")
+    tokens: Annotated[int, Field(ge=256)] = Field(20_000, description="How many tokens to use.")
+    sequence_length: Annotated[int, Field(ge=16)] = Field(256, description="Tokens per sequence.")
+
+
+class Calibration(TextSource):
+    """Text whose activations the constants of the inserted layers are fitted to."""
+
+
+class Fidelity(TextSource):
+    """Held-out text on which the spliced model is compared with the hook."""
+
+    tokens: Annotated[int, Field(ge=256)] = Field(20_000, description="How many tokens to use.")
+    require: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Fail the build when the ratio to the noise floor is above this."
+    )
+
+
+class Publish(Section):
+    """Where `hubsplice publish` puts the result."""
+
+    repo_id: str | None = Field(None, description="The target repository, `name` or `owner/name`.")
+    private: bool = Field(True, description="Whether a new repository is private.")
+    tag: str | None = Field(None, description="A tag for the published commit.")
+
+
+class Recipe(Section):
+    """An edited model: a base, where to splice, and what to check."""
+
+    base_model: str = Field(min_length=1, description="A Hub model id, or a local folder.")
+    revision: str | None = Field(
+        None, description="The base's commit, branch or tag; resolved to a commit and recorded."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
+        "auto", description="The precision to compile for; `auto` is the base's own."
+    )
+    title: str | None = Field(None, description="A name for the card.")
+    description: str | None = Field(None, description="A paragraph for the card.")
+    splices: tuple[Splice, ...] = Field(min_length=1, description="At least one inserted layer.")
+    calibration: Calibration = Field(
+        Calibration(), description="Text that the constants of the inserted layers are fitted to."
+    )
+    fidelity: Fidelity = Field(
+        Fidelity(), description="Held-out text on which the result is compared with the hook."
+    )
+    publish: Publish = Field(Publish(), description="Where `hubsplice publish` puts the result.")
+    seed: NonNegativeInt = Field(0, description="The seed of everything that is drawn.")
+
+    @model_validator(mode="after")
+    def _one_splice_per_place(self) -> Recipe:
+        first: dict[Place, int] = {}
+        for i, splice in enumerate(self.splices):
+            place = splice.place
+            if place is None:
+                continue
+            if place in first:
+                raise ValueError(
+                    f"splices[{i}].{place.field}: found {place.layer}, which "
+                    f"splices[{first[place]}] names already; put all edits at one layer into one "
+                    "splice"
+                )
+            first[place] = i
+        return self

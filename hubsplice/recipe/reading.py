@@ -1,0 +1,123 @@
+"""Recipes as YAML files: reading, checking, writing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from hubsplice.edits.registry import EDITS
+from hubsplice.errors import RecipeError
+from hubsplice.recipe.models import BUILTIN, Recipe
+from hubsplice.recipe.problems import readable_problems
+from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe from a file; relative paths in it are relative to the file's folder.
+
+    Raises:
+        RecipeError: the file can't be read, or what it says is not a recipe.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: expected UTF-8 text: {error}") from None
+    return parse_recipe(text, folder=path.parent)
+
+
+def parse_recipe(text: str, *, folder: Path) -> Recipe:
+    """Parse and validate a recipe.
+
+    Types are not converted: `feature: "12"` and `feature: true` are errors.
+
+    Args:
+        text: YAML.
+        folder: what relative paths in the recipe are relative to.
+
+    Raises:
+        RecipeError: with one line per problem: the field, the value, and what was expected.
+    """
+    raw = load_yaml(text)
+    if not isinstance(raw, dict):
+        raise RecipeError(f"a recipe is a mapping with base_model and splices, found {raw!r}")
+    try:
+        # Strict validation of JSON converts no type except where JSON has no other way to say
+        # it (a list for a tuple, text for a path); strict validation of Python objects would
+        # refuse those too.
+        recipe = Recipe.model_validate_json(json.dumps(raw), strict=True)
+    except ValidationError as error:
+        raise RecipeError(readable_problems(error, raw, Recipe, dict(EDITS.items()))) from None
+    return _with_absolute_paths(recipe, folder)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML with every default written out; parses to an equal recipe."""
+    return dump_yaml(recipe.model_dump(mode="json"))
+
+
+def portable(recipe: Recipe) -> Recipe:
+    """The recipe with every local path reduced to its last part, for others to read."""
+    text = {
+        name: getattr(recipe, name).model_copy(
+            update={"dataset": _bare(getattr(recipe, name).dataset)}
+        )
+        for name in ("calibration", "fidelity")
+    }
+    return _mapped_paths(recipe, lambda path: Path(path.name)).model_copy(
+        update={"base_model": _bare(recipe.base_model), **text}
+    )
+
+
+def _bare(name: str) -> str:
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with every relative path that it names joined to `folder`."""
+    recipe = _mapped_paths(recipe, lambda path: (folder / path).absolute())
+    text = {
+        name: getattr(recipe, name).model_copy(
+            update={"dataset": _joined_if_local(getattr(recipe, name).dataset, folder)}
+        )
+        for name in ("calibration", "fidelity")
+    }
+    base_model = _joined_if_local(recipe.base_model, folder)
+    return recipe.model_copy(update={"base_model": base_model, **text})
+
+
+def _mapped_paths(model: Model, change: Callable[[Path], Path]) -> Model:
+    fields = type(model).model_fields
+    return model.model_copy(
+        update={name: _mapped_value(getattr(model, name), change) for name in fields}
+    )
+
+
+def _mapped_value(value: Any, change: Callable[[Path], Path]) -> Any:
+    if isinstance(value, Path):
+        return change(value)
+    if isinstance(value, BaseModel):
+        return _mapped_paths(value, change)
+    if isinstance(value, tuple):
+        return tuple(_mapped_value(item, change) for item in value)
+    return value
+
+
+def _joined_if_local(name: str, folder: Path) -> str:
+    """`name` as an absolute path where it names something local, and `name` itself otherwise.
+
+    What starts with a dot names something local even where it does not exist, so that the error
+    shows where it was looked for.
+    """
+    try:
+        local = name.startswith(("./", "../")) or (name != BUILTIN and (folder / name).exists())
+    except (OSError, ValueError):
+        return name
+    return str((folder / name).absolute()) if local else name

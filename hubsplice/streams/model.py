@@ -1,0 +1,191 @@
+"""Models in memory: loading and placing them, hooking the residual stream, running batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from hubsplice.errors import CheckpointError
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Block, Place
+
+Model = Any
+"""A transformers causal language model; its classes share no useful static type."""
+
+_TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
+
+
+@contextmanager
+def loaded(folder: Path, dtype: torch.dtype) -> Iterator[Model]:
+    """A model from a local folder, on the GPUs where there are any, and gone at the end.
+
+    Raises:
+        CheckpointError: transformers can't load it, or finds tensors missing or left over.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    placement = {"device_map": "auto"} if torch.cuda.is_available() else {}
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            **placement,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder.name}: transformers cannot load it: {error}") from error
+    wrong = {k: sorted(info[k]) for k in ("missing_keys", "unexpected_keys") if info.get(k)}
+    if wrong:
+        raise CheckpointError(f"{folder.name}: its tensors do not fit its class: {wrong}")
+    try:
+        yield model.eval()
+    finally:
+        del model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def decoder_layers(model: Model) -> nn.ModuleList:
+    """The decoder layers, in order."""
+    decoder = model.get_decoder()
+    layers: nn.ModuleList = decoder.h if hasattr(decoder, "h") else decoder.layers
+    return layers
+
+
+def _replaced(output: Any, h: Tensor) -> Any:
+    return (h, *output[1:]) if isinstance(output, tuple) else h
+
+
+def _reader(layer: nn.Module) -> nn.Module:
+    """What reads the stream after a layer's attention: the MLP, or the norm in front of it."""
+    if not any(hasattr(layer, name) for name in ("input_layernorm", "ln_1")):
+        return layer.get_submodule("mlp")  # Norms stand behind the blocks alone.
+    names = ("pre_feedforward_layernorm", "ln_2", "post_attention_layernorm")
+    return layer.get_submodule(next(name for name in names if hasattr(layer, name)))
+
+
+def _at(
+    model: Model,
+    place: Place,
+    see: Callable[[Tensor], Tensor | None],
+    *,
+    first: bool = False,
+) -> RemovableHandle:
+    """Show the stream at a place to `see`, and go on with what it returns, if that is not None.
+
+    Args:
+        model: the model.
+        place: in its layers.
+        see: gets the stream, shape [..., d].
+        first: whether it comes before what sees the place already.
+    """
+    layers = decoder_layers(model)
+    if place.layer < 0:
+
+        def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
+            changed = see(args[0])
+            if changed is None:
+                return None
+            return (changed, *args[1:]), kwargs
+
+        return layers[0].register_forward_pre_hook(before, prepend=first, with_kwargs=True)
+
+    layer = layers[place.layer]
+    if place.block is Block.MLP:
+
+        def after(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+            changed = see(output[0] if isinstance(output, tuple) else output)
+            return None if changed is None else _replaced(output, changed)
+
+        return layer.register_forward_hook(after, prepend=first)
+
+    def between(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        changed = see(inputs[0])
+        if changed is not None:
+            # The sum of stream and attention, which the block has just made: the MLP reads it and
+            # is added to it, and nothing else holds it. So written, both see the edit, exactly.
+            inputs[0].copy_(changed)
+
+    return _reader(layer).register_forward_pre_hook(between, prepend=first)
+
+
+@contextmanager
+def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
+    """Apply the reference hook of every site while the context lasts.
+
+    Between attention and MLP, it writes into the stream in place, as only inference allows.
+    """
+    handles = [_at(model, site.place, site.edit) for site in intervention.sites]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Enough(Exception):  # noqa: N818
+    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
+
+
+def collect_streams(
+    model: Model, ids: Tensor, places: Sequence[Place], progress: Callable[[int, int], None]
+) -> dict[Place, Tensor]:
+    """The residual stream at some places, before the hooks on the model edit it there.
+
+    Args:
+        model: the model, with hooks or without; hooks at earlier places show.
+        ids: token ids, shape [sequences, length].
+        places: where to look; the forward pass stops at the last of them.
+        progress: told how many sequences are done, and how many there are.
+
+    Returns:
+        By place, shape [sequences, length, d], on the CPU, in the model's dtype.
+    """
+    found: dict[Place, list[Tensor]] = {place: [] for place in places}
+    last = max(places)
+
+    def keep(place: Place) -> Callable[[Tensor], None]:
+        def run(h: Tensor) -> None:
+            found[place].append(h.detach().to("cpu", copy=True))
+            if place == last:
+                raise _Enough
+
+        return run
+
+    handles = [_at(model, place, keep(place), first=True) for place in places]
+    try:
+        for batch in batches(model, ids, progress):
+            with suppress(_Enough):
+                model.base_model(batch, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {place: torch.cat(parts) for place, parts in found.items()}
+
+
+def batches(model: Model, ids: Tensor, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
+    """Sequences in batches on the model's device, under inference mode."""
+    device = model.device
+    size = max(1, _TOKENS_PER_BATCH.get(device.type, 2048) // ids.shape[1])
+    with torch.inference_mode():
+        for start in range(0, len(ids), size):
+            progress(start, len(ids))
+            yield ids[start : start + size].to(device)
+    progress(len(ids), len(ids))
+
+
+def editing_sinks(intervention: Intervention) -> Intervention:
+    """The same edits as a plain hook makes them, on attention sinks too."""
+    return Intervention(tuple(replace(site, sink_norm=float("inf")) for site in intervention.sites))

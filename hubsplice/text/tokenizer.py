@@ -1,0 +1,36 @@
+"""The tokenizer of a base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.errors import CheckpointError
+from hubsplice.text.sequences import TokenSequences
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        CheckpointError: transformers can't load it.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {error}") from error
+    return tokenizer
+
+
+def require_vocabulary(text: TokenSequences, base: BaseConfig) -> None:
+    """Raise `CheckpointError` where the tokenizer gives tokens that the model does not know."""
+    largest, size = int(text.ids.max()), base.config.get("vocab_size")
+    if isinstance(size, int) and largest >= size:
+        raise CheckpointError(
+            f"{base.folder.name}: the tokenizer gives token {largest}, and config.json says that "
+            f"vocab_size is {size}; is it another model's tokenizer?"
+        )
