@@ -26,10 +26,10 @@ from hubsplice.building.build import build
 from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.reading import parse_recipe
-from tests.architectures.families import GATED, TRAINED, WINDOWED, Variant
-from tests.architectures.trained import LAYER, Trained
-from tests.build.conftest import save_sae
+from tests.building.conftest import save_sae
+from tests.compiling.trained import LAYER, Trained
 from tests.conftest import byte_tokenizer
+from tests.families.variants import GATED, TRAINED, WINDOWED, Variant
 
 RESULTS = Path(__file__).parent / "results/families.md"
 MORE = [

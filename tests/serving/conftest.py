@@ -22,9 +22,9 @@ from hubsplice.recipe.reading import parse_recipe
 from hubsplice.verify.engines import Prompt, run_vllm
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript
-from tests.architectures.families import save_tiny
-from tests.build.conftest import Build, Workshop, make, quiet, workshop
+from tests.building.conftest import Build, Workshop, make, quiet, workshop
 from tests.conftest import byte_tokenizer
+from tests.families.variants import save_tiny
 from tests.serving.families import SERVED, Family
 
 __all__ = ["Build", "Workshop", "make", "workshop"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubsplice.families.registry import FAMILIES
-from tests.architectures.families import EXPERTS, Variant
+from tests.families.variants import EXPERTS, Variant
 
 WINDOW = 8
 

@@ -16,7 +16,7 @@ from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt
 from hubsplice.verify.result import Check
 from hubsplice.verify.transcript import Transcript
-from tests.build.conftest import quiet
+from tests.building.conftest import quiet
 from tests.serving.conftest import NEW_TOKENS, Model
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from hubsplice.verify import Run, verify
 from hubsplice.verify.engines import VllmEngine
-from tests.build.conftest import build_text, quiet
+from tests.building.conftest import build_text, quiet
 
 pytestmark = [pytest.mark.serving, pytest.mark.slow]
 

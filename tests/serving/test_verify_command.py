@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hubsplice.verify.behaviour import NAMES
-from tests.build.conftest import Command, command
+from tests.building.conftest import Command, command
 from tests.serving.conftest import Model
 from tests.verify.conftest import Spliced
 

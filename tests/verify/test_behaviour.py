@@ -25,7 +25,7 @@ from hubsplice.verify.behaviour import NAMES, Trial, behaviour_checks
 from hubsplice.verify.engines import Prompt, TransformersEngine, VllmEngine
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript, score
-from tests.build.conftest import Command, command, quiet
+from tests.building.conftest import Command, command, quiet
 from tests.verify.conftest import Build, Spliced, Workshop
 
 __all__ = ["command"]

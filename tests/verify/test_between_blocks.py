@@ -12,7 +12,7 @@ import torch
 
 from hubsplice.verify import Run, verify
 from hubsplice.verify.engines import TransformersEngine
-from tests.build.conftest import quiet
+from tests.building.conftest import quiet
 from tests.verify.conftest import Build, Spliced, Workshop
 
 RECIPE = """

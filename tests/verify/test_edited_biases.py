@@ -16,7 +16,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.recipe.reading import parse_recipe
 from hubsplice.streams.model import hooked, loaded
-from tests.build.conftest import GATED
+from tests.building.conftest import GATED
 from tests.verify.conftest import Build, Spliced, Workshop
 
 STEER = """

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.verify import verify
-from tests.build.conftest import STEER, Command, command, quiet
+from tests.building.conftest import STEER, Command, command, quiet
 from tests.verify.conftest import Build, Spliced, Workshop
 
 __all__ = ["command"]

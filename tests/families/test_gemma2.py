@@ -22,7 +22,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.streams.model import hooked, loaded
-from tests.architectures.families import GATED, WINDOWED, Variant, save_tiny
+from tests.families.variants import GATED, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
 

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from hubsplice.families.architecture import Architecture
 from hubsplice.families.registry import FAMILIES
-from tests.architectures.streams import D
+from tests.constructions.streams import D
 
 
 @dataclass(frozen=True)

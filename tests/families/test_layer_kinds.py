@@ -21,7 +21,7 @@ from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import decoder_layers, loaded
-from tests.architectures.families import EXPERTS, GATED, SIZES, WINDOWED, Variant, save_tiny
+from tests.families.variants import EXPERTS, GATED, SIZES, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
 

@@ -31,8 +31,8 @@ from hubsplice.intervention.place import Block, Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import decoder_layers, hooked, loaded
-from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny
-from tests.architectures.test_empty_splice import padded_batch, same_bits
+from tests.families.test_empty_splice import padded_batch, same_bits
+from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
 
 Splice = Callable[..., Path]
 

@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 
-from tests.build.conftest import STEER, Command, Workshop, start
+from tests.building.conftest import STEER, Command, Workshop, start
 
 
 def test_json_on_stdout_and_warnings_on_stderr(

@@ -27,7 +27,7 @@ from hubsplice.streams.calibration import SiteActivations, median_norm, stream_a
 from hubsplice.streams.model import decoder_layers, hooked, loaded
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
-from tests.architectures.families import GATED, WINDOWED, Variant, save_tiny
+from tests.families.variants import GATED, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from hubsplice.compiling.construct import compile_site
 from hubsplice.families.registry import FAMILIES
 from hubsplice.streams.calibration import SiteActivations
-from tests.architectures.families import architecture_for
-from tests.architectures.streams import EDITS, EPS, hand_site, served, stream
+from tests.constructions.streams import EDITS, EPS, hand_site, served, stream
+from tests.families.variants import architecture_for
 
 FAR = slice(100, 140)
 

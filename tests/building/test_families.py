@@ -12,9 +12,9 @@ from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
 from hubsplice.verify import Run, verify
 from hubsplice.verify.engines import TransformersEngine
-from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny
-from tests.build.conftest import Workshop, quiet
+from tests.building.conftest import Workshop, quiet
 from tests.conftest import byte_tokenizer
+from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
 
 # One variant of each family, beside those that the other tests of builds use; a NeoX whose blocks
 # are parallel takes two layers for a splice.

@@ -15,7 +15,7 @@ from hubsplice.recipe.reading import parse_recipe
 from hubsplice.streams.model import hooked
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
-from tests.build.conftest import GATED, STEER, Build, Workshop
+from tests.building.conftest import GATED, STEER, Build, Workshop
 
 EDITS = {
     "ablate": "[{kind: ablate, feature: 3}, {kind: scale, feature: 4, factor: 3}]",

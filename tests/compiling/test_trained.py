@@ -16,8 +16,8 @@ from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Block, Place
 from hubsplice.streams.model import hooked, loaded
-from tests.architectures.families import TRAINED, Variant
-from tests.architectures.trained import LAYER, NOTHING, PLACE, Trained
+from tests.compiling.trained import LAYER, NOTHING, PLACE, Trained
+from tests.families.variants import TRAINED, Variant
 
 Splice = Callable[..., Path]
 

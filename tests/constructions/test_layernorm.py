@@ -12,7 +12,7 @@ from hubsplice.constructions.layernorm import compile_layernorm
 from hubsplice.constructions.layernorm_layer import GELUS, PlainLayer
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
-from tests.architectures.streams import (
+from tests.constructions.streams import (
     EDITS,
     EPS,
     SINKS,

@@ -97,7 +97,7 @@ def test_the_inputs_that_the_workflow_gives_are_those_of_the_action(
     run("--workflow")
     workflow = yaml.safe_load((tmp_path / ".github/workflows/release.yml").read_text("utf-8"))
     action = yaml.safe_load(
-        (Path(__file__).parent.parent / ".github/actions/publish/action.yml").read_text("utf-8")
+        (Path(__file__).parents[2] / ".github/actions/publish/action.yml").read_text("utf-8")
     )
     for job in workflow["jobs"].values():
         assert job["steps"][-1]["with"].keys() <= action["inputs"].keys()

@@ -9,7 +9,7 @@ from torch import Tensor
 from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.intervention.site import Site
-from tests.architectures.streams import (
+from tests.constructions.streams import (
     EDITS,
     EPS,
     SINKS,

@@ -10,8 +10,8 @@ import torch
 from hubsplice.compiling.construct import compile_site, construct
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.families.registry import FAMILIES
-from tests.architectures.families import architecture_for
-from tests.architectures.streams import EDITS, SINKS, calibration, hand_site
+from tests.constructions.streams import EDITS, SINKS, calibration, hand_site
+from tests.families.variants import architecture_for
 
 STRAY = SINKS + 7
 

@@ -18,9 +18,9 @@ from hubsplice.recipe.reading import parse_recipe
 from hubsplice.streams.model import decoder_layers
 from hubsplice.verify import Run, verify
 from hubsplice.verify.engines import TransformersEngine
-from tests.architectures.families import VARIANTS, Variant, save_tiny
-from tests.build.conftest import Command, Workshop, quiet
+from tests.building.conftest import Command, Workshop, quiet
 from tests.conftest import byte_tokenizer
+from tests.families.variants import VARIANTS, Variant, save_tiny
 
 
 @pytest.fixture

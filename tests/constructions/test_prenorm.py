@@ -10,7 +10,7 @@ from hubsplice.constructions.prenorm import compile_prenorm
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site, Term
-from tests.architectures.streams import (
+from tests.constructions.streams import (
     EDITS,
     EPS,
     SINKS,

@@ -16,8 +16,8 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.errors import UnsupportedError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.place import Place
-from tests.architectures.families import Variant, save_tiny
-from tests.architectures.test_families import filled, logits_of, same_bits
+from tests.families.test_families import filled, logits_of, same_bits
+from tests.families.variants import Variant, save_tiny
 
 Splice = Callable[..., Path]
 

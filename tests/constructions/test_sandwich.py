@@ -11,7 +11,7 @@ from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH, SandwichF
 from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
-from tests.architectures.streams import (
+from tests.constructions.streams import (
     EDITS,
     EPS,
     SINKS,

@@ -11,7 +11,7 @@ import pytest
 from safetensors import safe_open
 
 from hubsplice.checkpoint.manifest import read_manifest
-from tests.build.conftest import GATED, STEER, Build, Workshop, build_text, save_sae
+from tests.building.conftest import GATED, STEER, Build, Workshop, build_text, save_sae
 
 
 def contents(folder: Path) -> dict[str, str]:

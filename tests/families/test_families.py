@@ -21,7 +21,7 @@ from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import decoder_layers, loaded
-from tests.architectures.families import VARIANTS, Variant, save_tiny
+from tests.families.variants import VARIANTS, Variant, save_tiny
 
 Splice = Callable[..., Path]
 

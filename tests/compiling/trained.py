@@ -20,8 +20,8 @@ from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.streams.model import loaded
 from hubsplice.text.builtin import builtin_corpus
-from tests.architectures.families import Variant, save_tiny
-from tests.architectures.streams import EDITS
+from tests.constructions.streams import EDITS
+from tests.families.variants import Variant, save_tiny
 
 LENGTH = 64
 LAYER = 1

@@ -19,8 +19,8 @@ from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.files.safetensors_header import TensorEntry
 from hubsplice.intervention.place import Place
-from tests.architectures.streams import EDITS, calibration, hand_site
-from tests.architectures.test_config import config_of
+from tests.constructions.streams import EDITS, calibration, hand_site
+from tests.families.test_config import config_of
 
 Make = Callable[..., Path]
 

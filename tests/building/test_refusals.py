@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.build.conftest import GATED, STEER, Command, Workshop, save_sae
+from tests.building.conftest import GATED, STEER, Command, Workshop, save_sae
 
 Refuse = Callable[..., str]
 
