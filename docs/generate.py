@@ -6,12 +6,15 @@ generated files in git: editors and other tools fetch them from there.
 
 from __future__ import annotations
 
+import ast
 import json
-from collections.abc import Iterable, Mapping
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubsplice.checkpoint.manifest import manifest_schema
+from hubsplice.families.known import Weights
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.schema import recipe_schema
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
 
+    from hubsplice.families.engines import Support
+    from hubsplice.families.family import Family, ModelClass
     from hubsplice.serving.engines import Engine
 
 SCHEMAS = {
@@ -33,73 +38,127 @@ FOLDER = Path(__file__).parent
 RESULTS = FOLDER.parent / "benchmarks/results"
 """What the benchmarks have written: a Markdown file each, and plots."""
 
+_TINY = "families.md"
+"""The results on tiny models, a row for each family and edit."""
+
 _STRICT = (
-    "A recipe is YAML, read strictly: an unknown field, a duplicate key, a number in quotes"
-    " or an alias is an error. As in YAML 1.2, `true` and `false` are the only booleans."
-    " Relative paths are relative to the recipe's folder. What is not required has a"
-    " default that works offline."
+    "A recipe is a YAML file. It is read strictly: an unknown field, a key that occurs twice, a"
+    " number in quotes and an alias are errors. As in YAML 1.2, `true` and `false` are the only"
+    " booleans. Relative paths are relative to the recipe's folder. Every field that is not"
+    " required has a default, and the defaults need no network."
 )
 _FOR_EDITORS = (
-    "There is a [JSON schema](recipe.schema.json) for editors, and `hubsplice init` writes"
-    " a commented starter. Edits have [a page of their own](edits.md)."
+    "`hubsplice init` writes a recipe with comments to start from. Editors can use the"
+    " [JSON schema](recipe.schema.json). Edits have [a page of their own](edits.md)."
 )
 _SYMBOLS = (
-    "h is the residual stream at the splice's place, f the feature's activation as"
-    " SAELens computes it, d its decoder row, p what a gate reads; 1[…] is 1 where the"
-    " condition holds, and 0 elsewhere."
+    "h is the residual stream at the splice's place. f is the feature's activation as SAELens"
+    " computes it, and d is the feature's decoder row. p is the number that a gate reads. 1[…] is 1"
+    " where the condition holds and 0 elsewhere."
+)
+_TOGETHER = (
+    "All edits of one splice read the same h, and what they write is added up. Two edits of one"
+    " feature therefore add up too: `ablate` and `scale` with `factor: 2` of one feature together"
+    " change nothing. Give one edit for each feature."
 )
 _STRENGTHS = (
-    "A strength is a number in the SAE's own activations (for a vector, in multiples of"
-    " that vector), or `0.5 x max` (of the feature's largest activation in calibration),"
-    " or `0.3 x norm` (the written vector gets that part of the median residual norm)."
+    "A strength is a number, in the units of the SAE's activations; for a vector it counts"
+    " multiples of that vector. `0.5 x max` means half of the largest activation that the feature"
+    " has on the calibration text. `0.3 x norm` scales the written vector to 0.3 times the median"
+    " norm of the residual stream."
 )
 _STREAMS = (
-    "Results go to stdout, progress, warnings and errors to stderr. With `--json`, stdout"
-    " is one JSON document."
+    "Results go to stdout. Progress, warnings and errors go to stderr. With `--json`, stdout holds"
+    " one JSON document."
 )
 
 _ENGINES = (
-    "An engine that ignores a bias, or a list of what layers are, loads a spliced model without an"
-    " error and serves another one: fluent text without the edit, or with half of it. So what is"
-    " known of engines is written down, with the version that was examined and how it is known;"
-    " what is not listed here is not known. `hubsplice serve` and the table in every model card"
-    " come from the same entries, and look at the model itself: a bias that is zero in all layers"
-    " is not missed, and layers that are all alike need no list."
+    "Some engines ignore a bias, or ignore the list that says of what kind each layer is. Such an"
+    " engine loads a spliced model without an error and serves another model: the text is fluent,"
+    " but the edit is missing or half there. This page therefore says what is known of each engine,"
+    " for which version, and how it is known. Nothing is known of an engine or a class that is not"
+    " listed. `hubsplice serve` and the table in every model card use the same entries. They also"
+    " look at the model itself: a bias that is zero in all layers is not missed, and layers that"
+    " are all alike need no list."
 )
 _SERVE = (
-    "`hubsplice serve FOLDER|REPO` prints the command that serves a model, in the precision that"
-    " its layers were compiled for, and with `--run` becomes it. Engines that would ignore"
-    " something are refused, with what they ignore; so are those that were not examined."
-    " `hubsplice verify --engine vllm` proves by behaviour what is only read here."
+    "`hubsplice serve FOLDER|REPO` prints the command that serves a model in the precision that its"
+    " layers were compiled for. With `--run` it starts the server. It refuses an engine that would"
+    " ignore something that the model needs, and names what would be ignored. It also refuses"
+    " engines that were not examined. Entries on this page that say *read in its source* were not"
+    " run; `hubsplice verify --engine vllm` tests vLLM on your own model by what the model says."
 )
 _EXCLUSIONS = (
-    "Quantising rounds inserted layers with the rest, and rounded they compute another edit: most"
-    " of all where it has jumps (clamps where active, gated steering), since a jump is the"
-    " difference of two neurons that differ in little. Leaving the layers out is the only way that"
-    " is safe. Every format can do that; what to write is below, for a model"
-    " that has its inserted layer at index 14. In the formats that list modules, all linear maps"
-    " of the layer have to be there by their full names: some programs match the beginning of a"
-    " name, or any part of it, and `layers.1` would mean `layers.10` too. `hubsplice serve"
-    " --quantization fp8` prints vLLM's option, and warns of a checkpoint that was quantised as a"
-    " whole. vLLM has no quantisation of linear maps to integers while it loads; for that,"
-    " quantise with a tool that writes one of the other formats. llama.cpp's `llama-quantize` has"
-    " patterns for the names of a GGUF file's tensors: `--tensor-type 'blk\\.14\\.=bf16'`, as read"
-    " in its source; its converter's own `--outtype q8_0` leaves nothing out. A base that is"
-    " quantised already can't be spliced: splice the original, and quantise the result."
+    "Quantisation rounds every layer, and a rounded inserted layer computes another edit. Edits with"
+    " jumps (clamps where active, gated steering) suffer most, because a jump is the difference of"
+    " two neurons that are almost equal. The only safe way is to leave the inserted layers out of"
+    " the quantisation. Every format can do that.",
+    "The list below shows what to write for a model whose inserted layer has the index 14. Formats"
+    " that list modules need the full names of all linear maps of the layer. Some programs match"
+    " the beginning of a name, or any part of it: for them `layers.1` would mean `layers.10` too.",
+    "`hubsplice serve --quantization fp8` prints vLLM's option for this. It also warns of a"
+    " checkpoint whose inserted layers were quantised with the rest. vLLM can't quantise linear maps"
+    " to integers while it loads a model; use a tool that writes one of the other formats."
+    " llama.cpp's `llama-quantize` takes patterns for the names of a GGUF file's tensors:"
+    " `--tensor-type 'blk\\.14\\.=bf16'`, as read in its source. Its converter's own"
+    " `--outtype q8_0` leaves nothing out. A base that is quantised already can't be spliced: splice"
+    " the original model, and quantise the result.",
 )
 _MEASUREMENTS = (
-    "What the benchmarks in `benchmarks/` found, as they wrote it, each with its date, its machine"
-    " and the command that does it again. Timings are ratios of what was run side by side."
+    "These are the results of the benchmarks in `benchmarks/`, as the benchmarks wrote them. Each"
+    " one gives its date, its machine and the command that repeats it. Timings are ratios of what"
+    " was run side by side. Where a result is of SmolLM2-135M-Instruct or Gemma-3-270m, the weights"
+    " came from 4-bit GGUF files and were de-quantised to bfloat16: they are not the exact weights"
+    " that the models' makers published."
 )
 _FIGURES = (
-    "What that is worth, measured on SmolLM2-135M-Instruct by an emulation of what servers compute"
-    " (`benchmarks/quantised.py`). The floor is the KL divergence, in nats per token, between the"
-    " float32 base with the exact hook and the quantised base with the exact hook: what the"
-    " quantisation costs without any splice. The splice's divergence is given over it. Such a ratio"
-    " can't show whether an edit is there that does less than the quantisation: `scale 8` in 4 bits"
-    " is gone, with a ratio of 1.03. The residual error shows it: how far from the edit is what the"
-    " inserted layer adds to the stream that it gets, ‖dh − dh_hook‖ / ‖dh_hook‖. `clamp always`"
-    " bears any rounding here because it is mostly a constant, which is a bias."
+    "The table shows what leaving the inserted layer out is worth. It was measured on"
+    " SmolLM2-135M-Instruct (from a 4-bit GGUF file, de-quantised to bfloat16), by an emulation of"
+    " what servers compute (`benchmarks/quantised.py`). The *floor* is what the quantisation costs"
+    " without any splice: the KL divergence, in nats per token, between the float32 base with the"
+    " exact hook and the quantised base with the exact hook. The splice's divergence is divided by"
+    " that floor.",
+    "The ratio can't show an edit that does less than the quantisation does: `scale 8` in 4 bits is"
+    " gone, and its ratio is 1.03. The *residual error* shows it. It compares what the inserted"
+    " layer adds to the stream with what the edit would add: ‖dh − dh_hook‖ / ‖dh_hook‖. `clamp"
+    " always` tolerates any rounding here because it is mostly a constant, and a constant is a"
+    " bias.",
+)
+_FAMILIES = (
+    "A model family is one declaration in `hubsplice/families/`, and this page is made from those"
+    " declarations. `hubsplice check` says for one base model whether it can be spliced, and if not,"
+    " which field of its config.json is the reason.",
+    "*Served as* is the class of the result. Where it differs from the base's own class, the base's"
+    " tensors are the same bytes under that class's names. *Construction* links to how an inserted"
+    " layer computes an edit in this family. *Measured on* is the best evidence that there is:",
+)
+_WEIGHTS = {
+    Weights.REAL: "A released model was spliced and measured. Its weights came from a 4-bit GGUF"
+    " file and were de-quantised to bfloat16.",
+    Weights.STREAM: "No weights of this family were available. Its construction was computed on the"
+    " residual stream of SmolLM2-135M-Instruct.",
+    Weights.TINY: "Only tiny models, trained for a few seconds, were spliced and measured. They show"
+    " errors in a construction. They do not show how faithful an edit of a large model is.",
+}
+_BY_ENGINE = (
+    "*Run* means that spliced models were run through the engine; *read* means that its source was"
+    " read. A dash means that nobody looked. The version was examined on the date below its name."
+    " [Engines and quantisation](engines.md) has the details."
+)
+_UNSUPPORTED = "`hubsplice check` refuses these, with the reason."
+_LAYOUT = (
+    "hubsplice is a compiler, and its packages are the steps of a pipeline. They are listed here in"
+    " the order in which a recipe passes through them. A package imports only packages that stand"
+    " above it; import-linter checks that, with the same list in `pyproject.toml`. The texts are"
+    " the packages' own docstrings."
+)
+_BESIDE = (
+    ("templates/", "the model card, the recipe to start from and the release workflow, in Jinja"),
+    ("tests/", "the tests, in folders named after what they test"),
+    ("benchmarks/", "the programs that measure, and their results"),
+    ("examples/", "the demo, its recipe and its SAE, and a program that trains an SAE"),
+    ("docs/", "these pages, and `generate.py`, which writes those that are made from the code"),
+    (".github/", "the workflows of this repository, and the action that publishes models"),
 )
 
 
@@ -140,6 +199,8 @@ def edits_page() -> str:
                 ("kind", "what it does", "the stream becomes"),
                 [(f"[`{k}`](#{k})", e.summary, f"`{e.formula}`") for k, e in kinds.items()],
             ),
+            "",
+            _TOGETHER,
             "",
             _STRENGTHS,
             *(
@@ -195,10 +256,7 @@ def engines_page() -> str:
 
     def entry(engine: Engine, name: str) -> tuple[str, str, str]:
         support = engine.classes[name]
-        ignored = [f"{p}.bias" for p in model_classes()[name].projections]
-        ignored = [bias for bias in ignored if bias.removesuffix(".bias") in support.ignored_biases]
-        ignored += sorted(support.ignored_fields)
-        what = ", ".join(f"`{part}`" for part in ignored) or "nothing"
+        what = _ignored(model_classes()[name], support) or "nothing"
         how = support.evidence.value
         return f"`{name}`", what, f"{how}; {support.note}" if support.note else how
 
@@ -226,13 +284,101 @@ def engines_page() -> str:
             "",
             "## Quantisation",
             "",
-            _EXCLUSIONS,
-            "",
+            *(line for paragraph in _EXCLUSIONS for line in (paragraph, "")),
             *_exclusions(),
             "",
             *_measured(),
         ]
     )
+
+
+def families_page() -> str:
+    """Every family that can be spliced: what it is served as, its evidence, and its engines."""
+    from hubsplice.families.registry import FAMILIES
+    from hubsplice.families.unsupported import REASONS
+    from hubsplice.serving.engines import ENGINES
+
+    families = [family for _, family in FAMILIES.items()]
+    classes = {family.becomes.name: family.becomes for family in families}
+    engines = list(ENGINES.values())
+    refused: dict[str, list[str]] = {}
+    for model_type, reason in REASONS.items():
+        refused.setdefault(reason, []).append(f"`{model_type}`")
+
+    def engine_cell(engine: Engine, model_class: ModelClass) -> str:
+        support = engine.classes.get(model_class.name)
+        if support is None:
+            return "–"
+        ignored = _ignored(model_class, support)
+        return f"{support.evidence.name.lower()}{f'; ignores {ignored}' if ignored else ''}"
+
+    return "\n".join(
+        [
+            "# Model families",
+            "",
+            *(line for paragraph in _FAMILIES for line in (paragraph, "")),
+            *(f"- **{weights.value}**: {_WEIGHTS[weights]}" for weights in Weights),
+            "",
+            *_table(
+                ("family", "`model_type`", "class", "served as", "construction", "measured on"),
+                [_family_row(family) for family in families],
+            ),
+            "",
+            "## What engines do with them",
+            "",
+            _BY_ENGINE,
+            "",
+            *_table(
+                (
+                    "served as",
+                    *(f"{e.name} {e.version}<br>{e.examined.examined}" for e in engines),
+                ),
+                [
+                    (f"`{name}`", *(engine_cell(engine, found) for engine in engines))
+                    for name, found in classes.items()
+                ],
+            ),
+            "",
+            "## Families that are not supported",
+            "",
+            _UNSUPPORTED,
+            "",
+            *_table(
+                ("`model_type`", "reason"),
+                [(", ".join(names), reason) for reason, names in refused.items()],
+            ),
+        ]
+    )
+
+
+def layout_page() -> str:
+    """The packages in the order of the pipeline, by their docstrings."""
+    return "\n".join(
+        [
+            "# How the code is laid out",
+            "",
+            _LAYOUT,
+            *(
+                line
+                for name in pipeline()
+                for line in ("", f"## hubsplice/{_source(name)[1]}", "", _docstring(name))
+            ),
+            "",
+            "## Beside the package",
+            "",
+            *_table(("folder", "what is in it"), [(f"`{name}`", what) for name, what in _BESIDE]),
+        ]
+    )
+
+
+def pipeline() -> list[str]:
+    """The parts of the package from the first step to the last, as import-linter checks them."""
+    project = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return [
+        name.removeprefix("hubsplice.") for layer in reversed(layers) for name in layer.split(" | ")
+    ]
 
 
 def measurements_page() -> str:
@@ -244,7 +390,53 @@ def measurements_page() -> str:
     return "\n".join(lines)
 
 
-def _exclusions() -> Iterable[str]:
+def _family_row(family: Family) -> tuple[str, ...]:
+    construction = family.becomes.block.construction
+    results = [
+        f"{m.model}; [results of {m.date}](measurements.md#{_anchor(m.results)})"
+        for m in family.measured
+    ]
+    if not results and f"| {family.model_type}" in (RESULTS / _TINY).read_text(encoding="utf-8"):
+        results = [f"[results](measurements.md#{_anchor(_TINY)})"]
+    return (
+        family.title,
+        f"`{family.model_type}`",
+        f"`{family.class_name}`",
+        f"`{family.becomes.name}`" if family.re_expressed else "the same",
+        f"[{construction.value}](how-it-works.md#{construction.value})",
+        ": ".join([family.weights.value, *results]),
+    )
+
+
+def _anchor(results: str) -> str:
+    """Where the page of measurements has the results of a file."""
+    from markdown.extensions.toc import slugify
+
+    heading = (RESULTS / results).read_text(encoding="utf-8").splitlines()[0]
+    return str(slugify(heading.removeprefix("# "), "-"))
+
+
+def _ignored(model_class: ModelClass, support: Support) -> str:
+    """What an engine leaves out of a class; empty where it honours everything."""
+    biases = [f"{p}.bias" for p in model_class.projections if p in support.ignored_biases]
+    return ", ".join(f"`{part}`" for part in (*biases, *sorted(support.ignored_fields)))
+
+
+def _source(name: str) -> tuple[Path, str]:
+    """Where a part's docstring is, and what the part is called."""
+    package = FOLDER.parent / "hubsplice" / name
+    if package.is_dir():
+        return package / "__init__.py", f"{name}/"
+    return package.with_suffix(".py"), f"{name}.py"
+
+
+def _docstring(name: str) -> str:
+    text = ast.get_docstring(ast.parse(_source(name)[0].read_text(encoding="utf-8")))
+    assert text is not None
+    return text
+
+
+def _exclusions() -> Iterator[str]:
     from hubsplice.families.registry import model_classes
     from hubsplice.serving.quantization import QuantizationFormat, excluding
 
@@ -259,11 +451,11 @@ def _exclusions() -> Iterable[str]:
         yield f"  `{json.dumps(shown, ensure_ascii=False)}`"
 
 
-def _measured() -> Iterable[str]:
+def _measured() -> Iterator[str]:
     from hubsplice.serving.measured import MEASURED
 
-    yield _FIGURES
-    yield ""
+    for paragraph in _FIGURES:
+        yield from (paragraph, "")
     yield from _table(
         (
             "quantisation",
@@ -298,6 +490,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "edits.md": edits_page,
         "cli.md": cli_page,
         "engines.md": engines_page,
+        "families.md": families_page,
+        "layout.md": layout_page,
         "measurements.md": measurements_page,
     }
     for name, page in pages.items():

@@ -1,0 +1,63 @@
+"""The pages, the README and the code say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from docs.generate import families_page, layout_page, pipeline
+from hubsplice.cli import app
+from hubsplice.families.registry import FAMILIES
+
+CHECKOUT = Path(__file__).parent.parent
+QUIRKS = (CHECKOUT / "docs/quirks.md").read_text(encoding="utf-8")
+
+
+def row(text: str, name: str) -> list[str]:
+    """The entries of a table's row, which semicolons part."""
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name} |"))
+    return line.removeprefix(f"| {name} |").removesuffix("|").strip().split("; ")
+
+
+def test_the_readme_names_every_family() -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    titles = [family.title for _, family in FAMILIES.items()]
+    assert sorted(row(readme, "models")) == sorted(titles)
+
+
+def test_the_page_of_families_has_every_family_once() -> None:
+    page = families_page()
+    for model_type, family in FAMILIES.items():
+        assert page.count(f"| {family.title} | `{model_type}` |") == 1
+
+
+def test_the_layout_has_every_package_in_the_order_of_the_pipeline() -> None:
+    packages = {path.parent.name for path in (CHECKOUT / "hubsplice").glob("*/__init__.py")}
+    order = pipeline()
+    assert packages <= {*order}
+    assert order.index("recipe") < order.index("compiling") < order.index("cli")
+    headings = re.findall(r"^## hubsplice/(\w+)", layout_page(), re.MULTILINE)
+    assert headings == order
+
+
+def test_every_quirk_says_what_catches_it() -> None:
+    sections = re.split(r"^### ", QUIRKS, flags=re.MULTILINE)[1:]
+    assert len(sections) > 20
+    for section in sections:
+        assert "**Caught by**" in section or "**Nothing catches" in section, section[:60]
+
+
+@pytest.mark.parametrize("reference", sorted(set(re.findall(r"`(tests/[^`]+)`", QUIRKS))))
+def test_the_tests_that_catch_quirks_exist(reference: str) -> None:
+    path, _, name = reference.partition("::")
+    text = (CHECKOUT / path).read_text(encoding="utf-8")
+    assert not name or f"def {name}(" in text
+
+
+def test_the_commands_that_catch_quirks_exist() -> None:
+    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    named = set(re.findall(r"`hubsplice (\w+)", QUIRKS))
+    assert named
+    assert named <= commands
