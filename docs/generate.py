@@ -89,20 +89,20 @@ _SERVE = (
     " run; `hubsplice verify --engine vllm` tests vLLM on your own model by what the model says."
 )
 _EXCLUSIONS = (
-    "Quantisation rounds every layer, and a rounded inserted layer computes another edit. Edits with"
-    " jumps (clamps where active, gated steering) suffer most, because a jump is the difference of"
-    " two neurons that are almost equal. The only safe way is to leave the inserted layers out of"
+    "Quantisation rounds every layer, and a rounded inserted layer computes another edit. Edits"
+    " with jumps (clamps where active, gated steering) suffer most, because a jump is the"
+    " difference of two neurons that are almost equal. The only safe way is to leave the inserted layers out of"
     " the quantisation. Every format can do that.",
     "The list below shows what to write for a model whose inserted layer has the index 14. Formats"
     " that list modules need the full names of all linear maps of the layer. Some programs match"
     " the beginning of a name, or any part of it: for them `layers.1` would mean `layers.10` too.",
     "`hubsplice serve --quantization fp8` prints vLLM's option for this. It also warns of a"
-    " checkpoint whose inserted layers were quantised with the rest. vLLM can't quantise linear maps"
-    " to integers while it loads a model; use a tool that writes one of the other formats."
+    " checkpoint whose inserted layers were quantised with the rest. vLLM can't quantise linear"
+    " maps to integers while it loads a model; use a tool that writes one of the other formats."
     " llama.cpp's `llama-quantize` takes patterns for the names of a GGUF file's tensors:"
     " `--tensor-type 'blk\\.14\\.=bf16'`, as read in its source. Its converter's own"
-    " `--outtype q8_0` leaves nothing out. A base that is quantised already can't be spliced: splice"
-    " the original model, and quantise the result.",
+    " `--outtype q8_0` leaves nothing out. A base that is quantised already can't be spliced:"
+    " splice the original model, and quantise the result.",
 )
 _MEASUREMENTS = (
     "These are the results of the benchmarks in `benchmarks/`, as the benchmarks wrote them. Each"
@@ -126,7 +126,7 @@ _FIGURES = (
 )
 _FAMILIES = (
     "A model family is one declaration in `hubsplice/families/`, and this page is made from those"
-    " declarations. `hubsplice check` says for one base model whether it can be spliced, and if not,"
+    " declarations. `hubsplice check` says whether one base model can be spliced. If not, it says"
     " which field of its config.json is the reason.",
     "*Served as* is the class of the result. Where it differs from the base's own class, the base's"
     " tensors are the same bytes under that class's names. *Construction* links to how an inserted"
@@ -137,8 +137,8 @@ _WEIGHTS = {
     " file and were de-quantised to bfloat16.",
     Weights.STREAM: "No weights of this family were available. Its construction was computed on the"
     " residual stream of SmolLM2-135M-Instruct.",
-    Weights.TINY: "Only tiny models, trained for a few seconds, were spliced and measured. They show"
-    " errors in a construction. They do not show how faithful an edit of a large model is.",
+    Weights.TINY: "Only tiny models, trained for a few seconds, were spliced and measured. They"
+    " show errors in a construction. They do not show how faithful an edit of a large model is.",
 }
 _BY_ENGINE = (
     "*Run* means that spliced models were run through the engine; *read* means that its source was"

@@ -57,7 +57,9 @@ def test_the_tests_that_catch_quirks_exist(reference: str) -> None:
 
 
 def test_the_commands_that_catch_quirks_exist() -> None:
-    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands = {
+        command.callback.__name__ for command in app.registered_commands if command.callback
+    }
     named = set(re.findall(r"`hubsplice (\w+)", QUIRKS))
     assert named
     assert named <= commands

@@ -211,6 +211,11 @@ def test_as_many_edits_as_fit_are_built(
     assert command("build", "recipe.yaml", "--output", "out", "--no-measure").code == 0
 
 
+def test_float16(workshop: Workshop, refuse: Refuse) -> None:
+    recipe = workshop.recipe("  - {after_layer: 1}")
+    assert "float16 can't be compiled for" in refuse(f"{recipe.rstrip()}\ndtype: float16\n", 3)
+
+
 def test_a_requirement_that_is_missed(workshop: Workshop, refuse: Refuse) -> None:
     splices = GATED.replace("path: ", f"path: {workshop.folder}/")
     recipe = workshop.recipe(splices, base="bfloat16")

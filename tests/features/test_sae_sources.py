@@ -189,6 +189,12 @@ def test_doubtful_pairings_warn(tmp_path: Path) -> None:
         require_width(config, 16)
 
 
+def test_centred_writing_weights_are_said(tmp_path: Path) -> None:
+    metadata = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+    (warning,) = config_warnings(find_sae(write_sae(tmp_path, metadata=metadata)).config)
+    assert "centred" in warning
+
+
 def test_what_saelens_leaves_unscaled_is_said(tmp_path: Path) -> None:
     source = write_sae(tmp_path, normalize_activations="expected_average_only_in")
     (warning,) = load_sae(source).warnings

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.runs import greedy_tokens, run_model
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -168,3 +170,14 @@ def test_editing_sinks_lifts_the_limit_alone() -> None:
     for lifted, site in zip(editing_sinks(limited).sites, EDIT.sites, strict=True):
         assert lifted.layer == site.layer
         assert torch.equal(lifted.delta(h), site.delta(h))
+
+
+def test_a_missing_tensor_is_an_error_and_no_random_number(tiny_llama: Make) -> None:
+    """transformers only warns of it, and SAELens silences its warnings."""
+    folder = tiny_llama()
+    name = "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(folder / "model.safetensors")
+    del tensors[name]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=name), loaded(folder, torch.float32):
+        pass
