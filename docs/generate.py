@@ -91,8 +91,8 @@ _SERVE = (
 _EXCLUSIONS = (
     "Quantisation rounds every layer, and a rounded inserted layer computes another edit. Edits"
     " with jumps (clamps where active, gated steering) suffer most, because a jump is the"
-    " difference of two neurons that are almost equal. The only safe way is to leave the inserted layers out of"
-    " the quantisation. Every format can do that.",
+    " difference of two neurons that are almost equal. The only safe way is to leave the inserted"
+    " layers out of the quantisation. Every format can do that.",
     "The list below shows what to write for a model whose inserted layer has the index 14. Formats"
     " that list modules need the full names of all linear maps of the layer. Some programs match"
     " the beginning of a name, or any part of it: for them `layers.1` would mean `layers.10` too.",
@@ -320,7 +320,7 @@ def families_page() -> str:
             *(f"- **{weights.value}**: {_WEIGHTS[weights]}" for weights in Weights),
             "",
             *_table(
-                ("family", "`model_type`", "class", "served as", "construction", "measured on"),
+                ("family", "`model_type`", "class", "served as", "construction", "measured on", "results"),
                 [_family_row(family) for family in families],
             ),
             "",
@@ -393,10 +393,11 @@ def measurements_page() -> str:
 def _family_row(family: Family) -> tuple[str, ...]:
     construction = family.becomes.block.construction
     results = [
-        f"{m.model}; [results of {m.date}](measurements.md#{_anchor(m.results)})"
+        f"{m.model}: [{m.date}](measurements.md#{_anchor(m.results)})"
         for m in family.measured
     ]
-    if not results and f"| {family.model_type}" in (RESULTS / _TINY).read_text(encoding="utf-8"):
+    text = (RESULTS / _TINY).read_text(encoding="utf-8")
+    if not results and f"| {family.model_type} " in text.replace(",", " "):
         results = [f"[results](measurements.md#{_anchor(_TINY)})"]
     return (
         family.title,
@@ -404,7 +405,8 @@ def _family_row(family: Family) -> tuple[str, ...]:
         f"`{family.class_name}`",
         f"`{family.becomes.name}`" if family.re_expressed else "the same",
         f"[{construction.value}](how-it-works.md#{construction.value})",
-        ": ".join([family.weights.value, *results]),
+        family.weights.value,
+        " ".join(results),
     )
 
 

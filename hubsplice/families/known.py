@@ -11,8 +11,8 @@ class Weights(enum.StrEnum):
     """The best that a family's construction was measured on."""
 
     REAL = "a released model"
-    STREAM = "the residual stream of another family's released model"
-    TINY = "tiny models, trained for a moment"
+    STREAM = "the stream of another family"
+    TINY = "tiny models"
 
 
 @dataclass(frozen=True)
