@@ -320,7 +320,15 @@ def families_page() -> str:
             *(f"- **{weights.value}**: {_WEIGHTS[weights]}" for weights in Weights),
             "",
             *_table(
-                ("family", "`model_type`", "class", "served as", "construction", "measured on", "results"),
+                (
+                    "family",
+                    "`model_type`",
+                    "class",
+                    "served as",
+                    "construction",
+                    "measured on",
+                    "results",
+                ),
                 [_family_row(family) for family in families],
             ),
             "",
@@ -393,8 +401,7 @@ def measurements_page() -> str:
 def _family_row(family: Family) -> tuple[str, ...]:
     construction = family.becomes.block.construction
     results = [
-        f"{m.model}: [{m.date}](measurements.md#{_anchor(m.results)})"
-        for m in family.measured
+        f"{m.model}: [{m.date}](measurements.md#{_anchor(m.results)})" for m in family.measured
     ]
     text = (RESULTS / _TINY).read_text(encoding="utf-8")
     if not results and f"| {family.model_type} " in text.replace(",", " "):
