@@ -350,7 +350,7 @@ def main() -> None:
     parser.add_argument(
         "--family",
         help="Compile for this family (a model_type) of the same sizes, and compute its layer "
-        "behind the model's own: for families whose real weights are not at hand.",
+        "behind the model's own, for families of which no weights are available.",
     )
     parser.add_argument("--only", nargs="*", help="Names of edits.")
     parser.add_argument(

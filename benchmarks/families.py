@@ -1,9 +1,10 @@
 """Family by kind of edit by precision: every build here goes through a recipe, as a user's does.
 
-Real weights are at hand for Llama and for Gemma 3 (see `edit_kinds.py`). All families are compared
-here on models of four layers that are trained for a moment on the spot, with SAEs whose features
-lie along directions that the stream itself takes. Such models tell families apart; they are no
-measure of what a family reaches at its real size, where the noise floor is higher.
+Released models were available for Llama and for Gemma 3 (see `edit_kinds.py`), de-quantised from
+4-bit GGUF files. Here all families are compared on models of four layers that this program trains
+for a few seconds. The features of their SAEs lie along directions that the stream itself takes.
+Such models tell families apart. They do not show what a family reaches at its real size, where the
+noise floor is higher.
 
     python benchmarks/families.py
 """

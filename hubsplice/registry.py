@@ -1,4 +1,4 @@
-"""A registry by name that refuses duplicates and reads entry points."""
+"""A registry of things by name. It refuses duplicates, and reads entry points of other packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Jinja templates, which lie beside the package in a checkout and inside it in a wheel."""
+"""The Jinja templates. They are beside the package in a checkout, and inside it in a wheel."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The model card, rendered from manifest and report alone.
+"""The model card, made from manifest, report and recipe alone.
 
-In come a manifest, a report and a recipe; out goes README.md. It may import `serving` and what
-stands above it.
+Input: a manifest, a report and a recipe. Output: README.md. May import `serving` and what is above
+it.
 """
 
 from hubsplice.card.render import render_card

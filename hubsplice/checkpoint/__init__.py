@@ -1,5 +1,5 @@
-"""A model's folder: the base as it is found, the result as it is written, and its manifest.
+"""A model's folder: reading the base, writing the result, and the manifest.
 
-In come a folder or a Hub id, and tensors by name; out goes a checkpoint in which every tensor of
-the base is there byte for byte. It may import `recipe` and what stands above it.
+Input: a folder or a Hub id, and new tensors by name. Output: a checkpoint that holds every tensor
+of the base byte for byte. May import `recipe` and what is above it.
 """

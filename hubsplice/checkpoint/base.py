@@ -149,8 +149,8 @@ def _refuse_remote_code(path: Path, content: Mapping[str, Any]) -> None:
         if content.get(key):
             raise CheckpointError(
                 f"{path}: {key} asks for Python code from the repository ({content[key]!r}), "
-                "which is never run; use a model, or a revision, that transformers supports by "
-                "itself"
+                "and hubsplice never runs such code; use a model, or a revision, that transformers "
+                "supports by itself"
             )
 
 
@@ -172,9 +172,9 @@ def _refuse_pickles(folder: Path) -> None:
     pickles = sorted({path.name for pattern in _PICKLES for path in folder.glob(pattern)})
     if pickles:
         raise CheckpointError(
-            f"{folder}: the weights are pickles only ({', '.join(pickles[:3])}), which can run "
-            "code when they are read; only safetensors are accepted: convert them where you trust "
-            "them, with `save_pretrained` of transformers"
+            f"{folder}: the weights are pickles only ({', '.join(pickles[:3])}). Reading a pickle "
+            "can run code, so only safetensors are accepted. If you trust the files, convert them "
+            "with `save_pretrained` of transformers"
         )
 
 
@@ -217,8 +217,8 @@ def _shard_names(folder: Path, weight_map: Mapping[str, str] | None) -> list[str
     names = sorted(set(weight_map.values()))
     if single and names != [SINGLE_WEIGHTS]:
         raise CheckpointError(
-            f"{folder}: both {SINGLE_WEIGHTS} and {WEIGHTS_INDEX} are there and servers disagree "
-            "on which of them counts; remove the one that is not meant"
+            f"{folder}: both {SINGLE_WEIGHTS} and {WEIGHTS_INDEX} are there, and servers "
+            "disagree on which of them to load; remove one of them"
         )
     missing = [name for name in names if not (folder / name).exists()]
     if missing:

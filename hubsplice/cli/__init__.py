@@ -1,6 +1,6 @@
-"""The command line: parse, call, print; one module per command.
+"""The command line: read the arguments, call, print; one module for each command.
 
-In come arguments; out go results on stdout, progress and errors on stderr, and an exit code. It may
+Input: arguments. Output: results on stdout, progress and errors on stderr, and an exit code. May
 import everything.
 """
 

@@ -11,14 +11,14 @@ from hubsplice import __version__
 
 EXIT_CODES = {
     0: "done",
-    1: "hubsplice could not do it, for a reason that has no code of its own",
+    1: "failed, for a reason that has no code of its own",
     2: "the recipe or the command line is wrong",
-    3: "hubsplice can't do this faithfully, and refuses",
-    4: "a checkpoint is missing, damaged, or holds what can't be trusted",
-    5: "the measured fidelity misses what was required",
+    3: "hubsplice refuses, because it can't do this faithfully",
+    4: "a checkpoint is missing or damaged, or holds something that can't be trusted",
+    5: "the measured fidelity is worse than required",
     6: "the result could not be written",
-    7: "the Hub refused, or could not be reached",
-    8: "the Hub holds something else than expected: a moved branch, a tag elsewhere",
+    7: "the Hub refused the request, or could not be reached",
+    8: "the Hub is not as expected: a branch moved, or a tag points elsewhere",
     130: "interrupted",
 }
 
@@ -51,7 +51,7 @@ RequireFidelity = Annotated[
         "--require-fidelity",
         metavar="RATIO",
         min=0.0,
-        help="Fail when the ratio of splice error to noise floor is above this.",
+        help="Fail if the ratio of splice error to noise floor is above this.",
         show_default=False,
     ),
 ]

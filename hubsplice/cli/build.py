@@ -15,7 +15,8 @@ from hubsplice.terminal import print_json, print_warning, show_progress
 def build(
     recipe: RecipePath,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="The new checkpoint's folder.")
+        Path,
+        typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty."),
     ],
     require_fidelity: RequireFidelity = None,
     measure: Annotated[
@@ -25,17 +26,17 @@ def build(
         bool,
         typer.Option(
             "--hard-link",
-            help="Hard-link unchanged weight files: no copy, but a later write into one changes "
-            "both.",
+            help="Hard-link weight files that do not change, instead of copying them. A later "
+            "write into one of the two files then changes both.",
         ),
     ] = False,
     allow_failed: Annotated[
         bool,
-        typer.Option("--allow-failed", help="Keep what misses the fidelity that it requires."),
+        typer.Option("--allow-failed", help="Keep a result that misses the required fidelity."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compile a recipe into a checkpoint."""
+    """Build a checkpoint from a recipe, and measure it."""
     from hubsplice.recipe.reading import load_recipe
 
     parsed = load_recipe(recipe)

@@ -9,7 +9,11 @@ from hubsplice.terminal import print_json, print_table, print_warning
 
 
 def check(recipe: RecipePath, as_json: AsJson = False) -> None:
-    """Say whether a recipe would build, from configurations alone, without loading weights."""
+    """Check a recipe without loading weights.
+
+    Reads the recipe and the configurations of the model and its SAEs. Reports everything in them
+    that would stop a build.
+    """
     from hubsplice.compiling.check import check as check_recipe
     from hubsplice.recipe.reading import load_recipe
 

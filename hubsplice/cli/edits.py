@@ -7,7 +7,7 @@ from hubsplice.terminal import print_json, print_table
 
 
 def edits(as_json: AsJson = False) -> None:
-    """List the kinds of edits with their formulas."""
+    """List all kinds of edits, with their formulas."""
     from hubsplice.edits.registry import EDITS
 
     kinds = dict(EDITS.items())

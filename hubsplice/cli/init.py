@@ -19,7 +19,7 @@ def init(
         Path | None,
         typer.Argument(
             metavar="PATH",
-            help="The recipe to write, or with --workflow the folder.  "
+            help="The recipe to write; with --workflow, the folder.  "
             "[default: recipe.yaml, or the current folder]",
             show_default=False,
         ),
@@ -28,7 +28,7 @@ def init(
         bool,
         typer.Option(
             "--workflow",
-            help="Write a whole repository that releases a model from GitHub Actions.",
+            help="Write a whole repository, which releases a model from GitHub Actions.",
         ),
     ] = False,
     repo_id: Annotated[
@@ -36,19 +36,23 @@ def init(
         typer.Option(
             "--repo-id",
             metavar="OWNER/NAME",
-            help="The repository on the Hub that the recipe is published to.",
+            help="The repository on the Hub that the recipe names.",
             show_default=False,
         ),
     ] = None,
     action: Annotated[
         str,
         typer.Option(
-            "--action", metavar="REF", help="hubsplice's action, as the workflow's `uses:` has it."
+            "--action", metavar="REF", help="Where the workflow finds hubsplice's action."
         ),
     ] = _ACTION,
     force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
 ) -> None:
-    """Write a commented starter recipe, or a repository that releases a model."""
+    """Write a recipe to start from, or a whole repository.
+
+    The recipe has a comment for every field. With --workflow, the repository releases a model from
+    GitHub Actions.
+    """
     from hubsplice.files.new_files import write_files
     from hubsplice.github_actions.release_repository import release_repository
     from hubsplice.recipe.starter import RECIPE, recipe_starter
@@ -67,5 +71,5 @@ def init(
     for name in files:
         typer.echo(f"wrote {folder / name}", err=True)
     if repo_id is None:
-        typer.echo(f"the repository is called {_EXAMPLE} in them; change that", err=True)
+        typer.echo(f"these files call the repository {_EXAMPLE}; change that", err=True)
     typer.echo(f"{folder / 'README.md'} says what to set up", err=True)

@@ -18,14 +18,17 @@ def measure(
         typer.Option(
             "--base",
             metavar="MODEL",
-            help="The base model, where the checkpoint was made from a local folder.",
+            help="The base model, if the checkpoint was made from a local folder.",
             show_default=False,
         ),
     ] = None,
     require_fidelity: RequireFidelity = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a built checkpoint against its hook again; rewrite its report and card."""
+    """Measure a built checkpoint again.
+
+    Compares the checkpoint with its hook, and rewrites its report and its card.
+    """
     from hubsplice.building.measure import measure as measure_folder
 
     with show_progress() as progress:

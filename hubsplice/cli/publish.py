@@ -35,7 +35,7 @@ def publish(
         typer.Option(
             "--repo-id",
             metavar="OWNER/NAME",
-            help="The repository; the recipe's publish.repo_id where it is not given.",
+            help="The repository on the Hub. [default: publish.repo_id in the recipe]",
             show_default=False,
         ),
     ] = None,
@@ -47,41 +47,43 @@ def publish(
         bool | None,
         typer.Option(
             "--private/--public",
-            help="The visibility of a new repository; --private also refuses a public one.",
+            help="The visibility of a new repository. --private also refuses a public one.",
             show_default=False,
         ),
     ] = None,
     pull_request: Annotated[
-        bool, typer.Option("--pr", help="Open a pull request, or update the one that is open.")
+        bool, typer.Option("--pr", help="Open a pull request, or update the open one.")
     ] = False,
     license_id: Annotated[
         str | None,
         typer.Option(
             "--license",
             metavar="ID",
-            help="Declare another licence than the base's, such as apache-2.0.",
+            help="Declare a licence that is not the base's, for example apache-2.0.",
             show_default=False,
         ),
     ] = None,
     replace: Annotated[
         bool,
-        typer.Option("--replace", help="Publish over files that hubsplice did not publish."),
+        typer.Option(
+            "--replace", help="Replace the files of a repository that hubsplice did not publish."
+        ),
     ] = False,
     allow_failed: Annotated[
         bool,
-        typer.Option("--allow-failed", help="Publish what missed the fidelity that it requires."),
+        typer.Option("--allow-failed", help="Publish a result that misses the required fidelity."),
     ] = False,
     require_fidelity: RequireFidelity = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be sent, and write nothing there.")
+        bool, typer.Option("--dry-run", help="Show the plan, and send nothing.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a recipe, or a built folder, on the Hugging Face Hub: one commit, and a tag.
+    """Publish a recipe or a built folder on the Hugging Face Hub.
 
-    A recipe is built and measured first, in a folder under builds/ that a second run finds. The
-    card is checked by the Hub before anything is sent,
-    and the checksums afterwards. A run that was interrupted is finished by the same command.
+    Makes one commit and one tag. Builds and measures a recipe first, in a folder under builds/
+    that a second run finds again. The Hub checks the card before anything is sent. Afterwards the
+    checksums of all files are compared. If a run is interrupted, the same command finishes it.
     """
     recipe, folder = _source(source)
     from huggingface_hub import HfApi, get_token
@@ -96,7 +98,7 @@ def publish(
     asked = recipe.publish
     name = repo_id or asked.repo_id
     if name is None:
-        raise RecipeError("publish.repo_id: missing; say where to publish there, or with --repo-id")
+        raise RecipeError("publish.repo_id: missing; give it in the recipe, or use --repo-id")
     with explained_errors(name):
         if not dry_run and get_token() is None:
             raise HubError("no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")

@@ -35,7 +35,9 @@ def serve(
             metavar="[-- ARGUMENTS]", help="Further arguments of the engine.", show_default=False
         ),
     ] = None,
-    engine: Annotated[EngineKey, typer.Option(help="What serves the model.")] = EngineKey.VLLM,
+    engine: Annotated[
+        EngineKey, typer.Option(help="The program that serves the model.")
+    ] = EngineKey.VLLM,
     revision: Annotated[
         str | None,
         typer.Option(
@@ -55,7 +57,7 @@ def serve(
     quantization: Annotated[
         OnlineQuantization | None,
         typer.Option(
-            help="Have vLLM quantise the base's layers while it loads them; the inserted ones "
+            help="Let vLLM quantise the base's layers while it loads them. The inserted layers "
             "stay as they are.",
             show_default=False,
         ),
@@ -64,18 +66,19 @@ def serve(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="The Python interpreter of the engine's environment. [default: what is on PATH]",
+            help="The Python interpreter of the engine's environment. [default: the one on PATH]",
             show_default=False,
         ),
     ] = None,
     run: Annotated[
-        bool, typer.Option("--run", help="Become the server, instead of printing its command.")
+        bool, typer.Option("--run", help="Start the server, instead of printing its command.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print the command that serves a spliced checkpoint; with --run, start it.
+    """Print the command that serves a checkpoint, or run it.
 
-    Engines that are known to ignore something that the checkpoint needs are refused.
+    Refuses an engine that is known to ignore something that the checkpoint needs, and an engine
+    that nobody has examined.
     """
     from hubsplice.checkpoint.companions import CONFIG, MANIFEST
     from hubsplice.checkpoint.manifest import read_manifest
@@ -84,7 +87,9 @@ def serve(
     from hubsplice.verify.source import find_published
 
     if run and as_json:
-        raise RecipeError("--json: it prints the command, and --run starts it; choose one")
+        raise RecipeError(
+            "--json: this prints the command, and --run starts it; choose one of them"
+        )
     found = find_published(model, revision, (MANIFEST, CONFIG))
     manifest = read_manifest(found.folder / MANIFEST)
     if (problem := quantized_problem(_read_config(found.folder), manifest)) is not None:

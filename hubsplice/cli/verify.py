@@ -47,7 +47,7 @@ def verify(
         typer.Option(
             "--base",
             metavar="MODEL",
-            help="The base model, where it is not the repository that the manifest names.",
+            help="The base model, if it is not the repository that the manifest names.",
             show_default=False,
         ),
     ] = None,
@@ -60,14 +60,14 @@ def verify(
     engine: Annotated[
         EngineName | None,
         typer.Option(
-            help="Also run prompts through this engine, and compare with the hook.",
+            help="Also run prompts through this engine, and compare the answers with the hook.",
             show_default=False,
         ),
     ] = None,
     dtype: Annotated[
         ServedDtype | None,
         typer.Option(
-            help="The precision that the engine serves in; float32 is the sharpest test. "
+            help="The precision of the engine. float32 is the sharpest test. "
             "[default: the one that the layers were compiled for]",
             show_default=False,
         ),
@@ -84,7 +84,7 @@ def verify(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Prompts for the engine, one a line. [default: text that comes with Python]",
+            help="Prompts for the engine, one on each line. [default: text that comes with Python]",
             show_default=False,
         ),
     ] = None,
@@ -93,9 +93,11 @@ def verify(
     ] = 16,
     as_json: AsJson = False,
 ) -> None:
-    """Prove what a spliced checkpoint is: every tensor of its base, and nothing undeclared.
+    """Check a spliced checkpoint against its base.
 
-    With --engine, also that the engine serves the weights, and the weights the edit.
+    Proves that every tensor of the base is there byte for byte, and that nothing else is there but
+    what the manifest declares. With --engine, also tests that the engine serves these weights, and
+    that the weights make the edit.
     """
     from hubsplice.verify import Run
     from hubsplice.verify import verify as verify_model
@@ -110,7 +112,7 @@ def verify(
         )
         run = Run(served, dtype.value if dtype else None, prompts, max_new_tokens)
     elif given := [n for n, v in (("dtype", dtype), ("python", python), ("prompts", prompts)) if v]:
-        raise RecipeError(f"--{given[0]}: it is for an engine; add --engine")
+        raise RecipeError(f"--{given[0]}: it needs an engine; add --engine")
     with show_progress() as progress:
         result = verify_model(model, base=base, revision=revision, progress=progress, run=run)
     if as_json:

@@ -1,5 +1,5 @@
-"""The compiler: a plan from configurations, edits as ridge functions, compiled layers, names.
+"""The compiler: a plan from configurations alone, then edits, compiled layers and tensor names.
 
-In comes a recipe; out go a plan that `check` shows, and from the same plan all new tensors and the
-configuration of the result. It may import `families` and what stands above it.
+Input: a recipe. Output: a plan, which `check` shows, and from the same plan all new tensors and the
+configuration of the result. May import `families` and what is above it.
 """

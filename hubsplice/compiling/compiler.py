@@ -209,7 +209,7 @@ def _require_finite(planned: PlannedSplice, site: Site, h: Tensor, dtype: torch.
     # The next RMSNorm takes squares, in float32 whatever the dtype.
     if not torch.isfinite(site.edit(h).to(dtype).float().square().sum(dim=-1)).all():
         raise RecipeError(
-            f"{planned.field}.edits: the residual stream that they leave overflows on the "
+            f"{planned.field}.edits: with them the residual stream overflows on the "
             "calibration text: a strength, a factor or a vector is too large"
         )
 

@@ -87,9 +87,9 @@ def _dtype(recipe: Recipe, base: BaseCheckpoint) -> torch.dtype:
     name = recipe.dtype if recipe.dtype != "auto" else _stored_dtype(base)
     if name == "float16":
         raise UnsupportedError(
-            "dtype: float16 can't be compiled for: an inserted layer's gates may exceed its "
-            "largest number, 65504, and the output would not be a number; say bfloat16 or "
-            "float32, and serve in that"
+            "dtype: float16 is not supported: the gates of an inserted layer can exceed its "
+            "largest number, 65504, and the output is then not a number; use bfloat16 or float32, "
+            "and serve the model in that precision"
         )
     return _DTYPES[name]
 
@@ -101,6 +101,6 @@ def _stored_dtype(base: BaseCheckpoint) -> str:
     largest = max(sizes, key=lambda name: sizes[name])
     if largest not in _STORED:
         raise RecipeError(
-            f"dtype: the base's weights are mostly {largest}; say bfloat16 or float32"
+            f"dtype: the base's weights are mostly {largest}; use bfloat16 or float32"
         )
     return _STORED[largest]

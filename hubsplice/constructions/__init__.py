@@ -1,5 +1,6 @@
 """The arithmetic: from a site and its calibration to the tensors of a decoder layer.
 
-In come ridge functions, activations and a precision; out goes a `CompiledLayer`, by role and not by
-any family's names. It knows no family. It may import `streams` and what stands above it.
+Input: ridge functions, activations and a precision. Output: a `CompiledLayer`, whose tensors are
+named by their role and not by any family's names. Knows no family. May import `streams` and what is
+above it.
 """

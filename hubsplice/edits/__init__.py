@@ -1,7 +1,7 @@
-"""The edit kinds: one small file each, from a feature to a piecewise-linear function.
+"""The kinds of edits: one small file each, from a feature to a piecewise-linear function.
 
-In come the fields of an edit and its features; out go ridge functions. Importing this package
-registers all kinds that hubsplice brings. It may import `features` and what stands above it.
+Input: the fields of an edit and its features. Output: ridge functions. Importing this package
+registers all kinds that hubsplice has. May import `features` and what is above it.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Add(FeatureEdit):
     formula: ClassVar[str] = "h + strength·1[f active]·d"
 
     kind: Literal["add"] = "add"
-    strength: Strength = Field(description="What is added to the activation.")
+    strength: Strength = Field(description="The number to add to the activation.")
 
     @override
     def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:

@@ -24,7 +24,7 @@ class Cap(FeatureEdit):
     formula: ClassVar[str] = "h − relu(f − at)·d"
 
     kind: Literal["cap"] = "cap"
-    at: Strength = Field(description="The largest activation that is left.")
+    at: Strength = Field(description="The largest activation that is allowed.")
 
     @override
     def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:

@@ -24,7 +24,7 @@ class Clamp(FeatureEdit):
     formula: ClassVar[str] = "always: h + (to − f)·d; when active: h + 1[f active]·(to − f)·d"
 
     kind: Literal["clamp"] = "clamp"
-    to: Strength = Field(description="The activation that the feature is held at.")
+    to: Strength = Field(description="The activation to hold the feature at.")
     when: Literal["always", "active"] = Field(
         "always", description="At every token, or only where the feature is active."
     )

@@ -24,8 +24,8 @@ class ClampProjection(DirectedEdit):
 
     kind: Literal["clamp_projection"] = "clamp_projection"
     to: Strength = Field(
-        description="The component along the unit direction, as a length in the residual stream; "
-        "`x norm` and `x max` as for steer."
+        description="The component along the unit direction, as a length in the residual stream. "
+        "`x norm` and `x max` mean the same as for steer."
     )
 
     def lower(self, sources: Sources) -> tuple[Term, ...]:

@@ -24,7 +24,7 @@ class Floor(FeatureEdit):
     formula: ClassVar[str] = "h + relu(at − f)·d"
 
     kind: Literal["floor"] = "floor"
-    at: Strength = Field(description="The smallest activation; it holds where f is inactive too.")
+    at: Strength = Field(description="The smallest activation, also where f is inactive.")
 
     @override
     def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:

@@ -40,13 +40,13 @@ class Gate(BaseModel):
     probe: ProbeSource | None = Field(None, description="Read ⟨w, h⟩ + b.")
     threshold: FiniteFloat | None = Field(
         None,
-        description="Act where the read-out is above this. Defaults to where the feature is "
-        "active, and to 0 for a probe; a vector needs one.",
+        description="Act where the read-out is above this. Default: where the feature is active; "
+        "0 for a probe. A vector has no default.",
     )
     read: Literal["pre_activation", "raw"] = Field(
         "pre_activation",
-        description="For a feature: its pre-activation, or raw: ⟨encoder row, h⟩ alone, without "
-        "biases or input normalisation.",
+        description="What to read of a feature: its pre-activation, or `raw`, which is ⟨encoder "
+        "row, h⟩ without biases and without input normalisation.",
     )
 
     @model_validator(mode="after")

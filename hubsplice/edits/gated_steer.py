@@ -27,13 +27,15 @@ class GatedSteer(DirectedEdit):
     kind: Literal["gated_steer"] = "gated_steer"
     strength: Strength = Field(description="The multiple of the direction that is added.")
     gate: Gate | None = Field(
-        None, description="When to act. Defaults to where the direction's feature is active."
+        None, description="When to act. Default: where the direction's feature is active."
     )
 
     @model_validator(mode="after")
     def _vector_has_gate(self) -> Self:
         if self.vector is not None and self.gate is None:
-            raise ValueError("a vector has no activation of its own: say where to act with gate")
+            raise ValueError(
+                "a vector has no activation of its own: give a gate that says where to act"
+            )
         return self
 
     def lower(self, sources: Sources) -> tuple[Term, ...]:

@@ -26,7 +26,7 @@ class Project(DirectedEdit):
 
     kind: Literal["project"] = "project"
     factor: FiniteFloat = Field(
-        0.0, description="0 projects out, 1 changes nothing, 2 doubles the component."
+        0.0, description="0 takes the component out, 1 changes nothing, 2 doubles it."
     )
 
     def lower(self, sources: Sources) -> tuple[Term, ...]:

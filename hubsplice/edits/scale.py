@@ -23,7 +23,7 @@ class Scale(FeatureEdit):
 
     kind: Literal["scale"] = "scale"
     factor: FiniteFloat = Field(
-        description="0 ablates, 1 changes nothing, 4 amplifies fourfold; negative inverts."
+        description="0 ablates, 1 changes nothing, 4 amplifies fourfold, a negative factor inverts."
     )
 
     @override

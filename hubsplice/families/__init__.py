@@ -1,8 +1,8 @@
 """The model families: one declaration each, and nothing that computes.
 
-In comes a config.json; out goes an `Architecture`: what its layers are called, which biases they
-can have, which construction fits, and why it can't be spliced. Importing this package registers all
-families that hubsplice brings. It may import `checkpoint` and what stands above it, and no
+Input: a config.json. Output: an `Architecture`, which says what the layers are called, which biases
+they can have, which construction fits, and why the model can't be spliced. Importing this package
+registers all families that hubsplice has. May import `checkpoint` and what is above it, and no
 construction.
 """
 

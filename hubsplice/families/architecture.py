@@ -337,7 +337,7 @@ class Architecture:
             names = expected[0] if len(expected) == 1 else f"one of {', '.join(expected)}"
             yield (
                 f"{self.family.activation.name}: found {self.activation!r}, expected {names}: the "
-                "construction is made of it"
+                "construction needs that activation"
             )
 
     def _head_problems(self) -> Iterator[str]:
@@ -347,7 +347,7 @@ class Architecture:
         if self.hidden_size % heads:
             yield (
                 f"num_attention_heads: found {heads}, expected a divisor of hidden_size "
-                f"({self.hidden_size}), which transformers' Llama asks for"
+                f"({self.hidden_size}), which transformers' Llama requires"
             )
 
     def _window_problems(self) -> Iterator[str]:

@@ -25,7 +25,7 @@ GEMMA2_CLASS = ModelClass(
         EngineKey.SGLANG: Support(
             Evidence.READ,
             ignored_fields=frozenset({"layer_types"}),
-            note="it takes every other layer for one with a window",
+            note="it assumes that every other layer has a window",
         ),
     },
 )

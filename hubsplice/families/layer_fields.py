@@ -120,8 +120,8 @@ class PerLayer(LayerField):
             other = next((entry for entry in value or [] if entry != self.only), None)
             if other is not None:
                 yield (
-                    f"{name}: found {other!r}, expected {self.only!r}, all that the class of the "
-                    "result has"
+                    f"{name}: found {other!r}, expected {self.only!r}, the only kind that the "
+                    "result's class has"
                 )
 
 

@@ -82,9 +82,9 @@ class _Phi3(Special):
         if switch is None:
             return ()
         return (
-            f"beyond {switch} tokens the model's rotary frequencies are others: where a "
-            "generation in transformers passes that length, the base's class computes its cache "
-            "anew, and Llama's does not",
+            f"beyond {switch} tokens the model uses other rotary frequencies: when a generation in "
+            "transformers passes that length, the base's class computes its cache anew, and "
+            "Llama's class does not",
         )
 
 

@@ -39,8 +39,8 @@ QWEN3_CLASS = ModelClass(
             Evidence.RUN,
             ignored_biases=frozenset({ATTENTION_OUTPUT}),
             ignored_fields=frozenset({"layer_types"}),
-            note="where some layers have a window and others have none, it fails or gives all of "
-            "them everything",
+            note="if some layers have a window and others have none, it fails, or it gives no "
+            "layer a window",
         ),
         EngineKey.TRANSFORMERS: RUN,
         EngineKey.SGLANG: READ,

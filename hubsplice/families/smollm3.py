@@ -26,7 +26,8 @@ SMOLLM3_CLASS = ModelClass(
             Evidence.READ,
             ignored_biases=frozenset((ATTENTION_OUTPUT, *MLP)),
             ignored_fields=frozenset({"no_rope_layers"}),
-            note="it leaves out every fourth layer's rotation, and does not load such biases",
+            note="it drops the rotary embedding of every fourth layer, and does not load such "
+            "biases",
         ),
     },
 )

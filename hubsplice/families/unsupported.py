@@ -5,70 +5,71 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _EXPERTS = (
-    "its MLPs are mixtures of experts, and its class has no dense layer that could be inserted "
-    "anywhere: an edit would need experts of its own and a router that always chooses them"
+    "its MLPs are mixtures of experts, and its class can't have a dense layer at any place: an "
+    "edit would need experts of its own and a router that always chooses them"
 )
 _FIRST_DENSE = (
-    "servers tell dense layers from mixtures of experts by first_k_dense_replace, so that a layer "
-    "further on is a mixture: an edit would need experts of its own and a router that always "
+    "servers make the first layers dense, as many as first_k_dense_replace says, and all later "
+    "layers mixtures of experts: an edit would need experts of its own and a router that always "
     "chooses them"
 )
 _DENSE_AMONG_EXPERTS = (
-    "its class can have dense layers at any place, as Qwen3-MoE's can, but biases on q, k and v "
-    "alone: it needs Qwen3's construction without the norms of queries and keys, which is not "
-    "written for it yet"
+    "its class can have dense layers at any place, as Qwen3-MoE's can, but only q, k and v have "
+    "biases: it needs Qwen3's construction without the norms of queries and keys, which is not "
+    "written yet"
 )
 _LAYER_NORM = (
-    "its LayerNorm takes the mean as well as the scale, and its MLP is plain; the construction for "
-    "that exists, for GPT-2 and GPT-NeoX, and is not fitted to this family's tensors and biases yet"
+    "its LayerNorm removes the mean as well as the scale, and its MLP is plain: the construction "
+    "for GPT-2 and GPT-NeoX would fit, but it is not adapted to this family's tensors and biases "
+    "yet"
 )
 _LAYER_NORM_WITHOUT_BIAS = (
-    "its LayerNorm takes the mean as well as the scale, and its MLP is gated and has no biases: it "
-    "needs a construction that joins those for such norms and for such MLPs"
+    "its LayerNorm removes the mean as well as the scale, and its MLP is gated and has no biases: "
+    "there is a construction for such norms and one for such MLPs, but none for both together"
 )
 _SQUARED = (
-    "its LayerNorm takes the mean as well as the scale, and the activation of its plain MLP is a "
-    "squared ReLU: the construction for such norms is made of GELU, and needs squares in its place"
+    "its LayerNorm removes the mean as well as the scale, and its plain MLP has a squared ReLU: "
+    "the construction for such norms is made of GELU, and would need squares instead"
 )
 _NO_BIAS = (
-    "its block reads the stream once for attention and MLP, and has no bias that vLLM would load: "
-    "it needs a layer before that injects the constant, and a family that has a bias for it"
+    "attention and MLP read the stream at the same point, and vLLM loads no bias of its blocks: it "
+    "needs a layer before the inserted one that injects the constant, in a class that has a bias "
+    "for it"
 )
 _POST_NORM_WITHOUT_BIAS = (
-    "its blocks are normalised afterwards, as OLMo 2's, and its attention has no bias: what stands "
-    "for a constant would be left to the stream itself, which no edit has been measured with"
+    "its norms stand after the blocks, as OLMo 2's do, and its attention has no bias: only the "
+    "stream itself could supply a constant, and no edit has been measured that way"
 )
 _SANDWICH = (
-    "its blocks are normalised before and after, as Gemma 2's, but by other names and norms, and "
-    "with its gate and up in one tensor: the construction is not fitted to it yet"
+    "its norms stand before and after the blocks, as Gemma 2's do, but their names and kinds "
+    "differ, and gate and up are one tensor: the construction is not adapted to that yet"
 )
 _SCALED = (
-    "its blocks are normalised before and after, as Gemma 3's, and each layer scales the whole "
-    "stream besides: the construction is not fitted to that yet"
+    "its norms stand before and after the blocks, as Gemma 3's do, but each layer also scales the "
+    "whole stream: the construction is not adapted to that yet"
 )
 _STREAMS = (
     "it carries several streams that every layer predicts and corrects, and layers share keys and "
-    "values by their index: an inserted layer would change all streams, and shift what is shared"
+    "values by their index: an inserted layer would change all streams and shift what is shared"
 )
 _RECURRENT = (
-    "most of its layers are recurrent, and which are is listed layer by layer: a layer of full "
-    "attention could be inserted anywhere, with Qwen3's construction, which is not fitted to its "
-    "gated attention and to norms with weights around zero yet"
+    "most of its layers are recurrent, and a list says which: a layer of full attention could be "
+    "inserted anywhere with Qwen3's construction, which is not adapted to gated attention and to "
+    "norms with weights around zero yet"
 )
 _HYBRID = (
-    "its layers differ in kind, attention here and a recurrence there, by a pattern in its "
-    "configuration: the inserted layer would have to be of a kind that the pattern can say at any "
-    "place, and which MLP that kind has must be known"
+    "some of its layers are attention and others are recurrent, by a pattern in its configuration: "
+    "the pattern would have to allow an inserted layer at any place, and say which MLP it has"
 )
 _BY_STEP = (
-    f"{_EXPERTS}; vLLM decides by interleave_moe_layer_step, and so by the layer's index, which "
-    "layers are dense"
+    f"{_EXPERTS}; vLLM decides by the layer's index and interleave_moe_layer_step which layers are "
+    "dense"
 )
 
 REASONS: Mapping[str, str] = {
     "apertus": (
-        "its MLP is plain behind an RMSNorm, without biases, and its activation is xIELU: it needs "
-        "a construction of its own"
+        "its MLP is plain, stands behind an RMSNorm, has no biases, and its activation is xIELU: "
+        "it needs a construction of its own"
     ),
     "bamba": _HYBRID,
     "cohere": _NO_BIAS,
@@ -85,8 +86,8 @@ REASONS: Mapping[str, str] = {
     "glm4": _SANDWICH,
     "glm4_moe": _FIRST_DENSE,
     "gpt_oss": (
-        f"{_EXPERTS}; and vLLM alternates attention kinds by the layer's index, whatever the "
-        "configuration says, so that layers would have to be inserted in pairs"
+        f"{_EXPERTS}; vLLM also alternates the kinds of attention by the layer's index, whatever "
+        "the configuration says, so layers would have to be inserted in pairs"
     ),
     "granitemoehybrid": _HYBRID,
     "jamba": _HYBRID,

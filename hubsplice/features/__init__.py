@@ -1,5 +1,5 @@
 """Where encoders and directions come from: SAEs, steering vectors, linear probes.
 
-In comes what a recipe names; out go `Feature` and `Probe` objects, exact or with a word on what
-they approximate. It may import `intervention` and what stands above it.
+Input: what a recipe names. Output: `Feature` and `Probe` objects. They are exact, or say what they
+approximate. May import `intervention` and what is above it.
 """

@@ -70,18 +70,18 @@ def config_warnings(config: SaeConfig) -> tuple[str, ...]:
     if config.normalize_activations == "expected_average_only_in":
         found.append(
             f"{config.origin}: normalize_activations is expected_average_only_in, and no factor "
-            "is folded into the weights; SAELens then scales nothing, and neither does hubsplice. "
+            "is folded into the weights. SAELens then scales nothing, and neither does hubsplice. "
             "If the SAE was trained on scaled inputs, its activations are off by that scale."
         )
     if config.centred_weights:
         found.append(
-            f"{config.origin}: trained on a model whose writing weights were centred; the stock "
-            "model's residual stream differs by its mean, and so may the activations."
+            f"{config.origin}: trained on a model whose writing weights were centred. The residual "
+            "stream of the stock model differs from it by its mean, so the activations may differ."
         )
     if config.architecture in ("topk", "abstopk"):
         found.append(
-            f"{config.origin}: {config.architecture} lets features compete at each token, which "
-            "one layer cannot; each feature gets a threshold from calibration instead, and the "
-            "report gives its F1."
+            f"{config.origin}: the features of a {config.architecture} SAE compete at each token, "
+            "and one layer can't compute that. Each feature gets a threshold from calibration "
+            "instead, and the report gives its F1."
         )
     return tuple(found)

@@ -47,6 +47,6 @@ def _choose(path: Path, name: str | None, names: list[str]) -> str:
     if len(names) != 1:
         raise RecipeError(
             f"{path} holds {len(names)} tensors ({', '.join(sorted(names)[:20])}); "
-            "say which with `tensor`"
+            "name one with `tensor`"
         )
     return names[0]

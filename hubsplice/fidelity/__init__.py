@@ -1,5 +1,5 @@
 """Fidelity: how far a spliced model is from the hook, on text that calibration never saw.
 
-In come two folders and an intervention; out goes a report, and one sentence that sums it up. It may
-import `compiling` and what stands above it.
+Input: two folders and an intervention. Output: a report, and one sentence that sums it up. May
+import `compiling` and what is above it.
 """

@@ -1,5 +1,5 @@
-"""Plain files: safetensors headers, strict JSON, digests, copies, folders that appear whole.
+"""Plain files: safetensors headers, strict JSON, checksums, copies, folders that appear whole.
 
-In come paths and bytes; out go bytes that are checked, and files that are never half written.
-Nothing here knows what a model is. It may import nothing but errors.
+Input: paths and bytes. Output: bytes that were checked, and files that are never half written.
+Nothing here knows what a model is. May import only errors.
 """

@@ -1,5 +1,5 @@
 """What the composite actions run: targets, summaries, checks of what was published.
 
-In come the environment of a workflow and the outputs of the command line; out go step summaries and
-outputs. It may import `hub` and what stands above it.
+Input: the environment of a workflow, and the output of the command line. Output: step summaries and
+step outputs. May import `hub` and what is above it.
 """

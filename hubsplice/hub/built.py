@@ -123,12 +123,14 @@ def _refuse_failed(folder: Path, report: FidelityReport | None, require: float |
     if report is None:
         if require is None:
             return
-        raise FidelityError(f"{folder}: a fidelity of {require:g} is required, and none measured")
+        raise FidelityError(
+            f"{folder}: a fidelity of {require:g} is required, but it was not measured"
+        )
     sentence, passed = report.verdict, report.passed
     if passed is not False and require is not None:
         sentence, passed = verdict(report.precisions[0], require)
     if passed is False:
-        raise FidelityError(f"{folder}: {sentence} --allow-failed publishes it all the same")
+        raise FidelityError(f"{folder}: {sentence} --allow-failed publishes it anyway")
 
 
 def _in_memory(data: bytes) -> LocalFile:
@@ -158,7 +160,7 @@ def _verified(path: Path, expected: FileDigest, on_read: Callable[[int], None]) 
         found = digest_file(path, on_read=on_read)
         blob_id = _blob_id(path.read_bytes()) if found.size <= LARGEST_IN_GIT else None
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: missing, and the manifest lists it") from None
+        raise CheckpointError(f"{path}: missing, although the manifest lists it") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     if found.sha256 != expected.sha256:

@@ -250,9 +250,7 @@ def _warnings(built: BuiltFolder, target: Target, state: RepositoryState | None)
             "the base is gated, and a public repository is not unless you gate it in its settings"
         )
     if state is not None and target.private and not state.private and not target.require_private:
-        warnings.append(
-            f"{target.repo_id} is public; `private` is for a repository that is made anew"
-        )
+        warnings.append(f"{target.repo_id} is public; `private` concerns only a new repository")
     if target.pull_request and target.tag is not None:
         warnings.append(f"tag: {target.tag!r} is not set by a pull request; tag what is merged")
     return warnings

@@ -52,7 +52,7 @@ def predict_upload(
                 on_progress(sum(sizes[:done]), sum(sizes))
     except (OSError, RuntimeError) as error:
         raise OutputError(
-            f"{scratch}: the size of the upload could not be found out there: {error}"
+            f"{scratch}: the size of the upload could not be predicted there: {error}"
         ) from None
     return rest + sent
 

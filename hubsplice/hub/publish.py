@@ -111,7 +111,7 @@ def _main(repository: Repository, api: HfApi, plan: PublishPlan) -> _Place:
     retried(lambda: api.create_repo(repo_id, private=plan.target.private, exist_ok=True))
     state = repository.state()
     if state is None:
-        raise HubError(f"{repo_id}: the Hub made the repository, and does not show it")
+        raise HubError(f"{repo_id}: the Hub created the repository, but does not show it")
     if state.files:
         raise _moved(repository, MAIN)
     return _Place(MAIN, state.head, state.files)

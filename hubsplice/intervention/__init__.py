@@ -4,10 +4,10 @@ At a site (the residual stream after one block of a decoder layer) the edited st
 
     h + s(h) · Σ_k φ_k(⟨e_k, h̃⟩ + b_k) · d_k,
 
-where h̃ is the stream as the SAE normalises it and s(h) undoes that scale. Each φ_k is a
-`PiecewiseLinear`. The compiler and the reference hook read the same objects, so that their
-distance is the fidelity of the compiled layer and of nothing else.
+where h̃ is the stream as the SAE normalises it, and s(h) undoes that scale. Each φ_k is a
+`PiecewiseLinear`. The compiler and the reference hook read the same objects. So the distance
+between them is the fidelity of the compiled layer, and of nothing else.
 
-In come encoders, directions and functions; out goes the change to a stream, in float32, and a
-safetensors file that holds the same. It may import `files`.
+Input: encoders, directions and functions. Output: the change of a stream, in float32, and a
+safetensors file that holds the same edit. May import `files`.
 """

@@ -1,5 +1,5 @@
-"""The recipe: what a user writes, as pydantic models, and its errors.
+"""The recipe: what a user writes, as pydantic models, and the errors in it.
 
-In comes YAML; out goes a `Recipe` that is valid by itself, or one line per problem with the field,
-the value and what was expected. It may import `edits` and what stands above it.
+Input: YAML. Output: a `Recipe` that is valid by itself, or one line for each problem, with the
+field, the value and what was expected. May import `edits` and what is above it.
 """

@@ -51,35 +51,37 @@ AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJson
 
 
 class Splice(Section):
-    """Edits after one layer: where it lies, where their features come from, and what they do."""
+    """Edits at one place of the model: which layer, which SAE, and what the edits do."""
 
     after_layer: Annotated[int, Field(ge=-1)] | None = Field(
         None,
-        description="The base model's layer (from 0) whose output is edited; -1 for what layer 0 "
-        "reads. May be left out where the SAE's own config says.",
+        description="The layer of the base model, counted from 0, whose output is edited. -1 edits "
+        "what layer 0 reads. Not needed if the SAE's config names the layer.",
     )
     after_attention: NonNegativeInt | None = Field(
         None,
-        description="In place of after_layer: the layer whose attention's output, as it has joined "
-        "the residual stream, is edited before its MLP reads it. Takes one or two layers more.",
+        description="In place of after_layer, for an edit inside a layer: the residual stream is "
+        "edited after the layer's attention was added and before its MLP reads it. Takes one or "
+        "two layers more.",
     )
     sae: SaeSource | None = Field(None, description="The SAE that `feature` numbers refer to.")
     edits: tuple[AnyEdit, ...] = Field(
-        (), description="What to do to which features. None gives an empty layer."
+        (), description="What to do to which features. No edits give an empty layer."
     )
     sinks: Literal["skip", "edit"] = Field(
         "skip",
-        description="Leave attention sinks alone (tokens whose residual norm is far off), or edit "
-        "them as a plain hook would.",
+        description="Leave attention sinks alone, or edit them as a plain hook would. Sinks are "
+        "tokens whose residual norm is many times that of the others.",
     )
     construction: Literal["auto", "layer", "bias"] = Field(
         "auto",
-        description="What carries the edits: an inserted layer, or a bias of the existing one, "
-        "which costs nothing, adds the same to every token, sinks among them, and is there in some "
-        "families. `auto` takes the bias where it is exact.",
+        description="What carries the edits: an inserted layer, or a bias of the existing layer. A "
+        "bias costs nothing, but it adds the same to every token, also to sinks, and only some "
+        "families have one. `auto` uses the bias where it is exact.",
     )
     sink_multiple: Annotated[float, Field(gt=1)] = Field(
-        5.0, description="A token is a sink above this multiple of the median residual norm."
+        5.0,
+        description="A token is a sink if its residual norm is above this multiple of the median.",
     )
 
     @property
@@ -99,7 +101,7 @@ class Splice(Section):
         if self.sae is not None:
             return self
         if self.place is None:
-            raise ValueError("after_layer is missing, and there is no sae whose config would say")
+            raise ValueError("after_layer is missing, and there is no sae whose config names it")
         for i, edit in enumerate(self.edits):
             if edit.feature_indices():
                 raise ValueError(
@@ -138,7 +140,7 @@ class Fidelity(TextSource):
 
     tokens: Annotated[int, Field(ge=256)] = Field(20_000, description="How many tokens to use.")
     require: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Fail the build when the ratio to the noise floor is above this."
+        None, description="Fail the build if the ratio to the noise floor is above this."
     )
 
 
@@ -155,7 +157,8 @@ class Recipe(Section):
 
     base_model: str = Field(min_length=1, description="A Hub model id, or a local folder.")
     revision: str | None = Field(
-        None, description="The base's commit, branch or tag; resolved to a commit and recorded."
+        None,
+        description="The base's commit, branch or tag. The commit that it stands for is recorded.",
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32"] = Field(
         "auto", description="The precision to compile for; `auto` is the base's own."
@@ -170,7 +173,7 @@ class Recipe(Section):
         Fidelity(), description="Held-out text on which the result is compared with the hook."
     )
     publish: Publish = Field(Publish(), description="Where `hubsplice publish` puts the result.")
-    seed: NonNegativeInt = Field(0, description="The seed of everything that is drawn.")
+    seed: NonNegativeInt = Field(0, description="The seed of all random choices.")
 
     @model_validator(mode="after")
     def _one_splice_per_place(self) -> Recipe:

@@ -76,13 +76,13 @@ def serve_command(
     found = verdict(engine, Requirements.of(manifest))
     if found.outcome in (Outcome.REFUSES, Outcome.UNKNOWN):
         raise UnsupportedError(
-            f"--engine {engine.key}: {engine.name} {engine.version}: {found.reason}; what is "
-            "ignored gives no error, and another model"
+            f"--engine {engine.key}: {engine.name} {engine.version}: {found.reason}; an "
+            "engine that ignores something gives no error and serves another model"
         )
     if options.quantization is not None and engine.key is not EngineKey.VLLM:
         raise RecipeError(
-            f"--quantization: found {options.quantization.value}; only vLLM's is known to leave "
-            f"inserted layers alone, not {engine.name}'s"
+            f"--quantization: found {options.quantization.value}; only vLLM is known to leave "
+            f"inserted layers alone, not {engine.name}"
         )
     steps = _COMMANDS[engine.key](model, manifest, options)
     return ServeCommand(found, tuple(map(tuple, steps)))

@@ -45,7 +45,7 @@ def verdict(engine: Engine, requirements: Requirements) -> Verdict:
         return Verdict(
             engine,
             Outcome.UNKNOWN,
-            f"whether it honours all that a spliced {name} needs has not been examined",
+            f"nobody has examined whether it honours all that a spliced {name} needs",
         )
     ignored = [
         *(f"{projection}.bias" for projection in requirements.biases & support.ignored_biases),

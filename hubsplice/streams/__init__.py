@@ -1,5 +1,5 @@
 """Running models: loading them, hooking the residual stream, calibration.
 
-In come a folder, token ids and an intervention; out go residual streams and their statistics. It
-may import `text` and what stands above it.
+Input: a folder, token ids and an intervention. Output: residual streams and their statistics. May
+import `text` and what is above it.
 """

@@ -1,6 +1,6 @@
-"""Text to calibrate and to measure on: documents of several sources, as token sequences.
+"""Text for calibration and measurement: documents from several sources, as token sequences.
 
-In come a `TextSource` and a tokenizer; out go token ids, the same ones for the same seed, of which
-calibration and held-out text never share a document. It may import `checkpoint` and what stands
+Input: a `TextSource` and a tokenizer. Output: token ids, the same ones for the same seed.
+Calibration text and held-out text never share a document. May import `checkpoint` and what is
 above it.
 """

@@ -105,7 +105,7 @@ def _explained(error: Exception, source: TextSource, section: str) -> HubspliceE
     if isinstance(error, ValueError) and "onfig" in str(error):
         return RecipeError(f"{section}.config: {source.config!r}: {_on_one_line(error)}")
     if isinstance(error, RuntimeError) and "scripts" in str(error):
-        return RecipeError(f"{dataset} is Python code to run, which hubsplice never does")
+        return RecipeError(f"{dataset} is a Python script, and hubsplice never runs one")
     if isinstance(error, OSError | DatasetsError):
         return CheckpointError(
             f"{dataset} could not be read from the Hub: {_on_one_line(error)} "

@@ -1,7 +1,7 @@
-"""Verification of a published model, from its files and its base, by someone else.
+"""Verification of a published model by someone else, from its files and its base.
 
-In come a folder or a repository, and the base; out go findings, each passed or not. It may import
-`building` and what stands above it.
+Input: a folder or a repository, and the base. Output: findings, each passed or not. May import
+`building` and what is above it.
 """
 
 from __future__ import annotations

@@ -186,6 +186,6 @@ def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any
     said = [_RANK.sub("", line) for line in process.stdout.strip().splitlines()[-_LAST_LINES:]]
     if any(line.startswith("ModuleNotFoundError: No module named 'vllm'") for line in said):
         raise UnsupportedError(
-            f"--python: {python} has no vLLM; name the interpreter of an environment that has"
+            f"--python: {python} has no vLLM; name the interpreter of an environment that has it"
         )
     raise CheckpointError("vLLM failed:\n" + "\n".join(f"  {line}" for line in said))

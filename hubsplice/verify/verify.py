@@ -109,7 +109,7 @@ def _run_engine(
 ) -> tuple[tuple[Check, ...], Behaviour | None]:
     needed = {check.name for check in checks if not check.passed} & NEEDED_TO_RUN
     if needed:
-        reason = f"it takes what did not pass: {', '.join(sorted(needed))}"
+        reason = f"not checked, because these did not pass: {', '.join(sorted(needed))}"
         return tuple(Check.impossible(name, reason) for name in NAMES), None
     base = claim.base.folder
     # The base's tokenizer: that the checkpoint has the same is one of the checks.

@@ -213,7 +213,7 @@ def test_as_many_edits_as_fit_are_built(
 
 def test_float16(workshop: Workshop, refuse: Refuse) -> None:
     recipe = workshop.recipe("  - {after_layer: 1}")
-    assert "float16 can't be compiled for" in refuse(f"{recipe.rstrip()}\ndtype: float16\n", 3)
+    assert "dtype: float16 is not supported" in refuse(f"{recipe.rstrip()}\ndtype: float16\n", 3)
 
 
 def test_a_requirement_that_is_missed(workshop: Workshop, refuse: Refuse) -> None:

@@ -99,7 +99,7 @@ def test_another_licence_is_shown_beside_the_bases() -> None:
     )
     assert metadata(text)["license"] == "gpl-3"
     assert "- Licence of the base: `mit`." in text
-    assert "as whoever published it declares: `gpl-3`." in text
+    assert "as declared by its publisher: `gpl-3`." in text
     assert "The base is gated" not in text
 
 
@@ -116,8 +116,8 @@ def test_a_miss_is_said_in_bold_beneath_the_verdict() -> None:
     assert lines(text)[1:4] == [
         "> Ratio 1.31, at most 1.05 asked",
         ">",
-        "> **Warning: the measured fidelity misses what the recipe asked for: a ratio of splice "
-        "error to noise floor of at most 1.05.**",
+        "> **Warning: the measured fidelity is worse than the recipe asked for. It asked for a "
+        "ratio of splice error to noise floor of at most 1.05.**",
     ]
 
 
@@ -206,7 +206,7 @@ def test_many_edits_are_folded_away() -> None:
 def test_an_empty_splice() -> None:
     layer: dict[str, Any] = {"site": 0, "construction": "x", "constants": {}, "terms": []}
     empty = manifest(layers=[layer], layer_map=[{"base": 0}, {"splice": 0}])
-    assert "None: the inserted layers change nothing." in rendered(manifest=empty)
+    assert "There are no edits: the inserted layers change nothing." in rendered(manifest=empty)
 
 
 def test_fidelity() -> None:

@@ -297,7 +297,10 @@ def test_continuity_is_known_to_the_compiler() -> None:
             "found feature and vector",
         ),
         ({"kind": "project"}, "exactly one of feature and vector"),
-        ({"kind": "gated_steer", "vector": VECTOR_FIELD, "strength": 1}, "where to act with gate"),
+        (
+            {"kind": "gated_steer", "vector": VECTOR_FIELD, "strength": 1},
+            "give a gate that says where to act",
+        ),
         (
             {"kind": "gated_steer", "feature": 1, "strength": 1, "gate": {}},
             "exactly one of feature, vector and probe; found none",

@@ -132,7 +132,7 @@ def test_engines_that_were_not_examined_are_refused(serve: Serve, tmp_path: Path
     checkpoint(tmp_path / "x", after="GPT2LMHeadModel")
     result = serve("x", "--engine", "tgi")
     assert (result.code, result.out) == (3, "")
-    assert "has not been examined" in result.err
+    assert "nobody has examined" in result.err
 
 
 def test_llama_cpp_needs_a_file_first(serve: Serve, folder: Path) -> None:

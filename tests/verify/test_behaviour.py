@@ -271,7 +271,7 @@ def test_prompts_that_are_none(
 def test_options_of_engines_need_one(built: Spliced, command: Command) -> None:
     outcome = command("verify", built.folder, "--base", built.base, "--dtype", "float32")
     assert outcome.code == 2
-    assert "--dtype: it is for an engine; add --engine" in outcome.err
+    assert "--dtype: it needs an engine; add --engine" in outcome.err
 
 
 def test_an_environment_without_vllm(built: Spliced, command: Command, tmp_path: Path) -> None:
