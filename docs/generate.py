@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -419,10 +420,8 @@ def _family_row(family: Family) -> tuple[str, ...]:
 
 def _anchor(results: str) -> str:
     """Where the page of measurements has the results of a file."""
-    from markdown.extensions.toc import slugify
-
-    heading = (RESULTS / results).read_text(encoding="utf-8").splitlines()[0]
-    return str(slugify(heading.removeprefix("# "), "-"))
+    heading = (RESULTS / results).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
 def _ignored(model_class: ModelClass, support: Support) -> str:

@@ -134,7 +134,7 @@ def test_generations_beyond_the_switch_are_reported() -> None:
     scaling = {"type": "longrope", "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
     switching = architecture_of(phi3(rope_scaling=scaling))
     (note,) = compile_site(switching, site, activations, torch.float32).approximations
-    assert note.startswith("beyond 4096 tokens the model's rotary frequencies are others")
+    assert note.startswith("beyond 4096 tokens the model uses other rotary frequencies")
     assert not compile_site(
         architecture_of(phi3()), site, activations, torch.float32
     ).approximations
