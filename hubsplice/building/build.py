@@ -12,7 +12,7 @@ from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
-from hubsplice.errors import FidelityError, RecipeError
+from hubsplice.errors import RecipeError
 from hubsplice.fidelity.inserted import InsertedAt, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
@@ -98,8 +98,8 @@ def build(
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
-        if not allow_failed:
-            _enforce(report)
+        if report is not None and not allow_failed:
+            report.require_passed()
     return BuildResult(output, report, planned.warnings)
 
 
@@ -133,8 +133,3 @@ def _inserted(plan: OpenPlan, compiled: Compiled) -> tuple[InsertedAt, ...]:
         gate_module=architecture.family.becomes.block.gate_module,
         carrier=architecture.carrier,
     )
-
-
-def _enforce(report: FidelityReport | None) -> None:
-    if report is not None and report.passed is False:
-        raise FidelityError(report.verdict)

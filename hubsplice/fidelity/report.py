@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hubsplice.errors import CheckpointError
+from hubsplice.errors import CheckpointError, FidelityError
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 
@@ -164,6 +164,15 @@ class FidelityReport(Record):
             if precision.dtype == dtype:
                 return precision
         raise KeyError(dtype)
+
+    def require_passed(self) -> None:
+        """Refuse what misses the ratio that was required.
+
+        Raises:
+            FidelityError: it does; the message is the verdict.
+        """
+        if self.passed is False:
+            raise FidelityError(self.verdict)
 
 
 def write_report(report: FidelityReport, folder: Path) -> Path:
