@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson
+from hubsplice.cli.app import AsJson, Revision, SplicedModel
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.terminal import print_json, print_table, show_progress
 
@@ -34,14 +34,7 @@ class ServedDtype(enum.StrEnum):
 
 
 def verify(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|REPO",
-            help="A spliced checkpoint: its folder, or its Hub repository.",
-            show_default=False,
-        ),
-    ],
+    model: SplicedModel,
     base: Annotated[
         str | None,
         typer.Option(
@@ -51,12 +44,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision", help="The repository's commit, branch or tag.", show_default=False
-        ),
-    ] = None,
+    revision: Revision = None,
     engine: Annotated[
         EngineName | None,
         typer.Option(

@@ -9,7 +9,7 @@ from typing import Any
 
 from hubsplice.checkpoint.companions import CONFIG
 from hubsplice.errors import CheckpointError
-from hubsplice.files.strict_json import parse_object
+from hubsplice.files.strict_json import read_object
 from hubsplice.verify.claim import Claim
 
 _ABSENT = object()
@@ -26,9 +26,7 @@ def config_problems(folder: Path, claim: Claim) -> list[str]:
         claim: the manifest and base; its layer map must hold.
     """
     try:
-        spliced = parse_object((folder / CONFIG).read_bytes(), source=CONFIG)
-    except OSError as error:
-        return [f"{CONFIG}: cannot be read: {error.strerror}"]
+        spliced = read_object(folder / CONFIG, source=CONFIG)
     except CheckpointError as error:
         return [str(error)]
     base = claim.architecture.config

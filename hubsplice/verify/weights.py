@@ -14,7 +14,7 @@ from hubsplice.checkpoint.companions import WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.errors import CheckpointError
 from hubsplice.files.safetensors_header import DTYPE_BITS, TensorEntry, read_header
-from hubsplice.files.strict_json import parse_object
+from hubsplice.files.strict_json import read_object
 
 # A multiple of every dtype's size.
 _CHUNK = 1 << 22
@@ -56,11 +56,8 @@ def read_weights(folder: Path) -> tuple[dict[str, StoredTensor], list[str]]:
 
 
 def _index_problems(folder: Path, tensors: Mapping[str, StoredTensor]) -> list[str]:
-    path = folder / WEIGHTS_INDEX
     try:
-        index = parse_object(path.read_bytes(), source=WEIGHTS_INDEX)
-    except OSError as error:
-        return [f"{WEIGHTS_INDEX}: cannot be read: {error.strerror}"]
+        index = read_object(folder / WEIGHTS_INDEX, source=WEIGHTS_INDEX)
     except CheckpointError as error:
         return [str(error)]
     weight_map = index.get("weight_map")
