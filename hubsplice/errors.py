@@ -71,3 +71,16 @@ def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"{field}: {value!r} is not known.{hint} Known: {shown}."
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def from_transport(error: BaseException) -> bool:
+    """Whether the Hub's client failed in its HTTP library.
+
+    It changes that library between versions; all of them are named so.
+    """
+    return type(error).__module__.startswith("httpx")

@@ -16,7 +16,13 @@ from hubsplice.checkpoint.companions import (
     SINGLE_WEIGHTS,
     WEIGHTS_INDEX,
 )
-from hubsplice.errors import CheckpointError, HubspliceError, RecipeError
+from hubsplice.errors import (
+    CheckpointError,
+    HubspliceError,
+    RecipeError,
+    first_line,
+    from_transport,
+)
 
 
 @dataclass(frozen=True)
@@ -126,14 +132,8 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    # The Hub's client changes its HTTP library between versions; all of them are named so.
-    from_transport = type(error).__module__.startswith("httpx")
-    if isinstance(error, OSError) or from_transport:
+    if isinstance(error, OSError) or from_transport(error):
         return CheckpointError(
-            f"{model}{at} could not be fetched and is not in the local cache: {_first_line(error)}"
+            f"{model}{at} could not be fetched and is not in the local cache: {first_line(error)}"
         )
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

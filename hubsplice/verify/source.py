@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
-from hubsplice.errors import HubError, RecipeError
+from hubsplice.errors import HubError, RecipeError, first_line, from_transport
 from hubsplice.verify.files import is_hidden, visible_files
 
 _READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", *COMPANION_PATTERNS)
@@ -89,9 +89,7 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
             "check the spelling, and for a private model log in with `hf auth login`"
         ) from None
     except Exception as error:
-        # The Hub's client changes its HTTP library between versions; all of them are named so.
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):
+        if not isinstance(error, OSError) and not from_transport(error):
             raise
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise HubError(f"{repo_id}: could not be fetched: {line}") from None
+        raise HubError(f"{repo_id}: could not be fetched: {first_line(error)}") from None
     return Published(folder, f"{repo_id} at {folder.name}", listed)
