@@ -61,7 +61,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
-from hubsplice.verify.engines import Engine, Prompt
+from hubsplice.verify.engines import Engine, Prompt, Request
 from hubsplice.verify.layer_edit import LayerEdit, observing
 from hubsplice.verify.reproduction import edits_anything
 from hubsplice.verify.result import Check, Record
@@ -189,7 +189,7 @@ def behaviour_checks(
     step = _step(progress, f"running {engine.name} in {trial.dtype}")
     try:
         transcripts, version = engine.run(
-            trial.spliced, trial.dtype, trial.prompts, trial.new_tokens, step
+            Request(trial.spliced, trial.dtype, trial.prompts, trial.new_tokens), step
         )
     except CheckpointError as error:
         return _no_answer(str(error)), None

@@ -27,6 +27,23 @@ _RANK = re.compile(r"^(\[rank\d+\]: *)+")
 Prompt = tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Request:
+    """What an engine is asked to serve.
+
+    Attributes:
+        folder: the checkpoint.
+        dtype: such as `bfloat16`.
+        prompts: token ids of each; two or more.
+        new_tokens: how many to generate after each; one or more.
+    """
+
+    folder: Path
+    dtype: str
+    prompts: Sequence[Prompt]
+    new_tokens: int
+
+
 class Engine(Protocol):
     """What serves a checkpoint."""
 
@@ -35,20 +52,12 @@ class Engine(Protocol):
         """What reports call it."""
 
     def run(
-        self,
-        folder: Path,
-        dtype: str,
-        prompts: Sequence[Prompt],
-        new_tokens: int,
-        progress: Callable[[int, int], None],
+        self, request: Request, progress: Callable[[int, int], None]
     ) -> tuple[list[Transcript], str]:
         """Read every prompt and continue it greedily, past any end-of-sequence token.
 
         Args:
-            folder: the checkpoint.
-            dtype: such as `bfloat16`.
-            prompts: token ids of each; two or more.
-            new_tokens: how many to generate after each; one or more.
+            request: what to serve.
             progress: told how many prompts are done, and how many there are.
 
         Returns:
@@ -67,20 +76,16 @@ class TransformersEngine:
     name: str = "transformers"
 
     def run(
-        self,
-        folder: Path,
-        dtype: str,
-        prompts: Sequence[Prompt],
-        new_tokens: int,
-        progress: Callable[[int, int], None],
+        self, request: Request, progress: Callable[[int, int], None]
     ) -> tuple[list[Transcript], str]:
         import transformers
 
-        transcripts = []
-        with loaded(folder, getattr(torch, dtype)) as model, torch.inference_mode():
+        prompts, transcripts = request.prompts, []
+        dtype = getattr(torch, request.dtype)
+        with loaded(request.folder, dtype) as model, torch.inference_mode():
             for number, prompt in enumerate(prompts):
                 progress(number, len(prompts))
-                transcripts.append(_continue(model, prompt, new_tokens))
+                transcripts.append(_continue(model, prompt, request.new_tokens))
         progress(len(prompts), len(prompts))
         return transcripts, str(transformers.__version__)
 
@@ -117,16 +122,12 @@ class VllmEngine:
     name: str = "vLLM"
 
     def run(
-        self,
-        folder: Path,
-        dtype: str,
-        prompts: Sequence[Prompt],
-        new_tokens: int,
-        progress: Callable[[int, int], None],
+        self, request: Request, progress: Callable[[int, int], None]
     ) -> tuple[list[Transcript], str]:
+        prompts, new_tokens = request.prompts, request.new_tokens
         progress(0, len(prompts))
         options = {
-            "dtype": dtype,
+            "dtype": request.dtype,
             "enforce_eager": True,
             "skip_tokenizer_init": True,
             "max_model_len": max(map(len, prompts)) + new_tokens,
@@ -136,7 +137,7 @@ class VllmEngine:
             {"prompt": list(prompt), "new_tokens": new_tokens, "prompt_logprobs": True}
             for prompt in prompts
         ]
-        job = {"model": str(folder.resolve()), "options": options, "batches": [requests]}
+        job = {"model": str(request.folder.resolve()), "options": options, "batches": [requests]}
         (result,) = run_vllm(self.python, [job])
         progress(len(prompts), len(prompts))
         transcripts = [

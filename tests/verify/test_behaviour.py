@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.streams.model import loaded
 from hubsplice.verify import Run, Verification, verify
 from hubsplice.verify.behaviour import NAMES, Trial, behaviour_checks
-from hubsplice.verify.engines import Prompt, TransformersEngine, VllmEngine
+from hubsplice.verify.engines import Request, TransformersEngine, VllmEngine
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript, score
 from tests.building.conftest import Command, command, quiet
@@ -41,14 +41,9 @@ class Serves:
     name: str = "impostor"
 
     def run(
-        self,
-        folder: Path,
-        dtype: str,
-        prompts: Sequence[Prompt],
-        new_tokens: int,
-        progress: Callable[[int, int], None],
+        self, request: Request, progress: Callable[[int, int], None]
     ) -> tuple[list[Transcript], str]:
-        return TransformersEngine().run(self.folder, dtype, prompts, new_tokens, progress)
+        return TransformersEngine().run(replace(request, folder=self.folder), progress)
 
 
 def behave(spliced: Spliced, dtype: str, engine: Serves | None = None) -> Verification:
@@ -203,7 +198,9 @@ def test_an_empty_splice_serves_the_base(make: Build, workshop: Workshop, tmp_pa
 def test_the_engine_continues_as_transformers_generates(built: Spliced) -> None:
     prompts = builtin_prompts(AutoTokenizer.from_pretrained(built.base))[:3]
     assert len({len(prompt) for prompt in prompts}) == 3
-    transcripts, _ = TransformersEngine().run(built.folder, "float32", prompts, 5, lambda *_: None)
+    transcripts, _ = TransformersEngine().run(
+        Request(built.folder, "float32", prompts, 5), lambda *_: None
+    )
     model = AutoModelForCausalLM.from_pretrained(built.folder, dtype=torch.float32)
     for prompt, transcript in zip(prompts, transcripts, strict=True):
         ids = torch.tensor([prompt])
@@ -289,7 +286,7 @@ def test_an_environment_without_vllm(built: Spliced, command: Command, tmp_path:
     assert outcome.code == 3
     assert "can't be run: No such file or directory" in outcome.err
     with pytest.raises(UnsupportedError):
-        VllmEngine(tmp_path).run(built.folder, "float32", [(1, 2)], 1, lambda *_: None)
+        VllmEngine(tmp_path).run(Request(built.folder, "float32", [(1, 2)], 1), lambda *_: None)
 
 
 def test_what_can_not_be_compared_is_not_run(spliced: Spliced) -> None:
