@@ -11,11 +11,9 @@ import pytest
 import torch
 
 from hubsplice.verify.behaviour import NAMES
-from tests.building.conftest import Command, command
+from tests.conftest import Command
 from tests.serving.conftest import Model
 from tests.verify.conftest import Spliced
-
-__all__ = ["command"]
 
 pytestmark = pytest.mark.serving
 

@@ -25,10 +25,9 @@ from hubsplice.verify.behaviour import NAMES, Trial, behaviour_checks
 from hubsplice.verify.engines import Request, TransformersEngine, VllmEngine
 from hubsplice.verify.prompts import builtin_prompts
 from hubsplice.verify.transcript import Transcript, score
-from tests.building.conftest import Command, command, quiet
+from tests.building.conftest import quiet
+from tests.conftest import Command
 from tests.verify.conftest import Build, Spliced, Workshop
-
-__all__ = ["command"]
 
 MLP = ("gate", "up", "down")
 

@@ -17,10 +17,9 @@ from safetensors.torch import load_file
 
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.verify import verify
-from tests.building.conftest import STEER, Command, command, quiet
+from tests.building.conftest import STEER, quiet
+from tests.conftest import Command
 from tests.verify.conftest import Build, Spliced, Workshop
-
-__all__ = ["command"]
 
 BASE_WEIGHT = "model.layers.3.mlp.up_proj.weight"
 ZERO_BIAS = "model.layers.3.mlp.up_proj.bias"

@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.hub.conftest import forker
 from tests.hub.forking import Forker
 from tests.loopback.client import LoopbackHub
 from tests.verify.conftest import Spliced
+
+__all__ = ["forker"]
 
 Verify = Callable[..., tuple[int, dict[str, Any], str]]
 
@@ -36,13 +39,6 @@ def spliced_of_hub(spliced: Spliced, base_commit: str) -> Spliced:
     named = {"name": "me/base", "repo_id": "me/base", "commit": base_commit}
     spliced.edit_manifest(lambda manifest: manifest["base"].update(named))
     return spliced
-
-
-@pytest.fixture(scope="module")
-def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
-    forker = Forker(tmp_path_factory.mktemp("forker"))
-    yield forker
-    forker.stop()
 
 
 @pytest.fixture
