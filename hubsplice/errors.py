@@ -7,7 +7,8 @@ leaves with its `exit_code`; anything else that escapes is a defect in hubsplice
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class HubspliceError(Exception):
@@ -71,6 +72,23 @@ def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"{field}: {value!r} is not known.{hint} Known: {shown}."
+
+
+@contextmanager
+def explained_by(explain: Callable[[Exception], HubspliceError | None]) -> Iterator[None]:
+    """Turn the errors of a library into those that `explain` makes of them.
+
+    Where it makes None of one, which only a developer can explain, that is raised as it is.
+    """
+    try:
+        yield
+    except HubspliceError:
+        raise
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        raise known from None
 
 
 def first_line(error: Exception) -> str:

@@ -20,6 +20,7 @@ from hubsplice.errors import (
     CheckpointError,
     HubspliceError,
     RecipeError,
+    explained_by,
     first_line,
     from_transport,
 )
@@ -97,17 +98,12 @@ def _from_hub(repo_id: str, revision: str | None) -> ResolvedBase:
 def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
+    with explained_by(lambda error: _explained(error, repo_id, revision)):
         return Path(
             snapshot_download(
                 repo_id, revision=revision, allow_patterns=allow, ignore_patterns=ignore
             )
         )
-    except Exception as error:
-        known = _explained(error, repo_id, revision)
-        if known is None:
-            raise
-        raise known from None
 
 
 def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:

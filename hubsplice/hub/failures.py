@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from hubsplice.errors import HubError, HubspliceError, OutputError, first_line, from_transport
+from hubsplice.errors import (
+    HubError,
+    HubspliceError,
+    OutputError,
+    explained_by,
+    first_line,
+    from_transport,
+)
 
 Result = TypeVar("Result")
 
@@ -45,22 +52,13 @@ def retried(call: Callable[[], Result]) -> Result:
     return retrying(call)
 
 
-@contextmanager
-def explained_errors(repo_id: str) -> Iterator[None]:
+def explained_errors(repo_id: str) -> AbstractContextManager[None]:
     """Turn what the Hub's client raises into errors that say what to do.
 
     Raises:
         HubError: for everything but what only a developer can explain.
     """
-    try:
-        yield
-    except HubspliceError:
-        raise
-    except Exception as error:
-        known = explained(error, repo_id)
-        if known is None:
-            raise
-        raise known from None
+    return explained_by(lambda error: explained(error, repo_id))
 
 
 def explained(error: Exception, repo_id: str) -> HubspliceError | None:
