@@ -93,15 +93,20 @@ MEAN = 0.4
 EMPTY_SPLICE = "  - {after_layer: 0}"
 
 
+def interpreter(variable: str) -> Path:
+    """The interpreter that a variable names; a test that needs it is skipped without."""
+    named = os.environ.get(variable)
+    if named is None:
+        pytest.skip(f"{variable} names no interpreter; `make test-serving` makes one")
+    if not Path(named).is_file():
+        pytest.skip(f"{variable}: there is no {named}")
+    return Path(named)
+
+
 @pytest.fixture(scope="session")
 def python() -> Path:
-    """The interpreter of vLLM's environment; a test that needs it is skipped without."""
-    named = os.environ.get("HUBSPLICE_VLLM_PYTHON")
-    if named is None:
-        pytest.skip("HUBSPLICE_VLLM_PYTHON names no interpreter; `make test-serving` makes one")
-    if not Path(named).is_file():
-        pytest.skip(f"HUBSPLICE_VLLM_PYTHON: there is no {named}")
-    return Path(named)
+    """The interpreter of vLLM's environment."""
+    return interpreter("HUBSPLICE_VLLM_PYTHON")
 
 
 @dataclass(frozen=True)
