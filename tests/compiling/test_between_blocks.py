@@ -30,7 +30,7 @@ from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.place import Block, Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import stream_at
-from hubsplice.streams.model import decoder_layers, hooked, loaded
+from hubsplice.streams.model import decoder_layers, hooked, loaded, removed_afterwards
 from tests.families.logits import logits_of, padded_batch, same_bits
 from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
 
@@ -155,11 +155,8 @@ def edited_by_hand(
         layer.register_forward_pre_hook(enter, with_kwargs=True),
         branch.register_forward_hook(leave),
     ]
-    try:
+    with removed_afterwards(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @every_variant
