@@ -357,7 +357,7 @@ class TestHubRepository:
         (repository / "refs" / "main").write_text(commit)
         code = (
             "from hubsplice.features.sae import load_sae\n"
-            "from hubsplice.recipe import SaeSource\n"
+            "from hubsplice.features.references import SaeSource\n"
             "sae = load_sae(SaeSource(repo_id='someone/saes', subfolder='layer_3'))\n"
             "print(sae.revision, sae.config.origin, sae.sha256)"
         )

@@ -16,7 +16,7 @@ from tests.text.loopback_hub import COMMIT, loopback_hub
 READ = """
 import json, sys
 from hubsplice.errors import HubspliceError
-from hubsplice.recipe import TextSource
+from hubsplice.recipe.models import TextSource
 from hubsplice.text.hub import hub_corpus
 
 results = []
