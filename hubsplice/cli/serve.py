@@ -81,7 +81,7 @@ def serve(
     from hubsplice.checkpoint.manifest import read_manifest
     from hubsplice.serving.commands import ServeOptions, serve_command
     from hubsplice.serving.quantized import quantized_problem
-    from hubsplice.verify.source import find_published
+    from hubsplice.verifying.source import find_published
 
     if run and as_json:
         raise RecipeError("--json: it prints the command, and --run starts it; choose one")

@@ -14,7 +14,7 @@ from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.terminal import print_json, print_table, show_progress
 
 if TYPE_CHECKING:
-    from hubsplice.verify import Check
+    from hubsplice.verifying import Check
 
 _SHOWN = 10
 
@@ -97,9 +97,9 @@ def verify(
 
     With --engine, also that the engine serves the weights, and the weights the edit.
     """
-    from hubsplice.verify import Run
-    from hubsplice.verify import verify as verify_model
-    from hubsplice.verify.engines import TransformersEngine, VllmEngine
+    from hubsplice.verifying import Run
+    from hubsplice.verifying import verify as verify_model
+    from hubsplice.verifying.engines import TransformersEngine, VllmEngine
 
     run = None
     if engine is not None:

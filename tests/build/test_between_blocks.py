@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
 from hubsplice.streams.model import decoder_layers
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
 from tests.architectures.families import VARIANTS, Variant, save_tiny
 from tests.build.conftest import Command, Workshop, quiet
 from tests.conftest import byte_tokenizer

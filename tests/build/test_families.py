@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
 from tests.architectures.families import GATED, VARIANTS, Variant, save_tiny
 from tests.build.conftest import Workshop, quiet
 from tests.conftest import byte_tokenizer

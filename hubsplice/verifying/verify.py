@@ -17,13 +17,13 @@ from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
-from hubsplice.verify.behaviour import NAMES, Behaviour, Trial, behaviour_checks
-from hubsplice.verify.claim import Claim
-from hubsplice.verify.engines import Engine
-from hubsplice.verify.integrity import integrity_checks
-from hubsplice.verify.prompts import builtin_prompts, read_prompts
-from hubsplice.verify.result import Check, Record
-from hubsplice.verify.source import find_published
+from hubsplice.verifying.behaviour import NAMES, Behaviour, Trial, behaviour_checks
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.engines import Engine
+from hubsplice.verifying.integrity import integrity_checks
+from hubsplice.verifying.prompts import builtin_prompts, read_prompts
+from hubsplice.verifying.result import Check, Record
+from hubsplice.verifying.source import find_published
 
 NEW_TOKENS = 16
 
