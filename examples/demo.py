@@ -24,7 +24,6 @@ from examples.smollm2 import fetch_smollm2
 from hubsplice.building.build import build
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import HubspliceError, OutputError
-from hubsplice.fidelity.table import render_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.recipe.reading import load_recipe
 from hubsplice.streams.model import Model, hooked, loaded
@@ -140,7 +139,7 @@ def main() -> None:
             progress=progress,
         )
     assert result.report is not None
-    console.print(render_report(result.report))
+    console.print(result.report)
     for answers in answer_prompts(base, result.folder):
         console.print()
         console.print(render_answers(answers))

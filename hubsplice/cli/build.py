@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
-from hubsplice.cli.reporting import print_report
-from hubsplice.terminal import print_json, print_warning, show_progress
+from hubsplice.terminal import print_content, print_json, print_warning, show_progress
 
 
 def build(
@@ -60,5 +59,5 @@ def build(
         print_json({"folder": str(result.folder), "report": shown})
         return
     if report:
-        print_report(report)
+        print_content(report.content())
     typer.echo(str(result.folder))

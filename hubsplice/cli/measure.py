@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RequireFidelity, SplicedFolder
-from hubsplice.cli.reporting import print_report
-from hubsplice.terminal import print_json, show_progress
+from hubsplice.terminal import print_content, print_json, show_progress
 
 
 def measure(
@@ -35,4 +34,4 @@ def measure(
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        print_report(report)
+        print_content(report.content())

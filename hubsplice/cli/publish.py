@@ -11,9 +11,8 @@ import typer
 from hubsplice import __version__
 from hubsplice.cli.app import AsJson, RequireFidelity
 from hubsplice.cli.publication import print_plan, print_published
-from hubsplice.cli.reporting import print_report
 from hubsplice.errors import HubError, RecipeError
-from hubsplice.terminal import print_note, print_warning, show_progress
+from hubsplice.terminal import print_content, print_note, print_warning, show_progress
 
 if TYPE_CHECKING:
     from hubsplice.hub.built import BuiltFolder
@@ -174,7 +173,7 @@ def _built(
     for warning in result.warnings:
         print_warning(warning)
     if result.report is not None and not as_json:
-        print_report(result.report)
+        print_content(result.report.content())
     return place
 
 

@@ -10,6 +10,7 @@ scored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hubsplice.errors import CheckpointError
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
+from hubsplice.rendering.content import Part
+from hubsplice.rendering.rendered import Rendered
 
 REPORT = "fidelity.json"
 
@@ -136,8 +139,8 @@ class Greedy(Record):
     )
 
 
-class FidelityReport(Record):
-    """The whole of `fidelity.json`."""
+class FidelityReport(Rendered, Record):
+    """The whole of `fidelity.json`; it shows itself in a terminal and in a notebook."""
 
     schema_version: Literal[1] = 1
     verdict: str = Field(description="One sentence; first on the terminal and on the card.")
@@ -164,6 +167,12 @@ class FidelityReport(Record):
             if precision.dtype == dtype:
                 return precision
         raise KeyError(dtype)
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, then tables per precision and per edited layer."""
+        from hubsplice.fidelity.table import report_content
+
+        return report_content(self)
 
 
 def write_report(report: FidelityReport, folder: Path) -> Path:
