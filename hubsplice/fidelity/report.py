@@ -140,7 +140,7 @@ class Greedy(Record):
 
 
 class FidelityReport(Rendered, Record):
-    """The whole of `fidelity.json`; it shows itself in a terminal and in a notebook."""
+    """The whole of `fidelity.json`."""
 
     schema_version: Literal[1] = 1
     verdict: str = Field(description="One sentence; first on the terminal and on the card.")
