@@ -29,7 +29,7 @@ from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import require_vocabulary
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class BuildResult(Rendered):
     """A spliced checkpoint.
 

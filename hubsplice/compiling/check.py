@@ -48,7 +48,7 @@ class SpliceSummary:
     features: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CheckReport(Rendered):
     """A recipe that would build.
 

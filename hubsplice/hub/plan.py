@@ -71,7 +71,7 @@ class Changes:
         return (*self.created, *self.changed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PublishPlan(Rendered):
     """What would be sent, and what is there already.
 

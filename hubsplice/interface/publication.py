@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hubsplice.hub.publish import Published
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Publication(Rendered):
     """A plan, and what came of it.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,7 +137,7 @@ def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
     from hubsplice.intervention.saved import RECIPE
     from hubsplice.recipe.reading import load_recipe
 
-    if isinstance(source, str | Path) and as_path(source).is_dir():
+    if isinstance(source, str | PathLike) and as_path(source).is_dir():
         return load_recipe(as_path(source) / RECIPE), as_path(source)
     return as_recipe(source), None
 

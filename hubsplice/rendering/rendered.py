@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hubsplice.rendering.content import Part
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Rendered(ABC):
     """A result that shows itself.
 
-    `print` gives plain text, rich gives colours, and a notebook gets HTML.
+    `print` and a Python prompt give plain text, rich gives colours, and a notebook gets HTML. A
+    dataclass has to say `repr=False`, or its own `__repr__` hides the one here.
     """
 
     @abstractmethod
@@ -37,6 +38,5 @@ class Rendered(ABC):
 
         return as_html(self.content())
 
-    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """What IPython shows in a terminal."""
-        printer.text(str(self))
+    def __repr__(self) -> str:
+        return str(self)

@@ -35,7 +35,16 @@ NEEDED_TO_RUN = frozenset({"layer map", "intervention", "report"})
 
 
 class Verification(Rendered, Record):
-    """The outcome for one spliced checkpoint."""
+    """The outcome for one spliced checkpoint.
+
+    Attributes:
+        model: the checkpoint: its folder, or its repository and commit.
+        base: the base that it was compared with.
+        passed: whether all checks passed.
+        verdict: one sentence.
+        checks: each with its name, its outcome (None where it could not be made), and problems.
+        behaviour: what an engine did; None where none was run.
+    """
 
     model: str
     base: str
