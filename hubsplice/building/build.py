@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +22,15 @@ from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, save_intervention
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.reading import dump_recipe, portable
+from hubsplice.rendering.content import Line, Part, Tone
+from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import require_vocabulary
 
 
-@dataclass(frozen=True)
-class BuildResult:
+@dataclass(frozen=True, repr=False)
+class BuildResult(Rendered):
     """A spliced checkpoint.
 
     Attributes:
@@ -39,6 +42,16 @@ class BuildResult:
     folder: Path
     report: FidelityReport | None
     warnings: tuple[str, ...]
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, the measurements, the warnings, and where the checkpoint is."""
+        if self.report is None:
+            yield Line("The fidelity was not measured.", Tone.STRONG)
+        else:
+            yield from self.report.content()
+        for warning in self.warnings:
+            yield Line(f"warning: {warning}", Tone.CAUTION)
+        yield Line(f"The spliced model is in {self.folder}")
 
 
 def build(

@@ -70,7 +70,7 @@ def serve(
     from hubsplice.files.strict_json import read_object
     from hubsplice.serving.commands import ServeOptions, serve_command
     from hubsplice.serving.quantized import quantized_problem
-    from hubsplice.verify.source import find_published
+    from hubsplice.verifying.source import find_published
 
     if run and as_json:
         raise RecipeError("--json: it prints the command, and --run starts it; choose one")

@@ -10,6 +10,7 @@ scored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hubsplice.errors import CheckpointError, FidelityError
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
+from hubsplice.rendering.content import Part
+from hubsplice.rendering.rendered import Rendered
 
 REPORT = "fidelity.json"
 
@@ -136,7 +139,7 @@ class Greedy(Record):
     )
 
 
-class FidelityReport(Record):
+class FidelityReport(Rendered, Record):
     """The whole of `fidelity.json`."""
 
     schema_version: Literal[1] = 1
@@ -173,6 +176,12 @@ class FidelityReport(Record):
         """
         if self.passed is False:
             raise FidelityError(self.verdict)
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, then tables per precision and per edited layer."""
+        from hubsplice.fidelity.table import report_content
+
+        return report_content(self)
 
 
 def write_report(report: FidelityReport, folder: Path) -> Path:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from hubsplice.streams.model import decoder_layers
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
 from tests.building.conftest import Workshop, build_text, quiet
 from tests.conftest import Command, byte_tokenizer
 from tests.families.variants import VARIANTS, Variant, save_tiny

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
 from tests.building.conftest import Workshop, build_text, quiet
 from tests.conftest import byte_tokenizer
 from tests.families.variants import GATED, VARIANTS, Variant, save_tiny

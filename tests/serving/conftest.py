@@ -19,9 +19,9 @@ from transformers import AutoTokenizer
 
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verify.engines import Prompt, run_vllm
-from hubsplice.verify.prompts import builtin_prompts
-from hubsplice.verify.transcript import Transcript
+from hubsplice.verifying.engines import Prompt, run_vllm
+from hubsplice.verifying.prompts import builtin_prompts
+from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import Build, Workshop, make, quiet, workshop
 from tests.conftest import byte_tokenizer
 from tests.families.variants import save_tiny

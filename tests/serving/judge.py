@@ -11,10 +11,10 @@ from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import inserted_layers
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
-from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
-from hubsplice.verify.engines import Request
-from hubsplice.verify.result import Check
-from hubsplice.verify.transcript import Transcript
+from hubsplice.verifying.behaviour import Behaviour, Trial, behaviour_checks
+from hubsplice.verifying.engines import Request
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import quiet
 from tests.serving.conftest import NEW_TOKENS, Model
 

@@ -23,8 +23,8 @@ from hubsplice.families.engines import EngineKey
 from hubsplice.serving.commands import ServeOptions, serve_command
 from hubsplice.serving.engines import ENGINES
 from hubsplice.streams.model import loaded
-from hubsplice.verify.behaviour import Behaviour
-from hubsplice.verify.transcript import Transcript
+from hubsplice.verifying.behaviour import Behaviour
+from hubsplice.verifying.transcript import Transcript
 from tests.serving.conftest import NEW_TOKENS, Model, SpliceSmolLM2, interpreter
 from tests.serving.judge import Recorded, judge
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from hubsplice.verify.behaviour import NAMES
+from hubsplice.verifying.behaviour import NAMES
 from tests.conftest import Command
 from tests.serving.conftest import Model
 from tests.verify.conftest import Spliced

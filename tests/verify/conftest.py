@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hubsplice.files.digest import digest_file
-from hubsplice.verify import Check, Verification, verify
+from hubsplice.verifying import Check, Verification, verify
 from tests.building.conftest import GATED, STEER, Build, Workshop, make, quiet, workshop
 
 __all__ = ["Build", "Workshop", "make", "workshop"]

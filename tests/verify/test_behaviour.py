@@ -20,11 +20,11 @@ from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.streams.model import loaded
-from hubsplice.verify import Run, Verification, verify
-from hubsplice.verify.behaviour import NAMES, Trial, behaviour_checks
-from hubsplice.verify.engines import Request, TransformersEngine, VllmEngine
-from hubsplice.verify.prompts import builtin_prompts
-from hubsplice.verify.transcript import Transcript, score
+from hubsplice.verifying import Run, Verification, verify
+from hubsplice.verifying.behaviour import NAMES, Trial, behaviour_checks
+from hubsplice.verifying.engines import Request, TransformersEngine, VllmEngine
+from hubsplice.verifying.prompts import builtin_prompts
+from hubsplice.verifying.transcript import Transcript, score
 from tests.building.conftest import quiet
 from tests.conftest import Command
 from tests.verify.conftest import Build, Spliced, Workshop
@@ -297,7 +297,7 @@ def test_what_can_not_be_compared_is_not_run(spliced: Spliced) -> None:
 
 
 def test_read_prompts_names_the_line(built: Spliced, tmp_path: Path) -> None:
-    from hubsplice.verify.prompts import read_prompts
+    from hubsplice.verifying.prompts import read_prompts
 
     path = tmp_path / "prompts.txt"
     path.write_bytes(b"fine\n\xff")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
 from tests.building.conftest import quiet
 from tests.verify.conftest import Build, Spliced, Workshop
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from hubsplice.errors import CheckpointError, RecipeError
-from hubsplice.verify import verify
+from hubsplice.verifying import verify
 from tests.building.conftest import STEER, quiet
 from tests.conftest import Command
 from tests.verify.conftest import Build, Spliced, Workshop

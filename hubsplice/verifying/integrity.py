@@ -17,20 +17,20 @@ from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
-from hubsplice.verify.claim import Claim
-from hubsplice.verify.config import config_problems
-from hubsplice.verify.edited_biases import edited_bias_check
-from hubsplice.verify.files import altered_files, companion_problems, unexpected_files
-from hubsplice.verify.reproduction import (
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.config import config_problems
+from hubsplice.verifying.edited_biases import edited_bias_check
+from hubsplice.verifying.files import altered_files, companion_problems, unexpected_files
+from hubsplice.verifying.reproduction import (
     edits_anything,
     intervention_problems,
     read_intervention,
     recipe_problems,
     report_problems,
 )
-from hubsplice.verify.result import Check
-from hubsplice.verify.tensors import NAMES, tensor_checks
-from hubsplice.verify.weights import StoredTensor, read_weights
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.tensors import NAMES, tensor_checks
+from hubsplice.verifying.weights import StoredTensor, read_weights
 
 
 def integrity_checks(

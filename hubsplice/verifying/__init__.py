@@ -6,7 +6,7 @@ In come a folder or a repository, and the base; out go findings, each passed or 
 
 from __future__ import annotations
 
-from hubsplice.verify.result import Check
-from hubsplice.verify.verify import Run, Verification, verify
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.verify import Run, Verification, verify
 
 __all__ = ["Check", "Run", "Verification", "verify"]

@@ -61,11 +61,11 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
-from hubsplice.verify.engines import Engine, Prompt, Request
-from hubsplice.verify.layer_edit import LayerEdit, observing
-from hubsplice.verify.reproduction import edits_anything
-from hubsplice.verify.result import Check, Record
-from hubsplice.verify.transcript import Scores, Transcript, score
+from hubsplice.verifying.engines import Engine, Prompt, Request
+from hubsplice.verifying.layer_edit import LayerEdit, observing
+from hubsplice.verifying.reproduction import edits_anything
+from hubsplice.verifying.result import Check, Record
+from hubsplice.verifying.transcript import Scores, Transcript, score
 
 Around = AbstractContextManager[None]
 

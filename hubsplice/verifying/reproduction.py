@@ -13,7 +13,7 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.reading import load_recipe, portable
-from hubsplice.verify.claim import Claim
+from hubsplice.verifying.claim import Claim
 
 
 def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +15,18 @@ from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
 from hubsplice.errors import RecipeError
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.rendering.content import Line, Part, Tone
+from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
-from hubsplice.verify.behaviour import NAMES, Behaviour, Trial, behaviour_checks
-from hubsplice.verify.claim import Claim
-from hubsplice.verify.engines import Engine
-from hubsplice.verify.integrity import integrity_checks
-from hubsplice.verify.prompts import builtin_prompts, read_prompts
-from hubsplice.verify.result import Check, Record
-from hubsplice.verify.source import find_published
+from hubsplice.verifying.behaviour import NAMES, Behaviour, Trial, behaviour_checks
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.engines import Engine
+from hubsplice.verifying.integrity import integrity_checks
+from hubsplice.verifying.prompts import builtin_prompts, read_prompts
+from hubsplice.verifying.result import Check, Record
+from hubsplice.verifying.source import find_published
+from hubsplice.verifying.table import checks_table
 
 NEW_TOKENS = 16
 
@@ -31,8 +34,17 @@ NEEDED_TO_RUN = frozenset({"layer map", "intervention", "report"})
 """The checks without which there is nothing to compare an engine with."""
 
 
-class Verification(Record):
-    """The outcome for one spliced checkpoint."""
+class Verification(Rendered, Record):
+    """The outcome for one spliced checkpoint.
+
+    Attributes:
+        model: the checkpoint: its folder, or its repository and commit.
+        base: the base that it was compared with.
+        passed: whether all checks passed.
+        verdict: one sentence.
+        checks: each with its name, its outcome (None where it could not be made), and problems.
+        behaviour: what an engine did; None where none was run.
+    """
 
     model: str
     base: str
@@ -40,6 +52,11 @@ class Verification(Record):
     verdict: str = Field(description="One sentence; first on the terminal.")
     checks: tuple[Check, ...]
     behaviour: Behaviour | None = Field(None, description="Null where no engine was run.")
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, and every check."""
+        yield Line(self.verdict, Tone.of(self.passed))
+        yield checks_table(self.checks, all_in="`checks`")
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from hubsplice.checkpoint.manifest import EditedBias
 from hubsplice.constructions.output_bias import OutputBias
 from hubsplice.intervention.intervention import Intervention
-from hubsplice.verify.claim import Claim
-from hubsplice.verify.result import Check
-from hubsplice.verify.weights import StoredTensor
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.weights import StoredTensor
 
 EDITED_BIASES = "edited biases"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from hubsplice.verify.claim import Claim, ExpectedTensor
-from hubsplice.verify.result import Check
-from hubsplice.verify.weights import OnRead, StoredTensor, first_difference, first_other_than
+from hubsplice.verifying.claim import Claim, ExpectedTensor
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.weights import OnRead, StoredTensor, first_difference, first_other_than
 
 BASE_TENSORS = "base tensors"
 ADDED_TENSORS = "added tensors"

@@ -10,7 +10,7 @@ from typing import Any
 from hubsplice.checkpoint.companions import CONFIG
 from hubsplice.errors import CheckpointError
 from hubsplice.files.strict_json import read_object
-from hubsplice.verify.claim import Claim
+from hubsplice.verifying.claim import Claim
 
 _ABSENT = object()
 

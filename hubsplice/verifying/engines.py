@@ -16,7 +16,7 @@ import torch
 
 from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.streams.model import Model, loaded
-from hubsplice.verify.transcript import Transcript
+from hubsplice.verifying.transcript import Transcript
 
 _RUNNER = Path(__file__).with_name("vllm_runner.py")
 _LAST_LINES = 12
