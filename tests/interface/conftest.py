@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.building.conftest import save_sae
 
+from tests.building.conftest import save_sae
 from tests.conftest import MakeCheckpoint
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,7 +13,7 @@ import torch
 from hubsplice.verifying.behaviour import NAMES
 from tests.conftest import Command
 from tests.serving.conftest import Model
-from tests.verify.conftest import Spliced
+from tests.verifying.conftest import Spliced
 
 pytestmark = pytest.mark.serving
 

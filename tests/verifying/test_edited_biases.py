@@ -17,7 +17,7 @@ from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.recipe.reading import parse_recipe
 from hubsplice.streams.model import hooked, loaded
 from tests.building.conftest import GATED
-from tests.verify.conftest import Build, Spliced, Workshop
+from tests.verifying.conftest import Build, Spliced, Workshop
 
 STEER = """
   - after_layer: 2

@@ -19,7 +19,7 @@ from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.verifying import verify
 from tests.building.conftest import STEER, quiet
 from tests.conftest import Command
-from tests.verify.conftest import Build, Spliced, Workshop
+from tests.verifying.conftest import Build, Spliced, Workshop
 
 BASE_WEIGHT = "model.layers.3.mlp.up_proj.weight"
 ZERO_BIAS = "model.layers.3.mlp.up_proj.bias"

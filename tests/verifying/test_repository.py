@@ -12,7 +12,7 @@ import pytest
 from tests.hub.conftest import forker
 from tests.hub.forking import Forker
 from tests.loopback.client import LoopbackHub
-from tests.verify.conftest import Spliced
+from tests.verifying.conftest import Spliced
 
 __all__ = ["forker"]
 

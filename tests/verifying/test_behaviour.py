@@ -27,7 +27,7 @@ from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript, score
 from tests.building.conftest import quiet
 from tests.conftest import Command
-from tests.verify.conftest import Build, Spliced, Workshop
+from tests.verifying.conftest import Build, Spliced, Workshop
 
 MLP = ("gate", "up", "down")
 

@@ -13,7 +13,7 @@ import torch
 from hubsplice.verifying import Run, verify
 from hubsplice.verifying.engines import TransformersEngine
 from tests.building.conftest import quiet
-from tests.verify.conftest import Build, Spliced, Workshop
+from tests.verifying.conftest import Build, Spliced, Workshop
 
 RECIPE = """
   - after_attention: 1
