@@ -20,15 +20,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+import hubsplice
 from examples.smollm2 import fetch_smollm2
-from hubsplice.building.build import build
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import HubspliceError, OutputError
-from hubsplice.fidelity.table import render_report
-from hubsplice.intervention.saved import INTERVENTION, load_intervention
-from hubsplice.recipe.reading import load_recipe
-from hubsplice.streams.model import Model, hooked, loaded
-from hubsplice.terminal import print_error, show_progress
+from hubsplice.streams.model import Model, loaded
+from hubsplice.terminal import print_error
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
 OUTPUT = Path(__file__).parent.parent / "demo-output"
@@ -85,7 +82,6 @@ def answer_prompts(base: Path, spliced: Path) -> Iterator[Answers]:
 
     tokenizer = AutoTokenizer.from_pretrained(spliced)
     after = AutoModelForCausalLM.from_pretrained(spliced)
-    intervention = load_intervention(spliced / INTERVENTION)
 
     def text(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
@@ -93,7 +89,7 @@ def answer_prompts(base: Path, spliced: Path) -> Iterator[Answers]:
     with loaded(base, after.dtype) as model:
         for prompt in PROMPTS:
             before = generate(model, tokenizer, prompt)
-            with hooked(model, intervention):
+            with hubsplice.hooked(model, spliced):
                 hook = generate(model, tokenizer, prompt)
             splice = generate(after, tokenizer, prompt)
             yield Answers(prompt, text(before), text(hook), text(splice), agreement(hook, splice))
@@ -130,17 +126,9 @@ def main() -> None:
     console = Console()
     base = fetch_smollm2()
     remove_previous_output(OUTPUT)
-    with show_progress() as progress:
-        result = build(
-            load_recipe(RECIPE),
-            output=OUTPUT,
-            require_fidelity=None,
-            measure=True,
-            hard_link=False,
-            progress=progress,
-        )
+    result = hubsplice.build(RECIPE, OUTPUT)
     assert result.report is not None
-    console.print(render_report(result.report))
+    console.print(result.report)
     for answers in answer_prompts(base, result.folder):
         console.print()
         console.print(render_answers(answers))

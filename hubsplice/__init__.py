@@ -1,3 +1,108 @@
-"""Compile feature edits of language models into stock Hugging Face checkpoints."""
+"""Compile feature edits of language models into stock Hugging Face checkpoints.
+
+Everything that `__all__` names is loaded when it is first used, so that the import takes no time.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hubsplice.building.build import BuildResult
+    from hubsplice.compiling.check import CheckReport
+    from hubsplice.errors import (
+        CheckpointError,
+        ConflictError,
+        FidelityError,
+        HubError,
+        HubspliceError,
+        OutputError,
+        RecipeError,
+        UnsupportedError,
+    )
+    from hubsplice.fidelity.report import FidelityReport
+    from hubsplice.interface.build import build
+    from hubsplice.interface.check import check
+    from hubsplice.interface.hooked import hooked
+    from hubsplice.interface.lower import lower
+    from hubsplice.interface.measure import measure
+    from hubsplice.interface.publication import Publication
+    from hubsplice.interface.publish import publish
+    from hubsplice.interface.recipes import dump_recipe, load_recipe
+    from hubsplice.interface.verify import verify
+    from hubsplice.intervention.intervention import Intervention
+    from hubsplice.recipe.models import Recipe
+    from hubsplice.verifying.verify import Verification
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "BuildResult",
+    "CheckReport",
+    "CheckpointError",
+    "ConflictError",
+    "FidelityError",
+    "FidelityReport",
+    "HubError",
+    "HubspliceError",
+    "Intervention",
+    "OutputError",
+    "Publication",
+    "Recipe",
+    "RecipeError",
+    "UnsupportedError",
+    "Verification",
+    "__version__",
+    "build",
+    "check",
+    "dump_recipe",
+    "hooked",
+    "load_recipe",
+    "lower",
+    "measure",
+    "publish",
+    "verify",
+]
+
+_MODULES = {
+    "building.build": ("BuildResult",),
+    "compiling.check": ("CheckReport",),
+    "errors": (
+        "CheckpointError",
+        "ConflictError",
+        "FidelityError",
+        "HubError",
+        "HubspliceError",
+        "OutputError",
+        "RecipeError",
+        "UnsupportedError",
+    ),
+    "fidelity.report": ("FidelityReport",),
+    "interface.build": ("build",),
+    "interface.check": ("check",),
+    "interface.hooked": ("hooked",),
+    "interface.lower": ("lower",),
+    "interface.measure": ("measure",),
+    "interface.publication": ("Publication",),
+    "interface.publish": ("publish",),
+    "interface.recipes": ("dump_recipe", "load_recipe"),
+    "interface.verify": ("verify",),
+    "intervention.intervention": ("Intervention",),
+    "recipe.models": ("Recipe",),
+    "verifying.verify": ("Verification",),
+}
+_PLACES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    # The next look finds it without this function.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -7,7 +7,8 @@ the error's `exit_code`. Any other exception that reaches the user is a defect i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class HubspliceError(Exception):
@@ -71,3 +72,33 @@ def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"{field}: {value!r} is not known.{hint} Known: {shown}."
+
+
+@contextmanager
+def explained_by(explain: Callable[[Exception], HubspliceError | None]) -> Iterator[None]:
+    """Turn the errors of a library into those that `explain` makes of them.
+
+    Where it makes None of one, which only a developer can explain, that is raised as it is.
+    """
+    try:
+        yield
+    except HubspliceError:
+        raise
+    except Exception as error:
+        known = explain(error)
+        if known is None:
+            raise
+        raise known from None
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def from_transport(error: BaseException) -> bool:
+    """Whether the Hub's client failed in its HTTP library.
+
+    It changes that library between versions; all of them are named so.
+    """
+    return type(error).__module__.startswith("httpx")

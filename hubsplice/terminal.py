@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from hubsplice.rendering.content import Part, Table
+
 # A long step reports its name, how much is done, and how much there is.
 Progress = Callable[[str, int, int], None]
 
@@ -33,18 +35,17 @@ def print_note(message: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
-    """Print a table on stdout; cells are plain text, never markup."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """Print a table of text on stdout; cells are never markup."""
+    print_content([Table.of_text(tuple(columns), tuple(map(tuple, rows)), title)])
 
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in columns:
-        table.add_column(column)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    Console().print(table)
+
+def print_content(content: Iterable[Part]) -> None:
+    """Print what a result says on stdout."""
+    from rich.console import Console
+
+    from hubsplice.rendering.drawing import drawn
+
+    Console().print(drawn(content))
 
 
 @contextmanager

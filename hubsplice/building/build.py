@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
-from hubsplice.errors import FidelityError, RecipeError
+from hubsplice.errors import RecipeError
 from hubsplice.fidelity.inserted import InsertedAt, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
@@ -21,13 +22,15 @@ from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, save_intervention
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.reading import dump_recipe, portable
+from hubsplice.rendering.content import Line, Part, Tone
+from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import require_vocabulary
 
 
-@dataclass(frozen=True)
-class BuildResult:
+@dataclass(frozen=True, repr=False)
+class BuildResult(Rendered):
     """A spliced checkpoint.
 
     Attributes:
@@ -39,6 +42,16 @@ class BuildResult:
     folder: Path
     report: FidelityReport | None
     warnings: tuple[str, ...]
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, the measurements, the warnings, and where the checkpoint is."""
+        if self.report is None:
+            yield Line("The fidelity was not measured.", Tone.STRONG)
+        else:
+            yield from self.report.content()
+        for warning in self.warnings:
+            yield Line(f"warning: {warning}", Tone.CAUTION)
+        yield Line(f"The spliced model is in {self.folder}")
 
 
 def build(
@@ -98,8 +111,8 @@ def build(
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
-        if not allow_failed:
-            _enforce(report)
+        if report is not None and not allow_failed:
+            report.require_passed()
     return BuildResult(output, report, planned.warnings)
 
 
@@ -133,8 +146,3 @@ def _inserted(plan: OpenPlan, compiled: Compiled) -> tuple[InsertedAt, ...]:
         gate_module=architecture.family.becomes.block.gate_module,
         carrier=architecture.carrier,
     )
-
-
-def _enforce(report: FidelityReport | None) -> None:
-    if report is not None and report.passed is False:
-        raise FidelityError(report.verdict)

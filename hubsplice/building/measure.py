@@ -14,7 +14,7 @@ from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.resolve import resolve_base
-from hubsplice.errors import CheckpointError, FidelityError, OutputError, RecipeError
+from hubsplice.errors import CheckpointError, OutputError, RecipeError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import inserted_layers
 from hubsplice.fidelity.measure import Subject, measure_fidelity
@@ -78,7 +78,7 @@ def measure(
     report = measure_fidelity(subject, text, require=require, progress=progress)
     _record_again(report, manifest, folder)
     write_card(folder, model_id=recipe.publish.repo_id)
-    _enforce(report)
+    report.require_passed()
     return report
 
 
@@ -108,8 +108,3 @@ def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
                 f"base: {name} is not the file that the model was made from (sha256 "
                 f"{expected.sha256})"
             )
-
-
-def _enforce(report: FidelityReport | None) -> None:
-    if report is not None and report.passed is False:
-        raise FidelityError(report.verdict)

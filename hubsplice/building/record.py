@@ -133,16 +133,15 @@ def _layers(
     lowered: LoweredSplice,
     stack: tuple[CompiledLayer, ...],
 ) -> Iterator[InsertedLayer]:
-    for layer in stack[:-1]:
+    for index, layer in enumerate(stack, start=1):
         yield InsertedLayer(
             site=planned.place.layer,
             block=planned.place.block,
-            construction=str(layer.constants["construction"]),
+            construction=str(layer.constants.get("construction", "empty")),
             constants=layer_constants(layer),
-            terms=(),
+            # The last one edits; those before it prepare what it reads.
+            terms=_terms(planned, sae, portable_splice, lowered) if index == len(stack) else (),
         )
-    if stack:
-        yield _layer(planned, sae, portable_splice, lowered, stack[-1])
 
 
 def _biases(plan: OpenPlan, compiled: Compiled) -> tuple[EditedBias, ...]:
@@ -157,22 +156,6 @@ def _biases(plan: OpenPlan, compiled: Compiled) -> tuple[EditedBias, ...]:
             plan.splices, plan.saes, _portable_splices(plan), compiled.lowered, strict=True
         )
         if planned.in_bias
-    )
-
-
-def _layer(
-    planned: PlannedSplice,
-    sae: LoadedSae | None,
-    portable_splice: Any,
-    lowered: LoweredSplice,
-    layer: CompiledLayer,
-) -> InsertedLayer:
-    return InsertedLayer(
-        site=planned.place.layer,
-        block=planned.place.block,
-        construction=str(layer.constants.get("construction", "empty")),
-        constants=layer_constants(layer),
-        terms=_terms(planned, sae, portable_splice, lowered),
     )
 
 

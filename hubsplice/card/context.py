@@ -29,9 +29,9 @@ from hubsplice.families.engines import EngineKey
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.format import MISSING, count, significant
 from hubsplice.fidelity.report import FidelityReport
-from hubsplice.fidelity.summary import Table
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import BUILTIN
+from hubsplice.rendering.content import Table
 from hubsplice.serving.commands import quantization_options
 from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.measured import by_scheme

@@ -9,7 +9,7 @@ import re
 import unicodedata
 
 from hubsplice.fidelity.format import MISSING
-from hubsplice.fidelity.summary import Table
+from hubsplice.rendering.content import Table
 
 
 class Markdown(str):

@@ -20,7 +20,7 @@ from hubsplice.checkpoint.companions import (
 )
 from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
 from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
-from hubsplice.files.strict_json import parse_object
+from hubsplice.files.strict_json import read_object
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _REMOTE_CODE = ("auto_map", "custom_code")
@@ -179,10 +179,7 @@ def _refuse_pickles(folder: Path) -> None:
 
 
 def _read_index(path: Path) -> Mapping[str, str]:
-    try:
-        index = parse_object(path.read_bytes(), source=str(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    index = read_object(path)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: expected a weight_map from tensors to files")

@@ -16,7 +16,14 @@ from hubsplice.checkpoint.companions import (
     SINGLE_WEIGHTS,
     WEIGHTS_INDEX,
 )
-from hubsplice.errors import CheckpointError, HubspliceError, RecipeError
+from hubsplice.errors import (
+    CheckpointError,
+    HubspliceError,
+    RecipeError,
+    explained_by,
+    first_line,
+    from_transport,
+)
 
 
 @dataclass(frozen=True)
@@ -91,17 +98,12 @@ def _from_hub(repo_id: str, revision: str | None) -> ResolvedBase:
 def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
-    try:
+    with explained_by(lambda error: _explained(error, repo_id, revision)):
         return Path(
             snapshot_download(
                 repo_id, revision=revision, allow_patterns=allow, ignore_patterns=ignore
             )
         )
-    except Exception as error:
-        known = _explained(error, repo_id, revision)
-        if known is None:
-            raise
-        raise known from None
 
 
 def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:
@@ -126,14 +128,8 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    # The Hub's client changes its HTTP library between versions; all of them are named so.
-    from_transport = type(error).__module__.startswith("httpx")
-    if isinstance(error, OSError) or from_transport:
+    if isinstance(error, OSError) or from_transport(error):
         return CheckpointError(
-            f"{model}{at} could not be fetched and is not in the local cache: {_first_line(error)}"
+            f"{model}{at} could not be fetched and is not in the local cache: {first_line(error)}"
         )
     return None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

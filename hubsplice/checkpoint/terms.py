@@ -10,6 +10,7 @@ import yaml
 from hubsplice.checkpoint.companions import CARD
 from hubsplice.checkpoint.manifest import BaseTerms
 from hubsplice.checkpoint.resolve import ResolvedBase
+from hubsplice.errors import from_transport
 
 
 def read_terms(base: ResolvedBase) -> BaseTerms:
@@ -59,7 +60,6 @@ def _gated(base: ResolvedBase) -> bool | None:
     except (OSError, OfflineModeIsEnabled):
         return None
     except Exception as error:
-        # The Hub's client changes its HTTP library between versions; all of them are named so.
-        if type(error).__module__.startswith("httpx"):
+        if from_transport(error):
             return None
         raise

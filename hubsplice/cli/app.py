@@ -44,6 +44,18 @@ SplicedFolder = Annotated[
         metavar="FOLDER", help="A folder that `hubsplice build` wrote.", show_default=False
     ),
 ]
+SplicedModel = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER|REPO",
+        help="A spliced checkpoint: its folder, or its Hub repository.",
+        show_default=False,
+    ),
+]
+Revision = Annotated[
+    str | None,
+    typer.Option("--revision", help="The repository's commit, branch or tag.", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RequireFidelity = Annotated[
     float | None,

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
-from hubsplice.cli.reporting import print_report
-from hubsplice.terminal import print_json, print_warning, show_progress
+from hubsplice.terminal import print_content, print_json, print_warning
 
 
 def build(
@@ -37,22 +36,16 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, and measure it."""
-    from hubsplice.recipe.reading import load_recipe
+    from hubsplice.interface.build import build as build_recipe
 
-    parsed = load_recipe(recipe)
-    # A mistake in the recipe is shown before the compiler's imports, which take seconds.
-    from hubsplice.building.build import build as build_recipe
-
-    with show_progress() as progress:
-        result = build_recipe(
-            parsed,
-            output=output,
-            require_fidelity=require_fidelity,
-            measure=measure,
-            hard_link=hard_link,
-            progress=progress,
-            allow_failed=allow_failed,
-        )
+    result = build_recipe(
+        recipe,
+        output,
+        require_fidelity=require_fidelity,
+        measure=measure,
+        hard_link=hard_link,
+        allow_failed=allow_failed,
+    )
     for warning in result.warnings:
         print_warning(warning)
     report = result.report
@@ -61,5 +54,5 @@ def build(
         print_json({"folder": str(result.folder), "report": shown})
         return
     if report:
-        print_report(report)
+        print_content(report.content())
     typer.echo(str(result.folder))

@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RequireFidelity, SplicedFolder
-from hubsplice.cli.reporting import print_report
-from hubsplice.terminal import print_json, show_progress
+from hubsplice.terminal import print_content, print_json
 
 
 def measure(
@@ -29,13 +28,10 @@ def measure(
 
     Compares the checkpoint with its hook, and rewrites its report and its card.
     """
-    from hubsplice.building.measure import measure as measure_folder
+    from hubsplice.interface.measure import measure as measure_folder
 
-    with show_progress() as progress:
-        report = measure_folder(
-            folder, base=base, require_fidelity=require_fidelity, progress=progress
-        )
+    report = measure_folder(folder, base=base, require_fidelity=require_fidelity)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        print_report(report)
+        print_content(report.content())

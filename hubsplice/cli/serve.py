@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson
-from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.cli.app import AsJson, Revision, SplicedModel
+from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.families.engines import EngineKey
 from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.online import OnlineQuantization
@@ -21,14 +21,7 @@ if TYPE_CHECKING:
 
 
 def serve(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|REPO",
-            help="A spliced checkpoint: its folder, or its Hub repository.",
-            show_default=False,
-        ),
-    ],
+    model: SplicedModel,
     extra: Annotated[
         list[str] | None,
         typer.Argument(
@@ -38,12 +31,7 @@ def serve(
     engine: Annotated[
         EngineKey, typer.Option(help="The program that serves the model.")
     ] = EngineKey.VLLM,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision", help="The repository's commit, branch or tag.", show_default=False
-        ),
-    ] = None,
+    revision: Revision = None,
     max_model_len: Annotated[
         int | None,
         typer.Option(
@@ -82,9 +70,10 @@ def serve(
     """
     from hubsplice.checkpoint.companions import CONFIG, MANIFEST
     from hubsplice.checkpoint.manifest import read_manifest
+    from hubsplice.files.strict_json import read_object
     from hubsplice.serving.commands import ServeOptions, serve_command
     from hubsplice.serving.quantized import quantized_problem
-    from hubsplice.verify.source import find_published
+    from hubsplice.verifying.source import find_published
 
     if run and as_json:
         raise RecipeError(
@@ -92,7 +81,7 @@ def serve(
         )
     found = find_published(model, revision, (MANIFEST, CONFIG))
     manifest = read_manifest(found.folder / MANIFEST)
-    if (problem := quantized_problem(_read_config(found.folder), manifest)) is not None:
+    if (problem := quantized_problem(read_object(found.folder / CONFIG), manifest)) is not None:
         print_warning(f"{CONFIG}: {problem}")
     command = serve_command(
         ENGINES[engine],
@@ -125,17 +114,6 @@ def serve(
         typer.echo(command.text)
         if command.verdict.reason:
             print_note(f"{command.verdict.engine.name}: {command.verdict.reason}")
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    from hubsplice.checkpoint.companions import CONFIG
-    from hubsplice.files.strict_json import parse_object
-
-    path = folder / CONFIG
-    try:
-        return parse_object(path.read_bytes(), source=str(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def _become(command: ServeCommand) -> None:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import enum
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson
-from hubsplice.errors import CheckpointError, RecipeError
-from hubsplice.terminal import print_json, print_table, show_progress
-
-if TYPE_CHECKING:
-    from hubsplice.verify import Check
-
-_SHOWN = 10
+from hubsplice.cli.app import AsJson, Revision, SplicedModel
+from hubsplice.errors import CheckpointError
+from hubsplice.terminal import print_content, print_json
 
 
 class EngineName(enum.StrEnum):
@@ -34,14 +28,7 @@ class ServedDtype(enum.StrEnum):
 
 
 def verify(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|REPO",
-            help="A spliced checkpoint: its folder, or its Hub repository.",
-            show_default=False,
-        ),
-    ],
+    model: SplicedModel,
     base: Annotated[
         str | None,
         typer.Option(
@@ -51,12 +38,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    revision: Annotated[
-        str | None,
-        typer.Option(
-            "--revision", help="The repository's commit, branch or tag.", show_default=False
-        ),
-    ] = None,
+    revision: Revision = None,
     engine: Annotated[
         EngineName | None,
         typer.Option(
@@ -99,34 +81,23 @@ def verify(
     what the manifest declares. With --engine, also tests that the engine serves these weights, and
     that the weights make the edit.
     """
-    from hubsplice.verify import Run
-    from hubsplice.verify import verify as verify_model
-    from hubsplice.verify.engines import TransformersEngine, VllmEngine
+    from hubsplice.interface.verify import verify as verify_model
+    from hubsplice.verifying.table import checks_table
 
-    run = None
-    if engine is not None:
-        served = (
-            TransformersEngine()
-            if engine is EngineName.TRANSFORMERS
-            else VllmEngine(python or Path(sys.executable))
-        )
-        run = Run(served, dtype.value if dtype else None, prompts, max_new_tokens)
-    elif given := [n for n, v in (("dtype", dtype), ("python", python), ("prompts", prompts)) if v]:
-        raise RecipeError(f"--{given[0]}: it needs an engine; add --engine")
-    with show_progress() as progress:
-        result = verify_model(model, base=base, revision=revision, progress=progress, run=run)
+    result = verify_model(
+        model,
+        base=base,
+        revision=revision,
+        engine=engine.value if engine else None,
+        dtype=dtype.value if dtype else None,
+        python=python,
+        prompts=prompts,
+        max_new_tokens=max_new_tokens,
+    )
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         typer.echo(result.verdict)
-        print_table(("check", "", "what was found"), map(_row, result.checks))
+        print_content([checks_table(result.checks, all_in="--json")])
     if not result.passed:
         raise CheckpointError(f"{result.model}: {result.verdict}")
-
-
-def _row(check: Check) -> tuple[str, str, str]:
-    outcome = {True: "passed", False: "FAILED", None: "not made"}[check.passed]
-    shown = check.problems[:_SHOWN]
-    more = len(check.problems) - len(shown)
-    lines = [check.detail, *shown, *([f"and {more} more (--json shows all)"] if more else [])]
-    return check.name, outcome, "\n".join(lines)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
 from hubsplice.edits.base import Edit
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
+from hubsplice.rendering.content import Line, Part, Table, Tone
+from hubsplice.rendering.rendered import Rendered
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class SpliceSummary:
     features: int
 
 
-@dataclass(frozen=True)
-class CheckReport:
+@dataclass(frozen=True, repr=False)
+class CheckReport(Rendered):
     """A recipe that would build.
 
     Attributes:
@@ -81,6 +83,31 @@ class CheckReport:
             hidden_size=plan.architecture.hidden_size,
             splices=tuple(map(_summary, in_order)),
             warnings=plan.warnings,
+        )
+
+    def content(self) -> Iterable[Part]:
+        """That it would build, the warnings, and what is spliced where."""
+        yield Line("The recipe would build.", Tone.GOOD)
+        for warning in self.warnings:
+            yield Line(f"warning: {warning}", Tone.CAUTION)
+        yield self.table
+
+    @property
+    def table(self) -> Table:
+        """What is spliced where."""
+        return Table.of_text(
+            ("after layer", "SAE", "features", "edits"),
+            tuple(
+                (
+                    str(splice.place),
+                    f"{splice.sae.architecture}, {splice.sae.d_sae}" if splice.sae else "none",
+                    str(splice.features),
+                    ", ".join(f"{n} {kind}" for kind, n in splice.edits.items()) or "none",
+                )
+                for splice in self.splices
+            ),
+            f"{self.base_model}: {self.model_type}, {self.num_layers} layers, "
+            f"hidden size {self.hidden_size}",
         )
 
 

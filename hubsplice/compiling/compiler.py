@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.checkpoint.layout import NewTensor
+from hubsplice.compiling.calibrated import CalibratedPlan, calibrate
 from hubsplice.compiling.construct import compile_site, stacked
-from hubsplice.compiling.lowering import LoweredSplice, lower_splice
+from hubsplice.compiling.lowering import LoweredSplice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.output_bias import OutputBias
-from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
-from hubsplice.streams.model import Model, loaded
+from hubsplice.streams.model import loaded
 from hubsplice.terminal import Progress
-from hubsplice.text.sequences import TokenSequences, load_sequences
-from hubsplice.text.tokenizer import load_tokenizer, require_vocabulary
+from hubsplice.text.sequences import TokenSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,14 +79,11 @@ def compile_plan(plan: OpenPlan, progress: Progress) -> Compiled:
     Raises:
         HubspliceError: an edit can't be lowered or does not fit, or a model can't be loaded.
     """
-    tokenizer = load_tokenizer(plan.resolved.folder)
-    recipe = plan.recipe
-    text = load_sequences(recipe.calibration, tokenizer, seed=recipe.seed, part="calibration")
-    require_vocabulary(text, plan.base)
-    reference, lowered = _lower(plan, text.ids, progress)
+    calibrated = calibrate(plan, progress)
+    reference, lowered = calibrated.streams, calibrated.splices
     for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
         _require_finite(planned, splice.site, h, plan.dtype)
-    serving = _serving(plan, text.ids, lowered, reference, progress)
+    serving = _serving(plan, calibrated, progress)
     layers: list[CompiledLayer] = []
     for i, (planned, splice, before, after) in enumerate(
         zip(plan.splices, lowered, reference, serving, strict=True)
@@ -110,7 +107,7 @@ def compile_plan(plan: OpenPlan, progress: Progress) -> Compiled:
         () if planned.in_bias else stacked(plan.architecture, layer, planned.place)
         for layer, planned in zip(layers, plan.splices, strict=True)
     )
-    return Compiled(tokenizer, text, tuple(lowered), tuple(layers), stacks)
+    return Compiled(calibrated.tokenizer, calibrated.text, lowered, tuple(layers), stacks)
 
 
 def added_tensors(plan: OpenPlan, compiled: Compiled) -> dict[str, NewTensor]:
@@ -124,47 +121,17 @@ def added_tensors(plan: OpenPlan, compiled: Compiled) -> dict[str, NewTensor]:
     return tensors
 
 
-def _lower(
-    plan: OpenPlan, ids: Tensor, progress: Progress
-) -> tuple[list[Tensor], list[LoweredSplice]]:
-    """Site by site: a later one is calibrated on the stream that earlier edits leave."""
-    streams: list[Tensor] = []
-    lowered: list[LoweredSplice] = []
-    with loaded(plan.resolved.folder, torch.float32) as model:
-        _require_sound(model, plan.resolved.folder)
-        for planned, sae in zip(plan.splices, plan.saes, strict=True):
-            step = f"calibrating layer {planned.place} in float32"
-            earlier = Intervention(tuple(splice.site for splice in lowered))
-            h = stream_at(
-                model,
-                ids,
-                [planned.place],
-                earlier,
-                lambda done, total, step=step: progress(step, done, total),  # type: ignore[misc]
-            )[planned.place]
-            lowered.append(lower_splice(planned.splice, planned.place, sae, h, planned.field))
-            streams.append(h)
-    return streams, lowered
-
-
-def _serving(
-    plan: OpenPlan,
-    ids: Tensor,
-    lowered: list[LoweredSplice],
-    reference: list[Tensor],
-    progress: Progress,
-) -> list[Tensor]:
+def _serving(plan: OpenPlan, calibrated: CalibratedPlan, progress: Progress) -> Sequence[Tensor]:
     if plan.dtype is torch.float32:
-        return reference
+        return calibrated.streams
     name = str(plan.dtype).removeprefix("torch.")
     places = [planned.place for planned in plan.splices]
-    intervention = Intervention(tuple(splice.site for splice in lowered))
     with loaded(plan.resolved.folder, plan.dtype) as model:
         streams = stream_at(
             model,
-            ids,
+            calibrated.text.ids,
             places,
-            intervention,
+            calibrated.intervention,
             lambda done, total: progress(f"calibrating in {name}", done, total),
         )
     return [streams[place] for place in places]
@@ -192,12 +159,6 @@ def _too_many(
         f"layer of this model has {room}: the first {len(complete)} fit; give fewer, or put some "
         "after another layer"
     )
-
-
-def _require_sound(model: Model, folder: Path) -> None:
-    for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not torch.isfinite(parameter).all():
-            raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")
 
 
 def _require_finite(planned: PlannedSplice, site: Site, h: Tensor, dtype: torch.dtype) -> None:

@@ -21,21 +21,18 @@ from torch.nn import functional
 
 from hubsplice.constructions.bias_free_jumps import bias_free_jumps
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
-from hubsplice.constructions.decomposition import Affine, decompose
+from hubsplice.constructions.decomposition import Affine, decompose, directions
 from hubsplice.constructions.injection import injected_constant, threshold_bias
 from hubsplice.constructions.prenorm import (
     Block,
-    PreNormConstants,
+    GatedConstants,
     assembled,
     centred_rows,
     constant_remainder,
-    directions,
     guard_neurons,
-    jump_gates,
     ramps,
     scaled_constants,
     sink_guard,
-    view_through,
 )
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.site_view import SiteView
@@ -44,7 +41,7 @@ from hubsplice.streams.calibration import SiteActivations
 
 
 @dataclass(frozen=True)
-class BiasFreeConstants(PreNormConstants):
+class BiasFreeConstants(GatedConstants):
     """Constants of the construction, per serving precision.
 
     Attributes:
@@ -107,8 +104,8 @@ def compile_bias_free(
     if parts.read_the_stream:
         start = injected_constant(site, activations, constants)
     bias = threshold_bias(site, parts, activations, constants, start=start).to(dtype)
-    frame = SplicedLayer.empty(len(bias), dtype).with_attention_bias(bias)
-    view = view_through(frame, site, activations, constants, intercept=False)
+    frame = replace(SplicedLayer.empty(len(bias), dtype), attention_bias=bias)
+    view = SiteView.of(site, activations, frame, damping=constants.damping, intercept=False)
     one = _everywhere(torch.ones_like(view.r), view, constants.damping)
     view = replace(view, one=one)
     wanted = parts.constant - view.bias.double()
@@ -136,7 +133,7 @@ def compile_bias_free(
             "neurons": sum(b.neurons for b in blocks),
             "copies": copies if parts.jumps else 0,
         },
-        jump_gates=jump_gates(parts),
+        jump_gates=parts.jump_gates,
         approximations=tuple(_inexact_scale(site, view)) if parts.ramps or parts.jumps else (),
     )
 

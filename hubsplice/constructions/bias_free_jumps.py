@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from hubsplice.constructions.decomposition import Affine
+from hubsplice.constructions.decomposition import Affine, directions
 from hubsplice.constructions.jump_ramps import JumpGates
-from hubsplice.constructions.prenorm import Block, PreNormConstants, directions
+from hubsplice.constructions.prenorm import Block
+from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.site_view import SiteView
 from hubsplice.intervention.normalization import Normalization
 
@@ -51,7 +52,7 @@ def bias_free_jumps(
         constants.saturation,
     )
     scales = (2.0 ** (i / copies) for i in range(copies))
-    return Block.joined([jumps.pairs(common.scaled(s), i) for i, s in enumerate(scales)])
+    return Block.joined(jumps.pairs(common.scaled(s), i) for i, s in enumerate(scales))
 
 
 # So many channels take turns in carrying the constant of one jump's copies.

@@ -88,6 +88,16 @@ class Affine:
         return self.encoder / length, offset / float(length)
 
 
+def directions(affines: list[Affine]) -> Tensor:
+    """What is written with each, shape [n, d]."""
+    return torch.stack([a.direction for a in affines])
+
+
+def offsets(affines: list[Affine], kind: Normalization) -> Tensor:
+    """The offset of each under one normalisation, and zero for the others, shape [n]."""
+    return torch.tensor([a.offset if a.normalization is kind else 0.0 for a in affines]).double()
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """A site's terms, sorted by what a layer needs for them.
@@ -110,6 +120,11 @@ class Parts:
     def read_the_stream(self) -> bool:
         """Whether what is written depends on the token."""
         return bool(self.ramps or self.jumps or self.linear or self.scaled_constants)
+
+    @property
+    def jump_gates(self) -> tuple[tuple[int, int, int], ...]:
+        """See `CompiledLayer`, for a layer that begins with one neuron for every jump."""
+        return tuple((affine.term, i, affine.side) for i, affine in enumerate(self.jumps))
 
 
 def decompose(site: Site, activations: SiteActivations) -> Parts:

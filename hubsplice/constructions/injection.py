@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from hubsplice.constructions.decomposition import Parts
+from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
-
-
-class InjectionConstants(Protocol):
-    """How much may be injected, in units of the median residual norm.
-
-    Attributes:
-        injection: the most that the constant on one channel measures.
-        channels: how many channels carry it.
-        longest_bias: the most that the rest of the attention bias may measure.
-        damping: ridge strength of solving for the thresholds.
-    """
-
-    @property
-    def injection(self) -> float: ...
-    @property
-    def channels(self) -> int: ...
-    @property
-    def longest_bias(self) -> float: ...
-    @property
-    def damping(self) -> float: ...
 
 
 def threshold_bias(
     site: Site,
     parts: Parts,
     activations: SiteActivations,
-    constants: InjectionConstants,
+    constants: PreNormConstants,
     *,
     start: Tensor | None = None,
 ) -> Tensor:
@@ -81,7 +61,7 @@ def threshold_bias(
 
 
 def injected_constant(
-    site: Site, activations: SiteActivations, constants: InjectionConstants
+    site: Site, activations: SiteActivations, constants: PreNormConstants
 ) -> Tensor:
     """A constant on the channels that the other channels predict best, shape [d].
 

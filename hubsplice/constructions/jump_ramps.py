@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hubsplice.constructions.bias_grid import on_grid
 from hubsplice.constructions.decomposition import Affine
+from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.site_view import SiteView
 
 
@@ -26,17 +27,6 @@ class RampConstants(Protocol):
     def ramp_sigmas(self) -> float: ...
     @property
     def narrowest_ramp(self) -> float: ...
-
-
-class SaturatingConstants(RampConstants, Protocol):
-    """How wide a ramp is, and how far up it goes.
-
-    Attributes:
-        saturation: half the distance between a jump's two gates.
-    """
-
-    @property
-    def saturation(self) -> float: ...
 
 
 def ramp_widths(
@@ -83,7 +73,7 @@ class JumpGates:
     scale: float = 1.0
 
     @staticmethod
-    def of(affines: list[Affine], view: SiteView, constants: SaturatingConstants) -> JumpGates:
+    def of(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> JumpGates:
         """Gates that are as steep as the noise of the serving precision asks for."""
         ordinary = ~view.is_sink
         truth = view.reference_values(affines) * view.r[:, None]

@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from hubsplice.constructions.bias_grid import on_grid
-from hubsplice.constructions.decomposition import Affine, Parts, decompose
+from hubsplice.constructions.decomposition import Affine, Parts, decompose, directions
 from hubsplice.constructions.injection import threshold_bias
 from hubsplice.constructions.jump_ramps import JumpGates
 from hubsplice.constructions.layernorm_layer import PlainLayer
-from hubsplice.constructions.readout import RidgeFitter
+from hubsplice.constructions.neurons import Neurons
+from hubsplice.constructions.prenorm_constants import PreNormConstants
+from hubsplice.constructions.ramp_gates import RampGates
+from hubsplice.constructions.sink_gate import sink_gate
 from hubsplice.constructions.site_view import SiteView
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
@@ -32,41 +34,22 @@ from hubsplice.streams.calibration import SiteActivations
 
 
 @dataclass(frozen=True)
-class LayerNormConstants:
+class LayerNormConstants(PreNormConstants):
     """Constants of the construction, per serving precision.
 
     Attributes:
-        injection: the most that the constant on one channel measures, in units of the median
-            residual norm. It steadies r.
-        channels: how many channels carry it.
-        longest_bias: the most that the rest of the attention bias may measure, in that unit.
-        sharpness: factor on a ramp's argument; GELU is a ReLU to within 0.17/sharpness of it.
         knots: how many pairs of neurons make up u·ρ for one ramp.
-        ramp_sigmas: width of a jump's ramp, in units of the noise that the serving precision
-            puts on the pre-activation.
-        narrowest_ramp: the least such width, in standard deviations of the pre-activation.
-        saturation: half the distance between a jump's two arguments; a power of two, so that the
-            rounding of the two cancels.
-        damping: ridge strength of the read-outs.
     """
 
-    injection: float
-    channels: int
-    longest_bias: float
-    ramp_sigmas: float
-    knots: int
-    narrowest_ramp: float = 1e-3
-    sharpness: float = 8192.0
-    saturation: float = 32.0
-    damping: float = 1e-6
+    knots: int = 4
 
 
 CONSTANTS = {
     torch.bfloat16: LayerNormConstants(
-        injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0, knots=4
+        injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0
     ),
     torch.float32: LayerNormConstants(
-        injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, knots=4, damping=1e-9
+        injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
 }
 
@@ -107,22 +90,15 @@ def compile_layernorm(
     typical_mean = float(activations.reference.double()[ordinary].mean())
     parts = _centred(decompose(site, activations), typical_mean)
     bias = threshold_bias(site, parts, activations, constants).to(dtype)
-    shifted = activations.reference.double() + bias.double()
-    view = SiteView.of(
-        site,
-        activations,
-        bias,
-        x=empty.with_attention_bias(bias).normalise(activations.serving, activations.eps),
-        r=(shifted.var(dim=-1, correction=0) + activations.eps).sqrt(),
-        damping=constants.damping,
-    )
+    out_bias = parts.constant - bias.double()
+    frame = replace(empty, attention_bias=bias, out_bias=out_bias.to(dtype))
+    view = SiteView.of(site, activations, frame, damping=constants.damping)
     # A line is a ramp to the right and one to the left.
     ramps = [*parts.ramps, *(half for a in parts.linear for half in (a, a.reversed()))]
     others = 2 * len(parts.jumps) + len(parts.scaled_constants) + 1 + 2 * view.has_sinks
     knots = constants.knots
     if ramps:
         knots = max(0, min(knots, ((room - others) // len(ramps) - 1) // 2))
-    out_bias = parts.constant - bias.double()
     blocks = [
         _jumps(parts.jumps, view, constants),
         _ramps(ramps, view, constants, knots),
@@ -130,14 +106,13 @@ def compile_layernorm(
         _constant_remainder(out_bias, dtype, constants.saturation),
     ]
     if view.has_sinks:
-        layer = _filled(empty, blocks, bias, out_bias)
-        blocks.append(_sink_guard(layer, view, constants.saturation))
-    layer = _filled(empty, blocks, bias, out_bias)
+        blocks.append(_sink_guard(_assembled(blocks, frame), view, constants.saturation))
+    layer = _assembled(blocks, frame)
     return replace(
         layer,
         constants=asdict(constants)
         | {"construction": "layernorm-bias", "neurons": layer.neurons, "knots": knots},
-        jump_gates=tuple((affine.term, i, affine.side) for i, affine in enumerate(parts.jumps)),
+        jump_gates=parts.jump_gates,
         approximations=tuple(_unseen_means(site, [*ramps, *parts.jumps], view)),
     )
 
@@ -175,7 +150,7 @@ def _centred(parts: Parts, typical_mean: float) -> Parts:
 
 
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _Block(Neurons):
     """Neurons: rows [n, d] with biases [n], and what each writes, [n, d]."""
 
     weight: Tensor
@@ -188,22 +163,15 @@ class _Block:
         return _Block(rows, torch.zeros(0).double(), rows)
 
 
-def _filled(
-    empty: PlainLayer, blocks: Iterable[_Block], bias: Tensor, out_bias: Tensor
-) -> PlainLayer:
-    blocks, dtype = list(blocks), bias.dtype
+def _assembled(blocks: Iterable[_Block], frame: PlainLayer) -> PlainLayer:
+    """The layer `frame` with these neurons, rounded to its precision."""
+    block, dtype = _Block.joined(blocks), frame.attention_bias.dtype
     return replace(
-        empty,
-        attention_bias=bias,
-        in_weight=torch.cat([block.weight for block in blocks]).to(dtype),
-        in_bias=torch.cat([block.bias for block in blocks]).to(dtype),
-        out_weight=torch.cat([block.out for block in blocks]).to(dtype).T.contiguous(),
-        out_bias=out_bias.to(dtype),
+        frame,
+        in_weight=block.weight.to(dtype),
+        in_bias=block.bias.to(dtype),
+        out_weight=block.out.to(dtype).T.contiguous(),
     )
-
-
-def _directions(affines: list[Affine]) -> Tensor:
-    return torch.stack([a.direction for a in affines])
 
 
 def _ramps(
@@ -212,17 +180,13 @@ def _ramps(
     """r₀·gelu(K·u)/K ≈ r₀·relu(u), one neuron each, and the knots of r₀·relu(u)·ρ."""
     if not affines:
         return _Block.none(len(view.bias))
-    weights, biases = view.rows(affines)
     sharpness = constants.sharpness
-    truth = view.reference_values(affines)
-    error = view.arguments(sharpness * weights, sharpness * biases) / sharpness - truth
-    active = (truth > 0) & ~view.is_sink[:, None]
-    count = active.sum(dim=0)
-    biases = biases - (error * active).sum(dim=0) / count.clamp(min=16)
-    mass = (truth * active).sum(dim=1)
+    gates = RampGates.of(affines, view, sharpness)
+    weights, biases = gates.weights, gates.biases
+    mass = (gates.values * gates.active).sum(dim=1)
     typical = float((mass * view.r).sum() / mass.sum()) if mass.any() else float(view.r.median())
     main = _Block(
-        sharpness * weights, sharpness * biases, typical * _directions(affines) / sharpness
+        sharpness * weights, sharpness * biases, typical * directions(affines) / sharpness
     )
     if not knots:
         return main
@@ -230,7 +194,7 @@ def _ramps(
     readout = view.read_out(deviation)
     spread = float((deviation[~view.is_sink].square().mean()).sqrt())
     # Some room beyond what calibration saw; farther up, ρ counts for the last knot's u alone.
-    spacing = 1.25 * truth.masked_fill(~active, 0.0).amax(dim=0) / knots
+    spacing = 1.25 * gates.values.masked_fill(~gates.active, 0.0).amax(dim=0) / knots
     spacing = spacing.clamp(min=1e-12)
     opening = _OPENING / spacing
     shift = _SHIFT / max(spread, 1e-12)
@@ -241,16 +205,8 @@ def _ramps(
             offsets.append(
                 opening * (biases - (knot + 0.5) * spacing) + sign * shift * readout.bias
             )
-            outs.append(sign * typical * (spacing / (2 * shift))[:, None] * _directions(affines))
-    return _joined([main, _Block(torch.cat(rows), torch.cat(offsets), torch.cat(outs))])
-
-
-def _joined(blocks: list[_Block]) -> _Block:
-    return _Block(
-        torch.cat([b.weight for b in blocks]),
-        torch.cat([b.bias for b in blocks]),
-        torch.cat([b.out for b in blocks]),
-    )
+            outs.append(sign * typical * (spacing / (2 * shift))[:, None] * directions(affines))
+    return _Block.joined([main, _Block(torch.cat(rows), torch.cat(offsets), torch.cat(outs))])
 
 
 def _jumps(affines: list[Affine], view: SiteView, constants: LayerNormConstants) -> _Block:
@@ -259,7 +215,7 @@ def _jumps(affines: list[Affine], view: SiteView, constants: LayerNormConstants)
         return _Block.none(len(view.bias))
     weights, biases = JumpGates.of(affines, view, constants).on_grid(view, constants.saturation)
     lift_weights, lift_biases, unit = _heights(affines, view, constants.saturation)
-    height = _directions(affines) * (unit / (2 * constants.saturation))[:, None]
+    height = directions(affines) * (unit / (2 * constants.saturation))[:, None]
     return _Block(
         torch.cat([weights + lift_weights, weights - lift_weights]),
         torch.cat([biases + lift_biases, biases - lift_biases]),
@@ -310,16 +266,11 @@ def _constant_remainder(exact: Tensor, dtype: torch.dtype, saturation: float) ->
 
 def _sink_guard(layer: PlainLayer, view: SiteView, saturation: float) -> _Block:
     """A pair of neurons that fires on sinks alone, and takes back what the layer writes there."""
-    balance = torch.where(view.is_sink, 1 / view.is_sink.sum(), 1 / (~view.is_sink).sum())
-    detector = RidgeFitter(view.x, balance.double(), damping=1e-4).fit(view.is_sink.double())
-    gain = 256.0
     exact = layer.to(torch.float32)
     hidden = exact.hidden(view.x[view.is_sink].float())
     written = hidden @ exact.out_weight.T + exact.out_bias + exact.attention_bias
     mean = written.double().mean(dim=0) / (2 * saturation)
-    weight = gain * detector.weight.double()[None]
-    bias = torch.tensor([gain * (detector.bias - 0.5)], dtype=torch.float64)
-    bias = on_grid(bias, saturation, view.dtype)
+    weight, bias = sink_gate(view, saturation)
     return _Block(
         torch.cat([weight, weight]),
         torch.cat([bias + saturation, bias - saturation]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -61,14 +61,20 @@ class PlainLayer(CompiledLayer):
     def neurons(self) -> int:
         return self.in_weight.shape[0]
 
-    def with_attention_bias(self, bias: Tensor) -> PlainLayer:
-        """The layer with another attention bias, shape [d]."""
-        return replace(self, attention_bias=bias)
+    @property
+    def constant(self) -> Tensor:
+        """What attention adds to the stream, shape [d]."""
+        return self.attention_bias
 
     def normalise(self, h: Tensor, eps: float) -> Tensor:
         """What the MLP reads, from the stream h [..., d] at the site, in the layer's dtype."""
         shifted = h.to(self.attention_bias.dtype) + self.attention_bias
         return functional.layer_norm(shifted, shifted.shape[-1:], eps=eps)
+
+    def divisor(self, h: Tensor, eps: float) -> Tensor:
+        """What the norm divides by, from the stream h [..., d] at the site, float64."""
+        shifted = h.double() + self.constant.double()
+        return (shifted.var(dim=-1, correction=0) + eps).sqrt()
 
     def gates(self, x: Tensor) -> Tensor:
         """The activation's arguments for x [..., d], shape [..., neurons]."""

@@ -10,18 +10,21 @@ constant and needs no scale. What a adds to the stream, `down_bias` takes away.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hubsplice.constructions.bias_grid import on_grid
-from hubsplice.constructions.decomposition import Affine, Parts, decompose
+from hubsplice.constructions.decomposition import Affine, Parts, decompose, directions
 from hubsplice.constructions.injection import threshold_bias
 from hubsplice.constructions.jump_ramps import JumpGates
+from hubsplice.constructions.neurons import Neurons
+from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.ramp_gates import RampGates
 from hubsplice.constructions.readout import RidgeFitter
+from hubsplice.constructions.sink_gate import sink_gate
 from hubsplice.constructions.site_view import SiteView
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
@@ -29,39 +32,20 @@ from hubsplice.streams.calibration import SiteActivations
 
 
 @dataclass(frozen=True)
-class PreNormConstants:
+class GatedConstants(PreNormConstants):
     """Constants of the construction, per serving precision.
 
     Attributes:
-        injection: the most that the constant on one channel measures, in units of the median
-            residual norm. It steadies r.
-        channels: how many channels carry it.
-        longest_bias: the most that the rest of the attention bias may measure, in that unit.
-        sharpness: factor on a ramp's gate; SiLU is a ReLU to within 0.28/sharpness of it.
-        ramp_sigmas: width of a jump's ramp, in units of the noise that the serving precision
-            puts on the pre-activation, in the stream and inside the layer.
-        narrowest_ramp: the least such width, in standard deviations of the pre-activation.
-        saturation: half the distance between a jump's two gates; a power of two, so that the
-            rounding of the two gates cancels.
-        damping: ridge strength of the read-outs.
         guard_modes: how many directions of what is written at sinks are followed from sink to
             sink, beside its mean.
     """
 
-    injection: float
-    channels: int
-    longest_bias: float
-    ramp_sigmas: float
-    narrowest_ramp: float = 1e-3
-    sharpness: float = 8192.0
-    saturation: float = 32.0
-    damping: float = 1e-6
     guard_modes: int = 3
 
 
 CONSTANTS = {
-    torch.bfloat16: PreNormConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
-    torch.float32: PreNormConstants(
+    torch.bfloat16: GatedConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
+    torch.float32: GatedConstants(
         injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
     ),
 }
@@ -71,7 +55,7 @@ def compile_prenorm(
     site: Site,
     activations: SiteActivations,
     dtype: torch.dtype,
-    constants: PreNormConstants | None = None,
+    constants: GatedConstants | None = None,
     *,
     multiplier: float = 1.0,
 ) -> SplicedLayer:
@@ -92,8 +76,8 @@ def compile_prenorm(
         return empty
     parts = decompose(site, activations)
     bias = threshold_bias(site, parts, activations, constants)
-    frame = empty.with_attention_bias((bias / multiplier).to(dtype))
-    view = view_through(frame, site, activations, constants)
+    frame = replace(empty, attention_bias=(bias / multiplier).to(dtype))
+    view = SiteView.of(site, activations, frame, damping=constants.damping)
     wanted = parts.constant - frame.constant.double()
     # In these terms what attention adds is taken away exactly, whatever the factor rounds it to.
     taken = parts.constant / multiplier - frame.attention_bias.double()
@@ -108,32 +92,11 @@ def compile_prenorm(
     return replace(
         layer,
         constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
-        jump_gates=jump_gates(parts),
+        jump_gates=parts.jump_gates,
     )
 
 
-def view_through(
-    frame: SplicedLayer,
-    site: Site,
-    activations: SiteActivations,
-    constants: PreNormConstants,
-    *,
-    intercept: bool = True,
-) -> SiteView:
-    """Calibration as the MLP of a layer sees it that adds the constant of `frame`."""
-    shifted = activations.reference.double() + frame.constant.double()
-    return SiteView.of(
-        site,
-        activations,
-        frame.constant,
-        x=frame.normalise(activations.serving, activations.eps),
-        r=(shifted.pow(2).mean(dim=-1) + activations.eps).sqrt(),
-        damping=constants.damping,
-        intercept=intercept,
-    )
-
-
-def edit_blocks(parts: Parts, view: SiteView, constants: PreNormConstants) -> list[Block]:
+def edit_blocks(parts: Parts, view: SiteView, constants: GatedConstants) -> list[Block]:
     """The neurons of everything but constants; those of jumps come first."""
     return [
         _jumps(parts.jumps, view, constants),
@@ -143,13 +106,8 @@ def edit_blocks(parts: Parts, view: SiteView, constants: PreNormConstants) -> li
     ]
 
 
-def jump_gates(parts: Parts) -> tuple[tuple[int, int, int], ...]:
-    """See `CompiledLayer`, for a layer that begins with `edit_blocks`."""
-    return tuple((affine.term, i, affine.side) for i, affine in enumerate(parts.jumps))
-
-
 @dataclass(frozen=True, eq=False)
-class Block:
+class Block(Neurons):
     """Neurons: gate and up rows [n, d] with biases [n], and what each writes, [n, d]."""
 
     gate_weight: Tensor
@@ -158,24 +116,10 @@ class Block:
     up_bias: Tensor
     down: Tensor
 
-    @property
-    def neurons(self) -> int:
-        return len(self.gate_bias)
-
     @staticmethod
     def none(hidden_size: int) -> Block:
         rows, biases = torch.zeros(0, hidden_size).double(), torch.zeros(0).double()
         return Block(rows, biases, rows, biases, rows)
-
-    @staticmethod
-    def joined(blocks: Sequence[Block]) -> Block:
-        """The neurons of several blocks, of one at least, in order."""
-        return Block(
-            **{
-                f.name: torch.cat([getattr(block, f.name) for block in blocks])
-                for f in fields(Block)
-            }
-        )
 
 
 def assembled(blocks: Sequence[Block], frame: SplicedLayer) -> SplicedLayer:
@@ -189,10 +133,6 @@ def assembled(blocks: Sequence[Block], frame: SplicedLayer) -> SplicedLayer:
         up_bias=block.up_bias.to(dtype),
         down_weight=(block.down / frame.multiplier).to(dtype).T.contiguous(),
     )
-
-
-def directions(affines: list[Affine]) -> Tensor:
-    return torch.stack([a.direction for a in affines])
 
 
 def _scaled_rows(
@@ -213,20 +153,16 @@ def _scaled_rows(
     )
 
 
-def ramps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
+def ramps(affines: list[Affine], view: SiteView, constants: GatedConstants) -> Block:
     """silu(K·a/r)·r/K ≈ relu(a), one neuron each."""
     if not affines:
         return Block.none(len(view.bias))
-    weights, biases = view.rows(affines)
     sharpness = constants.sharpness
-    truth = view.reference_values(affines)
-    error = view.arguments(sharpness * weights, sharpness * biases) / sharpness - truth
-    active = (truth > 0) & ~view.is_sink[:, None]
-    biases = biases - (error * active).sum(dim=0) / active.sum(dim=0).clamp(min=16)
+    gates = RampGates.of(affines, view, sharpness)
     up_weights, up_biases, factor = _scaled_rows(view.r, view, len(affines), 4.0)
     return Block(
-        sharpness * weights,
-        sharpness * biases,
+        sharpness * gates.weights,
+        sharpness * gates.biases,
         up_weights,
         up_biases,
         directions(affines) / (sharpness * factor),
@@ -249,19 +185,31 @@ def centred_rows(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor]
     return weights, biases - error[~view.is_sink].mean(dim=0)
 
 
-def _jumps(affines: list[Affine], view: SiteView, constants: PreNormConstants) -> Block:
+def _jumps(affines: list[Affine], view: SiteView, constants: GatedConstants) -> Block:
     """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
     if not affines:
         return Block.none(len(view.bias))
     weights, biases = JumpGates.of(affines, view, constants).on_grid(view, constants.saturation)
     up_weights, up_biases, factors = _heights(affines, view)
     height = directions(affines) / (2 * constants.saturation * factors[:, None])
+    return _pairs(weights, biases, up_weights, up_biases, height, constants.saturation)
+
+
+def _pairs(
+    weights: Tensor,
+    biases: Tensor,
+    up_weights: Tensor,
+    up_biases: Tensor,
+    down: Tensor,
+    half_gap: float,
+) -> Block:
+    """Two neurons for each gate, `half_gap` above it and below, which write the opposite."""
     return Block(
         torch.cat([weights, weights]),
-        torch.cat([biases + constants.saturation, biases - constants.saturation]),
+        torch.cat([biases + half_gap, biases - half_gap]),
         torch.cat([up_weights, up_weights]),
         torch.cat([up_biases, up_biases]),
-        torch.cat([height, -height]),
+        torch.cat([down, -down]),
     )
 
 
@@ -280,7 +228,7 @@ def _heights(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor, Ten
     return weights, biases, factors
 
 
-def scaled_constants(parts: Parts, view: SiteView, constants: PreNormConstants) -> list[Block]:
+def scaled_constants(parts: Parts, view: SiteView, constants: GatedConstants) -> list[Block]:
     """s(h)·c for SAEs that normalise their input: gates that are always open, up = s."""
     return [
         _scaled_constant(kind, vector, view, constants) for kind, vector in parts.scaled_constants
@@ -288,7 +236,7 @@ def scaled_constants(parts: Parts, view: SiteView, constants: PreNormConstants) 
 
 
 def _scaled_constant(
-    kind: Normalization, vector: Tensor, view: SiteView, constants: PreNormConstants
+    kind: Normalization, vector: Tensor, view: SiteView, constants: GatedConstants
 ) -> Block:
     up_weights, up_biases, factor = _scaled_rows(view.scale_of(kind), view, 1, 4.0)
     return Block(
@@ -309,20 +257,17 @@ def constant_remainder(exact: Tensor, written: Tensor, saturation: float) -> Blo
     return Block(nothing, saturation * one, nothing, one, rest[None] / saturation)
 
 
-def guard_neurons(constants: PreNormConstants) -> int:
+def guard_neurons(constants: GatedConstants) -> int:
     """How many neurons the sink guard has at most."""
     return 2 * (1 + constants.guard_modes)
 
 
-def sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants) -> Block:
+def sink_guard(layer: SplicedLayer, view: SiteView, constants: GatedConstants) -> Block:
     """Neurons that fire on sinks alone and take back what the layer writes there.
 
     A pair takes back the mean, and further pairs the directions in which what is written varies
     most from sink to sink, each by as much as x tells.
     """
-    balance = torch.where(view.is_sink, 1 / view.is_sink.sum(), 1 / (~view.is_sink).sum())
-    detector = RidgeFitter(view.x, balance.double(), damping=1e-4).fit(view.is_sink.double())
-    gain, saturation = 256.0, constants.saturation
     x = view.x[view.is_sink]
     exact = layer.to(torch.float32)
     hidden = functional.silu(exact.gates(x.float())) * functional.linear(
@@ -336,14 +281,8 @@ def sink_guard(layer: SplicedLayer, view: SiteView, constants: PreNormConstants)
     shares = [fitter.fit((written - mean) @ mode) for mode in modes]
     up_weight = torch.stack([torch.zeros_like(mean), *(s.weight.double() for s in shares)])
     up_bias = torch.tensor([1.0, *(share.bias for share in shares)], dtype=torch.float64)
-    down = torch.cat([mean[None], modes]) / (2 * saturation)
-    weight = (gain * detector.weight.double()).expand_as(up_weight)
-    bias = torch.full_like(up_bias, gain * (detector.bias - 0.5))
-    bias = on_grid(bias, saturation, view.dtype)
-    return Block(
-        torch.cat([weight, weight]),
-        torch.cat([bias + saturation, bias - saturation]),
-        torch.cat([up_weight, up_weight]),
-        torch.cat([up_bias, up_bias]),
-        torch.cat([-down, down]),
-    )
+    saturation = constants.saturation
+    taken_back = torch.cat([mean[None], modes]) / (2 * saturation)
+    weight, bias = sink_gate(view, saturation)
+    weights, biases = weight.expand_as(up_weight), bias.expand_as(up_bias)
+    return _pairs(weights, biases, up_weight, up_bias, -taken_back, saturation)

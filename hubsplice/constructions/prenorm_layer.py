@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -59,10 +59,6 @@ class SplicedLayer(CompiledLayer):
     def neurons(self) -> int:
         return self.gate_weight.shape[0]
 
-    def with_attention_bias(self, bias: Tensor) -> SplicedLayer:
-        """The layer with another attention bias, shape [d]."""
-        return replace(self, attention_bias=bias)
-
     @property
     def constant(self) -> Tensor:
         """What attention adds to the stream, shape [d]."""
@@ -73,6 +69,11 @@ class SplicedLayer(CompiledLayer):
         shifted = (h.to(self.attention_bias.dtype) + self.constant).float()
         variance = shifted.pow(2).mean(-1, keepdim=True)
         return (shifted * torch.rsqrt(variance + eps)).to(self.attention_bias.dtype)
+
+    def divisor(self, h: Tensor, eps: float) -> Tensor:
+        """What the norm divides by, from the stream h [..., d] at the site, float64."""
+        shifted = h.double() + self.constant.double()
+        return (shifted.pow(2).mean(dim=-1) + eps).sqrt()
 
     def gates(self, x: Tensor) -> Tensor:
         """The gate pre-activations for x [..., d], shape [..., neurons]."""

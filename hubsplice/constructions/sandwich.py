@@ -17,14 +17,15 @@ writes so much of the dominant part that nothing else is left.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hubsplice.constructions.decomposition import Affine, Parts, decompose
+from hubsplice.constructions.decomposition import Affine, Parts, decompose, directions, offsets
 from hubsplice.constructions.jump_ramps import ramp_widths
+from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.sandwich_form import SANDWICH, SandwichForm
 from hubsplice.constructions.sandwich_frame import Frame, SandwichConstants, choose_frame
 from hubsplice.constructions.sandwich_layer import SandwichLayer
@@ -82,21 +83,21 @@ def compile_sandwich(
         _ramps(parts.ramps, view, copies),
         _jumps(parts.jumps, view, copies),
     ]
-    layer = view.frame.layer
+    block = _Block.joined(blocks)
     return replace(
-        layer,
-        gate_weight=_joined(blocks, "gate").to(dtype),
-        up_weight=_joined(blocks, "up").to(dtype),
-        down_weight=_joined(blocks, "down").to(dtype).T.contiguous(),
+        view.frame.layer,
+        gate_weight=block.gate.to(dtype),
+        up_weight=block.up.to(dtype),
+        down_weight=block.down.to(dtype).T.contiguous(),
         constants=asdict(constants)
         | {
             "construction": form.construction,
-            "neurons": sum(block.neurons for block in blocks),
+            "neurons": block.neurons,
             "half_gap": form.saturation,
             # A probe's gate is zero at the jump.
             "saturation": 0.0,
         },
-        jump_gates=tuple((a.term, i, a.side) for i, a in enumerate(parts.jumps)),
+        jump_gates=parts.jump_gates,
         approximations=tuple(_inexact(site, parts, view)),
     )
 
@@ -180,16 +181,16 @@ class _View:
         encoders = torch.stack([a.encoder for a in affines], dim=1)
         values = self.activations.reference.double() @ encoders
         for kind in {a.normalization for a in affines}:
-            values += self.scale_of(kind)[:, None] * _offsets(affines, kind)
+            values += self.scale_of(kind)[:, None] * offsets(affines, kind)
         return values
 
     def rows(self, affines: list[Affine]) -> Tensor:
         """Rows [n, d] with ⟨row, x⟩ ≈ a(h)/r."""
         rows = torch.stack([a.encoder for a in affines])
-        constant = _offsets(affines, Normalization.NONE) - rows @ self.frame.added
+        constant = offsets(affines, Normalization.NONE) - rows @ self.frame.added
         rows = rows + constant[:, None] * self.one / self.level
         for kind in {a.normalization for a in affines} - {Normalization.NONE}:
-            rows = rows + _offsets(affines, kind)[:, None] * self.scale_row(kind) / self.level
+            rows = rows + offsets(affines, kind)[:, None] * self.scale_row(kind) / self.level
         return rows
 
     def centred(self, rows: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
@@ -210,30 +211,18 @@ class _View:
         return rows
 
 
-def _offsets(affines: list[Affine], kind: Normalization) -> Tensor:
-    return torch.tensor([a.offset if a.normalization is kind else 0.0 for a in affines]).double()
-
-
 @dataclass(frozen=True, eq=False)
-class _Block:
+class _Block(Neurons):
     """Neurons: gate and up rows [n, d], and what each writes, [n, d]."""
 
     gate: Tensor
     up: Tensor
     down: Tensor
 
-    @property
-    def neurons(self) -> int:
-        return len(self.gate)
-
     @staticmethod
     def none(hidden_size: int) -> _Block:
         rows = torch.zeros(0, hidden_size).double()
         return _Block(rows, rows, rows)
-
-
-def _joined(blocks: Iterable[_Block], name: str) -> Tensor:
-    return torch.cat([getattr(block, name) for block in blocks])
 
 
 def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
@@ -259,7 +248,7 @@ def _inexact(site: Site, parts: Parts, view: _View) -> Iterator[str]:
 
 
 def _directions(affines: list[Affine], view: _View) -> Tensor:
-    return torch.stack([a.direction for a in affines]) * view.frame.down
+    return directions(affines) * view.frame.down
 
 
 def _powers_of_two(values: Tensor) -> Tensor:

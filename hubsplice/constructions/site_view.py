@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from hubsplice.constructions.decomposition import Affine
+from hubsplice.constructions.decomposition import Affine, offsets
 from hubsplice.constructions.readout import ReadOut, RidgeFitter
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
+
+
+class Frame(Protocol):
+    """An inserted layer up to its MLP: attention adds a constant, and a norm divides."""
+
+    @property
+    def constant(self) -> Tensor:
+        """What attention adds to the stream, shape [d]."""
+
+    def normalise(self, h: Tensor, eps: float) -> Tensor:
+        """What the MLP reads, from the stream h [..., d] at the site, in the layer's dtype."""
+
+    def divisor(self, h: Tensor, eps: float) -> Tensor:
+        """What the norm divides by, from the stream h [..., d] at the site, float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +56,8 @@ class SiteView:
     def of(
         site: Site,
         activations: SiteActivations,
-        bias: Tensor,
+        frame: Frame,
         *,
-        x: Tensor,
-        r: Tensor,
         damping: float,
         intercept: bool = True,
     ) -> SiteView:
@@ -53,13 +66,12 @@ class SiteView:
         Args:
             site: which tokens the edit changes, and which are sinks.
             activations: calibration there.
-            bias: what is added to the stream, in the serving precision.
-            x: the norm's output, shape [tokens, d].
-            r: what the norm divides by, shape [tokens].
+            frame: the layer, of which no neurons are needed.
             damping: ridge strength of the read-outs.
             intercept: whether read-outs may have a bias.
         """
-        x, r = x.double(), r.double()
+        x = frame.normalise(activations.serving, activations.eps).double()
+        r = frame.divisor(activations.reference, activations.eps)
         is_sink = site.is_sink(activations.reference)
         # Sinks would cost the read-outs most of their precision (what marks a sink is what best
         # tells r on other tokens), so a guard takes back what the layer writes there.
@@ -67,7 +79,7 @@ class SiteView:
         weights = 0.1 + energy / energy.mean().clamp(min=1e-30)
         weights = weights.clamp(max=float(weights.quantile(0.999))) / r[~is_sink].pow(2)
         fitter = RidgeFitter(x[~is_sink], weights, damping=damping, intercept=intercept)
-        return SiteView(activations, bias, x, r, is_sink, fitter)
+        return SiteView(activations, frame.constant, x, r, is_sink, fitter)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -95,10 +107,7 @@ class SiteView:
         values = h @ encoders + torch.tensor([a.mean_constant for a in affines]).double()
         values += (h.mean(dim=-1, keepdim=True) - self.typical_mean) * weights
         for kind in {a.normalization for a in affines}:
-            offsets = torch.tensor(
-                [a.offset if a.normalization is kind else 0.0 for a in affines]
-            ).double()
-            values += self.scale_of(kind)[:, None] * offsets
+            values += self.scale_of(kind)[:, None] * offsets(affines, kind)
         return values / self.r[:, None]
 
     def rows(self, affines: list[Affine]) -> tuple[Tensor, Tensor]:
@@ -110,9 +119,9 @@ class SiteView:
         weights, biases = encoders.clone(), torch.zeros(len(affines)).double()
         constants = torch.tensor([a.mean_constant for a in affines]).double()
         corrections = [(Normalization.NONE, constants - encoders @ self.bias.double())]
-        for kind in {a.normalization for a in affines}:
-            offsets = [a.offset if a.normalization is kind else 0.0 for a in affines]
-            corrections.append((kind, torch.tensor(offsets).double()))
+        corrections += [
+            (kind, offsets(affines, kind)) for kind in {a.normalization for a in affines}
+        ]
         for kind in Normalization:
             amount = sum((c for k, c in corrections if k is kind), torch.zeros_like(biases))
             if amount.any():

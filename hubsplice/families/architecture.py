@@ -298,6 +298,8 @@ class Architecture:
             UnsupportedError: one line per reason, each with the field and its value.
             CheckpointError: a size is missing or no positive whole number.
         """
+        # Sizes raise by themselves where they are missing.
+        _ = self.num_layers, self.hidden_size, self.intermediate_size
         problems = [f"{CONFIG_FIELD}: {problem}" for problem in self.problems()]
         if problems:
             raise UnsupportedError("\n".join(problems))

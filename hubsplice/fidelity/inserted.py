@@ -13,7 +13,7 @@ from torch.nn import functional
 from hubsplice.checkpoint.layer_map import Joined, LayerMap, inserted_indices
 from hubsplice.checkpoint.manifest import INJECTION, SPLIT, Manifest
 from hubsplice.families.architecture import Architecture
-from hubsplice.streams.model import Model, decoder_layers
+from hubsplice.streams.model import Model, decoder_layers, removed_afterwards
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,5 @@ def watching(
         carrier = module.get_submodule(inserted.carrier)
         handles.append(carrier.register_forward_pre_hook(attend))
     handles.append(module.register_forward_hook(leave))
-    try:
+    with removed_afterwards(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

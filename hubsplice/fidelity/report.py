@@ -10,14 +10,17 @@ scored.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hubsplice.errors import CheckpointError
+from hubsplice.errors import CheckpointError, FidelityError
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
+from hubsplice.rendering.content import Part
+from hubsplice.rendering.rendered import Rendered
 
 REPORT = "fidelity.json"
 
@@ -136,7 +139,7 @@ class Greedy(Record):
     )
 
 
-class FidelityReport(Record):
+class FidelityReport(Rendered, Record):
     """The whole of `fidelity.json`."""
 
     schema_version: Literal[1] = 1
@@ -164,6 +167,21 @@ class FidelityReport(Record):
             if precision.dtype == dtype:
                 return precision
         raise KeyError(dtype)
+
+    def require_passed(self) -> None:
+        """Refuse what misses the ratio that was required.
+
+        Raises:
+            FidelityError: it does; the message is the verdict.
+        """
+        if self.passed is False:
+            raise FidelityError(self.verdict)
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, then tables per precision and per edited layer."""
+        from hubsplice.fidelity.table import report_content
+
+        return report_content(self)
 
 
 def write_report(report: FidelityReport, folder: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from hubsplice.fidelity.format import MISSING, count, interval, percent, significant
 from hubsplice.fidelity.report import (
     Distribution,
@@ -11,6 +9,7 @@ from hubsplice.fidelity.report import (
     PrecisionFidelity,
     SiteFidelity,
 )
+from hubsplice.rendering.content import Table
 
 EDIT_EFFECT = "edit effect"
 NOISE_FLOOR = "noise floor"
@@ -40,23 +39,6 @@ DEFINITIONS = {
     SINK: "a token whose residual norm is many times the others', such as the first one; where "
     "the recipe says so, sinks are left alone.",
 }
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of plain text.
-
-    Attributes:
-        columns: the headings.
-        rows: cells, as many in each row as there are columns.
-        text_columns: how many columns from the left hold text; the others hold numbers.
-        title: what the table is about, where its columns don't say.
-    """
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    text_columns: int = 1
-    title: str = ""
 
 
 def divergences(report: FidelityReport) -> Table:

@@ -3,9 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from hubsplice.errors import CheckpointError
+
+
+def read_object(path: Path, *, source: str | None = None) -> dict[str, Any]:
+    """Read a file that holds a JSON object, which `parse_object` parses.
+
+    Args:
+        path: the file.
+        source: what messages call it; None for its path.
+
+    Raises:
+        CheckpointError: it can't be read, or as `parse_object`.
+    """
+    source = source or str(path)
+    try:
+        return parse_object(path.read_bytes(), source=source)
+    except OSError as error:
+        raise CheckpointError(f"{source}: cannot be read: {error.strerror}") from None
 
 
 def parse_object(data: bytes, *, source: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from hubsplice.card.escape import Markdown, code, inline, table
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.format import MISSING, count
 from hubsplice.fidelity.report import FidelityReport
-from hubsplice.fidelity.summary import Table
 from hubsplice.github_actions.publication import Files, Plan, Result
+from hubsplice.rendering.content import Table
 
 _WEB_ADDRESS = re.compile(r"https://[A-Za-z0-9.-]+/[\w/.-]+", re.ASCII)
 # A model has hundreds of shards at most; a longer list says nothing more.

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from hubsplice.errors import HubError, HubspliceError, OutputError
+from hubsplice.errors import (
+    HubError,
+    HubspliceError,
+    OutputError,
+    explained_by,
+    first_line,
+    from_transport,
+)
 
 Result = TypeVar("Result")
 
@@ -24,7 +31,7 @@ def is_transient(error: BaseException) -> bool:
     status = _status(error)
     if status is not None:
         return status in _TRANSIENT
-    return isinstance(error, ConnectionError | TimeoutError | StorageError) or _in_transport(error)
+    return isinstance(error, ConnectionError | TimeoutError | StorageError) or from_transport(error)
 
 
 def wait_before(attempt: int) -> float:
@@ -45,22 +52,13 @@ def retried(call: Callable[[], Result]) -> Result:
     return retrying(call)
 
 
-@contextmanager
-def explained_errors(repo_id: str) -> Iterator[None]:
+def explained_errors(repo_id: str) -> AbstractContextManager[None]:
     """Turn what the Hub's client raises into errors that say what to do.
 
     Raises:
         HubError: for everything but what only a developer can explain.
     """
-    try:
-        yield
-    except HubspliceError:
-        raise
-    except Exception as error:
-        known = explained(error, repo_id)
-        if known is None:
-            raise
-        raise known from None
+    return explained_by(lambda error: explained(error, repo_id))
 
 
 def explained(error: Exception, repo_id: str) -> HubspliceError | None:
@@ -70,7 +68,7 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     if isinstance(error, errors.HFValidationError):
         return HubError(f"repo_id: {repo_id!r} is not a Hub model id (`owner/name`): {error}")
     if isinstance(error, errors.OIDCError | errors.LocalTokenNotFoundError):
-        return HubError(f"no token for the Hub: {_first_line(error)}")
+        return HubError(f"no token for the Hub: {first_line(error)}")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubError("HF_HUB_OFFLINE is set, and publishing needs the Hub")
     status = _status(error)
@@ -94,7 +92,7 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     if isinstance(error, OSError):
         return OutputError(
             f"{constants.HF_XET_CACHE}: the Hub's client could not work there: "
-            f"{_first_line(error)}; make room, or set HF_XET_CACHE to a folder that has it"
+            f"{first_line(error)}; make room, or set HF_XET_CACHE to a folder that has it"
         )
     return None
 
@@ -106,14 +104,5 @@ def _message(error: Exception) -> str:
     return line if status is None or str(status) in line else f"{line} ({status})"
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _status(error: BaseException) -> int | None:
     return getattr(getattr(error, "response", None), "status_code", None)
-
-
-def _in_transport(error: BaseException) -> bool:
-    # The Hub's client changes its HTTP library between versions; all of them are named so.
-    return type(error).__module__.startswith("httpx")

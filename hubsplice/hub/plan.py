@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from huggingface_hub import HfApi
@@ -14,8 +14,11 @@ from hubsplice.hub.built import BuiltFolder, LocalFile
 from hubsplice.hub.card_check import validate_card
 from hubsplice.hub.copies import CopySource, copy_sources
 from hubsplice.hub.failures import explained_errors
+from hubsplice.hub.plan_content import plan_content
 from hubsplice.hub.prediction import predict_upload
 from hubsplice.hub.repository import RemoteFile, Repository, RepositoryState, same_tree
+from hubsplice.rendering.content import Part
+from hubsplice.rendering.rendered import Rendered
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,8 @@ class Changes:
         return (*self.created, *self.changed)
 
 
-@dataclass(frozen=True)
-class PublishPlan:
+@dataclass(frozen=True, repr=False)
+class PublishPlan(Rendered):
     """What would be sent, and what is there already.
 
     Attributes:
@@ -112,6 +115,22 @@ class PublishPlan:
     def total_bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.digest.size for file in self.files.values())
+
+    @property
+    def names_by_change(self) -> dict[str, list[str]]:
+        """The names of all files, by what happens to them."""
+        changes, copied = self.changes, self.copies
+        return {
+            "created": [name for name in changes.created if name not in copied],
+            "changed": [name for name in changes.changed if name not in copied],
+            "copied": sorted(copied),
+            "unchanged": list(changes.unchanged),
+            "deleted": list(changes.deleted),
+        }
+
+    def content(self) -> Iterable[Part]:
+        """The warnings, the files, the verdict and the licence."""
+        return plan_content(self)
 
 
 def require_agreement(api: HfApi, target: Target) -> None:

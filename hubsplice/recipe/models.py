@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -12,6 +13,7 @@ from pydantic import (
     Field,
     NonNegativeInt,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
     WithJsonSchema,
     model_validator,
@@ -20,8 +22,14 @@ from pydantic_core import PydanticCustomError
 
 from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
+from hubsplice.errors import RecipeError
 from hubsplice.features.references import SaeSource
 from hubsplice.intervention.place import Block, Place
+from hubsplice.recipe.problems import readable_problems
+from hubsplice.recipe.python_values import as_plain
+from hubsplice.recipe.yaml_text import dump_yaml, require_plain
+from hubsplice.rendering.content import Code, Part
+from hubsplice.rendering.rendered import Rendered
 
 
 class Section(BaseModel):
@@ -152,7 +160,7 @@ class Publish(Section):
     tag: str | None = Field(None, description="A tag for the published commit.")
 
 
-class Recipe(Section):
+class Recipe(Rendered, Section):
     """An edited model: a base, where to splice, and what to check."""
 
     base_model: str = Field(min_length=1, description="A Hub model id, or a local folder.")
@@ -174,6 +182,40 @@ class Recipe(Section):
     )
     publish: Publish = Field(Publish(), description="Where `hubsplice publish` puts the result.")
     seed: NonNegativeInt = Field(0, description="The seed of all random choices.")
+
+    # Type checkers and editors see the constructor that pydantic makes of the fields.
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **fields: Any) -> None:
+            """A recipe from its fields, held to the same rules as YAML.
+
+            Types are not converted: `feature: "12"` and `feature: true` are errors.
+
+            Raises:
+                RecipeError: one line per problem: the field, the value, and what was expected.
+            """
+            raw = as_plain(fields)
+            require_plain(raw)
+            try:
+                # Strict validation of JSON converts no type except where JSON has no other way to
+                # say it (a list for a tuple, text for a path); strict validation of Python objects
+                # would refuse those too.
+                self.__pydantic_validator__.validate_json(
+                    json.dumps(raw), strict=True, self_instance=self
+                )
+            except ValidationError as error:
+                raise RecipeError(
+                    readable_problems(error, raw, Recipe, dict(EDITS.items()))
+                ) from None
+
+    def content(self) -> Iterable[Part]:
+        """What differs from the defaults, as YAML."""
+        written = self.model_dump(mode="json", exclude_defaults=True)
+        for splice, shown in zip(self.splices, written["splices"], strict=True):
+            kinds = [{"kind": edit.kind} for edit in splice.edits]
+            if kinds:
+                shown["edits"] = [k | e for k, e in zip(kinds, shown["edits"], strict=True)]
+        return [Code(dump_yaml(written).rstrip())]
 
     @model_validator(mode="after")
     def _one_splice_per_place(self) -> Recipe:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
 from hubsplice.recipe.models import BUILTIN, Recipe
-from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -48,14 +45,7 @@ def parse_recipe(text: str, *, folder: Path) -> Recipe:
     raw = load_yaml(text)
     if not isinstance(raw, dict):
         raise RecipeError(f"a recipe is a mapping with base_model and splices, found {raw!r}")
-    try:
-        # Strict validation of JSON converts no type except where JSON has no other way to say
-        # it (a list for a tuple, text for a path); strict validation of Python objects would
-        # refuse those too.
-        recipe = Recipe.model_validate_json(json.dumps(raw), strict=True)
-    except ValidationError as error:
-        raise RecipeError(readable_problems(error, raw, Recipe, dict(EDITS.items()))) from None
-    return _with_absolute_paths(recipe, folder)
+    return with_absolute_paths(Recipe(**raw), folder)
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -80,7 +70,7 @@ def _bare(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
+def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with every relative path that it names joined to `folder`."""
     recipe = _mapped_paths(recipe, lambda path: (folder / path).absolute())
     text = {

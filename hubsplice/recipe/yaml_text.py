@@ -88,13 +88,18 @@ def load_yaml(text: str) -> Any:
         raise RecipeError(f"the recipe is not valid YAML: {error}") from None
     except RecursionError:
         raise RecipeError("the recipe is not valid YAML: it is nested too deeply") from None
-    _refuse_exotic(data, "")
+    require_plain(data)
     return data
 
 
 def dump_yaml(data: Any) -> str:
     """Write plain data as YAML that `load_yaml` reads back the same."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def require_plain(data: Any) -> None:
+    """Raise `RecipeError` for what no recipe can hold: a key, a number or an object."""
+    _refuse_exotic(data, "")
 
 
 def _refuse_exotic(value: Any, path: str) -> None:

@@ -122,17 +122,23 @@ def _at(
 
 
 @contextmanager
-def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
-    """Apply the reference hook of every site while the context lasts.
-
-    Between attention and MLP, it writes into the stream in place, as only inference allows.
-    """
-    handles = [_at(model, site.place, site.edit) for site in intervention.sites]
+def removed_afterwards(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Remove the hooks when the context ends."""
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
+    """Apply the reference hook of every site while the context lasts.
+
+    Between attention and MLP, it writes into the stream in place, as only inference allows.
+    """
+    with removed_afterwards([_at(model, site.place, site.edit) for site in intervention.sites]):
+        yield
 
 
 class _Enough(Exception):  # noqa: N818
@@ -165,13 +171,10 @@ def collect_streams(
         return run
 
     handles = [_at(model, place, keep(place), first=True) for place in places]
-    try:
+    with removed_afterwards(handles):
         for batch in batches(model, ids, progress):
             with suppress(_Enough):
                 model.base_model(batch, use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
     return {place: torch.cat(parts) for place, parts in found.items()}
 
 

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, unknown_name
+from hubsplice.errors import (
+    CheckpointError,
+    HubspliceError,
+    RecipeError,
+    explained_by,
+    unknown_name,
+)
 from hubsplice.recipe.models import TextSource
 from hubsplice.text.documents import Corpus, Document
 from hubsplice.text.rows import text_of
@@ -24,14 +30,9 @@ def hub_corpus(source: TextSource, *, section: str) -> Corpus:
         CheckpointError: the Hub cannot be reached, or the dataset is gated. Reading the documents
             raises it too.
     """
-    try:
+    with explained_by(lambda error: _explained(error, source, section)):
         commit = _commit(source)
         splits = _splits(source, commit)
-    except Exception as error:
-        known = _explained(error, source, section)
-        if known is None:
-            raise
-        raise known from None
     if source.split not in splits:
         raise RecipeError(unknown_name(f"{section}.split", source.split, splits))
     documents = filter(None, map(Document.of, _texts(splits[source.split], source, section)))
@@ -61,15 +62,10 @@ def _texts(rows: Any, source: TextSource, section: str) -> Iterator[str]:
     remaining = iter(rows if columns is None else rows.select_columns([source.column]))
     number = 0
     while True:
-        try:
-            row = next(remaining)
-        except StopIteration:
+        with explained_by(lambda error: _explained(error, source, section)):
+            row = next(remaining, None)
+        if row is None:
             return
-        except Exception as error:
-            known = _explained(error, source, section)
-            if known is None:
-                raise
-            raise known from None
         number += 1
         yield text_of(row, source.column, field=field, where=f"{source.dataset}, row {number}")
 
@@ -80,8 +76,6 @@ def _explained(error: Exception, source: TextSource, section: str) -> HubspliceE
     from huggingface_hub import errors
 
     dataset = f"{section}.dataset: {source.dataset!r}"
-    if isinstance(error, HubspliceError):
-        return error
     if isinstance(error, errors.HFValidationError):
         return RecipeError(
             f"{dataset} is neither `builtin`, nor an existing file or folder, nor a Hub dataset "

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from hubsplice.building.build import BuildResult, build
-from hubsplice.cli import main
 from hubsplice.recipe.reading import parse_recipe
+from tests.conftest import Command, Outcome
 
 REPOSITORY = Path(__file__).parents[2]
 TEXT = """
@@ -40,15 +40,6 @@ class Workshop:
         """The text of a recipe; `splices` is YAML."""
         folder = self.bases[base] if isinstance(base, str) else base
         return f"base_model: {folder}\nsplices:\n{splices.rstrip()}\n{more}"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command left: its exit code, stdout and stderr."""
-
-    code: int
-    out: str
-    err: str
 
 
 def quiet(_step: str, _done: int, _total: int) -> None:
@@ -147,28 +138,6 @@ GATED = """
 def bfloat16_build(make: Build, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A measured build of a bfloat16 base with an SAE, a vector and a probe; not to be changed."""
     return make(GATED, tmp_path_factory.mktemp("builds") / "gated", base="bfloat16").folder
-
-
-Command = Callable[..., Outcome]
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Command:
-    """Run the command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments: str | Path) -> Outcome:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["hubsplice", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, *capsys.readouterr())
-
-    return invoke
 
 
 def start(*arguments: str | Path, folder: Path) -> subprocess.Popen[str]:

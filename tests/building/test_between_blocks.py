@@ -13,13 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from hubsplice.building.build import build
-from hubsplice.recipe.reading import parse_recipe
 from hubsplice.streams.model import decoder_layers
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
-from tests.building.conftest import Command, Workshop, quiet
-from tests.conftest import byte_tokenizer
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
+from tests.building.conftest import Workshop, build_text, quiet
+from tests.conftest import Command, byte_tokenizer
 from tests.families.variants import VARIANTS, Variant, save_tiny
 
 
@@ -82,14 +80,7 @@ def test_an_edit_between_the_blocks_and_one_after_the_layer(
     base = save_tiny(variant, tmp_path / "base", torch.float32)
     byte_tokenizer().save_pretrained(base)
     recipe = workshop.recipe(splices(sae, workshop.folder / "v.safetensors"), base=base)
-    built = build(
-        parse_recipe(recipe, folder=tmp_path),
-        output=tmp_path / "built",
-        require_fidelity=None,
-        measure=True,
-        hard_link=False,
-        progress=quiet,
-    )
+    built = build_text(recipe, tmp_path / "built", folder=tmp_path)
     run = Run(TransformersEngine(), "float32")
     verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
     assert [check for check in verified.checks if not check.passed] == []
@@ -126,14 +117,7 @@ def test_an_edit_of_what_the_first_layer_reads(workshop: Workshop, tmp_path: Pat
     recipe = workshop.recipe(
         "  - {after_layer: -1, edits: [{kind: steer, strength: 2, vector: {path: v.safetensors}}]}"
     )
-    built = build(
-        parse_recipe(recipe, folder=workshop.folder),
-        output=tmp_path / "built",
-        require_fidelity=None,
-        measure=True,
-        hard_link=False,
-        progress=quiet,
-    )
+    built = build_text(recipe, tmp_path / "built", folder=workshop.folder)
     run = Run(TransformersEngine(), "float32")
     verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
     assert [check for check in verified.checks if not check.passed] == []

@@ -7,7 +7,8 @@ import os
 import signal
 from pathlib import Path
 
-from tests.building.conftest import STEER, Command, Workshop, start
+from tests.building.conftest import STEER, Workshop, start
+from tests.conftest import Command
 
 
 def test_json_on_stdout_and_warnings_on_stderr(

@@ -8,11 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hubsplice.building.build import build
-from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import TransformersEngine
-from tests.building.conftest import Workshop, quiet
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import TransformersEngine
+from tests.building.conftest import Workshop, build_text, quiet
 from tests.conftest import byte_tokenizer
 from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
 
@@ -31,14 +29,7 @@ def test_from_recipe_to_checkpoint(variant: Variant, workshop: Workshop, tmp_pat
         f"vector: {{path: {workshop.folder}/v.safetensors}}}}]}}",
         base=base,
     )
-    built = build(
-        parse_recipe(recipe, folder=tmp_path),
-        output=tmp_path / "built",
-        require_fidelity=None,
-        measure=True,
-        hard_link=False,
-        progress=quiet,
-    )
+    built = build_text(recipe, tmp_path / "built", folder=tmp_path)
     run = Run(TransformersEngine(), "float32")
     verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
     assert verified.passed, [check for check in verified.checks if not check.passed]

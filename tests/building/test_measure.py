@@ -13,7 +13,8 @@ from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, RecipeError
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_file
-from tests.building.conftest import Command, Workshop, quiet
+from tests.building.conftest import Workshop, quiet
+from tests.conftest import Command
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.building.conftest import GATED, STEER, Command, Workshop, save_sae
+from tests.building.conftest import GATED, STEER, Workshop, save_sae
+from tests.conftest import Command
 
 Refuse = Callable[..., str]
 

@@ -18,7 +18,7 @@ from markdown_it.token import Token
 from hubsplice.card import render_card
 from hubsplice.card.escape import Markdown, clean, code, inline, table
 from hubsplice.card.snippets import python_string, shell_word
-from hubsplice.fidelity.summary import Table
+from hubsplice.rendering.content import Table
 from tests.card.examples import distribution, manifest, metadata, report, site, term
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

@@ -6,46 +6,20 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from hubsplice import __version__
-from hubsplice.cli import EXIT_CODES, app, main
+from hubsplice.cli import EXIT_CODES, app
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import HubspliceError
+from tests.conftest import Command, Outcome
 
 COMMANDS = ("init", "check", "build", "measure", "verify", "serve", "card", "edits", "publish")
 # pydantic is not among them: newer versions of typer import it themselves.
 HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
 MAIN = [sys.executable, "-c", "from hubsplice.cli import main; main()"]
-
-
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command line in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["hubsplice", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, *capsys.readouterr())
-
-    return invoke
 
 
 @pytest.mark.parametrize("command", [None, *COMMANDS])
@@ -63,8 +37,8 @@ def test_help_imports_nothing_heavy(command: str | None) -> None:
     assert "Usage" in result.stdout
 
 
-def test_help_lists_the_commands_and_every_exit_code(run: Run) -> None:
-    outcome = run("--help")
+def test_help_lists_the_commands_and_every_exit_code(command: Command) -> None:
+    outcome = command("--help")
     assert outcome.code == 0
     assert all(re.search(rf"^\s+{command}\b", outcome.out, re.M) for command in COMMANDS)
     assert {
@@ -79,50 +53,50 @@ def test_every_error_has_a_documented_exit_code() -> None:
     assert {error.exit_code for error in errors} | {0, 130} == set(EXIT_CODES)
 
 
-def test_version(run: Run) -> None:
-    assert run("--version") == Outcome(0, f"hubsplice {__version__}\n", "")
+def test_version(command: Command) -> None:
+    assert command("--version") == Outcome(0, f"hubsplice {__version__}\n", "")
 
 
 @pytest.mark.parametrize(
     "arguments", [["frobnicate"], ["check"], ["build", "recipe.yaml"], ["edits", "--jsno"]]
 )
-def test_a_wrong_command_line_is_exit_code_2(run: Run, arguments: list[str]) -> None:
-    outcome = run(*arguments)
+def test_a_wrong_command_line_is_exit_code_2(command: Command, arguments: list[str]) -> None:
+    outcome = command(*arguments)
     assert outcome.code == 2
     assert outcome.out == ""
     assert "Error" in outcome.err
 
 
-def test_init_writes_a_recipe_that_check_reads(run: Run, tmp_path: Path) -> None:
-    outcome = run("init")
+def test_init_writes_a_recipe_that_check_reads(command: Command, tmp_path: Path) -> None:
+    outcome = command("init")
     assert (outcome.code, outcome.out) == (0, "")
     assert "hubsplice check recipe.yaml" in outcome.err
     assert "splices:" in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
 
 
-def test_init_overwrites_only_when_told(run: Run, tmp_path: Path) -> None:
+def test_init_overwrites_only_when_told(command: Command, tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
     mine.write_text("precious", encoding="utf-8")
-    outcome = run("init", "mine.yaml")
+    outcome = command("init", "mine.yaml")
     assert outcome.code == 6
     assert outcome.err == "error: mine.yaml: exists already; --force overwrites it\n"
     assert mine.read_text(encoding="utf-8") == "precious"
-    assert run("init", "mine.yaml", "--force").code == 0
+    assert command("init", "mine.yaml", "--force").code == 0
     assert "splices:" in mine.read_text(encoding="utf-8")
 
 
-def test_init_into_a_missing_folder_is_an_output_error(run: Run) -> None:
-    outcome = run("init", "missing/recipe.yaml")
+def test_init_into_a_missing_folder_is_an_output_error(command: Command) -> None:
+    outcome = command("init", "missing/recipe.yaml")
     assert outcome.code == 6
     assert outcome.err.startswith("error: missing/recipe.yaml: cannot be written")
 
 
-def test_a_wrong_recipe_is_one_message_on_stderr(run: Run, tmp_path: Path) -> None:
+def test_a_wrong_recipe_is_one_message_on_stderr(command: Command, tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(
         "base_model: x\nsplices:\n  - {after_layer: 1, colour: '[red]'}\n", encoding="utf-8"
     )
-    for command in (["check"], ["check", "--json"], ["build", "--output", "out"]):
-        outcome = run(*command, "recipe.yaml")
+    for arguments in (["check"], ["check", "--json"], ["build", "--output", "out"]):
+        outcome = command(*arguments, "recipe.yaml")
         assert outcome.code == 2
         assert outcome.out == ""
         assert outcome.err == (
@@ -132,9 +106,9 @@ def test_a_wrong_recipe_is_one_message_on_stderr(run: Run, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
-def test_edits_lists_every_kind_with_its_formula(run: Run) -> None:
-    table = run("edits")
-    listed = json.loads(run("edits", "--json").out)
+def test_edits_lists_every_kind_with_its_formula(command: Command) -> None:
+    table = command("edits")
+    listed = json.loads(command("edits", "--json").out)
     assert table.code == 0
     assert {edit["kind"]: edit["formula"] for edit in listed} == {
         kind: edit.formula for kind, edit in EDITS.items()

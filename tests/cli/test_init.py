@@ -4,39 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hubsplice.cli import main
 from hubsplice.errors import OutputError, RecipeError
 from hubsplice.files.new_files import write_files
 from hubsplice.github_actions.release_repository import release_repository
 from hubsplice.recipe.reading import load_recipe
 from hubsplice.recipe.starter import recipe_starter
+from tests.conftest import Command
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 ACTION = f"someone/hubsplice/.github/actions/publish@{COMMIT}"
 FILES = {"recipe.yaml", ".github/workflows/release.yml", "README.md", ".gitignore"}
 LINTERS = Path(sys.executable).parent
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hubsplice", "init", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return (stop.value.code, *capsys.readouterr())
-
-    return invoke
+def run(command: Command) -> Command:
+    """Run the command in this process, in an empty folder."""
+    return partial(command, "init")
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -59,7 +49,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_release_repository_names_its_target_everywhere(run: Run, tmp_path: Path) -> None:
+def test_a_release_repository_names_its_target_everywhere(run: Command, tmp_path: Path) -> None:
     code, out, err = run("--workflow", "--repo-id", "me/edited", "--action", ACTION)
     assert (code, out) == (0, "")
     written = files(tmp_path)
@@ -72,7 +62,7 @@ def test_a_release_repository_names_its_target_everywhere(run: Run, tmp_path: Pa
     assert not any("my-edited-model" in text for text in written.values())
 
 
-def test_only_the_release_may_sign_in(run: Run, tmp_path: Path) -> None:
+def test_only_the_release_may_sign_in(run: Command, tmp_path: Path) -> None:
     run("--workflow", "--repo-id", "me/edited", "--action", ACTION)
     workflow = yaml.safe_load((tmp_path / ".github/workflows/release.yml").read_text("utf-8"))
     assert workflow["permissions"] == {}
@@ -92,7 +82,7 @@ def test_only_the_release_may_sign_in(run: Run, tmp_path: Path) -> None:
 
 
 def test_the_inputs_that_the_workflow_gives_are_those_of_the_action(
-    run: Run, tmp_path: Path
+    run: Command, tmp_path: Path
 ) -> None:
     run("--workflow")
     workflow = yaml.safe_load((tmp_path / ".github/workflows/release.yml").read_text("utf-8"))
@@ -103,7 +93,7 @@ def test_the_inputs_that_the_workflow_gives_are_those_of_the_action(
         assert job["steps"][-1]["with"].keys() <= action["inputs"].keys()
 
 
-def test_the_release_repository_passes_the_linters(run: Run, tmp_path: Path) -> None:
+def test_the_release_repository_passes_the_linters(run: Command, tmp_path: Path) -> None:
     run("--workflow", "--repo-id", "me/edited", "--action", ACTION)
     result = lint(tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -112,7 +102,7 @@ def test_the_release_repository_passes_the_linters(run: Run, tmp_path: Path) -> 
     subprocess.run([*schema, str(workflow)], check=True)
 
 
-def test_the_linter_finds_an_action_that_is_not_pinned(run: Run, tmp_path: Path) -> None:
+def test_the_linter_finds_an_action_that_is_not_pinned(run: Command, tmp_path: Path) -> None:
     run("--workflow")
     result = lint(tmp_path)
     assert result.returncode != 0
@@ -123,7 +113,7 @@ def test_the_linter_finds_an_action_that_is_not_pinned(run: Run, tmp_path: Path)
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
-def test_nothing_is_written_where_one_file_exists(run: Run, tmp_path: Path, name: str) -> None:
+def test_nothing_is_written_where_one_file_exists(run: Command, tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text("mine", encoding="utf-8")
     code, _, err = run("--workflow")
@@ -136,7 +126,7 @@ def test_nothing_is_written_where_one_file_exists(run: Run, tmp_path: Path, name
     assert "mine" not in files(tmp_path).values()
 
 
-def test_a_folder_in_the_way_leaves_nothing_behind(run: Run, tmp_path: Path) -> None:
+def test_a_folder_in_the_way_leaves_nothing_behind(run: Command, tmp_path: Path) -> None:
     (tmp_path / "README.md").mkdir()
     assert run("--workflow", "--force")[0] == 6
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
@@ -149,12 +139,12 @@ def test_a_file_where_a_folder_belongs_leaves_nothing_behind(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_folder_can_be_named(run: Run, tmp_path: Path) -> None:
+def test_a_folder_can_be_named(run: Command, tmp_path: Path) -> None:
     assert run("--workflow", "new/model-release")[0] == 0
     assert files(tmp_path / "new/model-release").keys() == FILES
 
 
-def test_the_files_may_be_read_by_others(run: Run, tmp_path: Path) -> None:
+def test_the_files_may_be_read_by_others(run: Command, tmp_path: Path) -> None:
     run("--workflow")
     assert {(tmp_path / name).stat().st_mode & 0o777 for name in FILES} == {0o644}
 
@@ -173,7 +163,7 @@ def test_a_malformed_action_is_refused(action: str) -> None:
         release_repository("me/edited", action=action)
 
 
-def test_a_recipe_alone_can_name_its_repository(run: Run, tmp_path: Path) -> None:
+def test_a_recipe_alone_can_name_its_repository(run: Command, tmp_path: Path) -> None:
     assert run("mine.yaml", "--repo-id", "me/edited")[0] == 0
     assert files(tmp_path).keys() == {"mine.yaml"}
     recipe = load_recipe(tmp_path / "mine.yaml")

@@ -30,8 +30,8 @@ from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.place import Block, Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import stream_at
-from hubsplice.streams.model import decoder_layers, hooked, loaded
-from tests.families.test_empty_splice import padded_batch, same_bits
+from hubsplice.streams.model import decoder_layers, hooked, loaded, removed_afterwards
+from tests.families.logits import logits_of, padded_batch, same_bits
 from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
 
 Splice = Callable[..., Path]
@@ -72,13 +72,6 @@ def test_the_layer_map_tears_the_first_inserted_layer_apart() -> None:
 def stack_of(folder: Path, dtype: torch.dtype, place: Place) -> Sequence[CompiledLayer]:
     architecture = architecture_of(BaseConfig.open(folder).config)
     return stacked(architecture, empty_layer(architecture, dtype), place)
-
-
-@torch.no_grad()
-def logits_of(folder: Path, dtype: torch.dtype) -> Tensor:
-    with loaded(folder, dtype) as model:
-        logits: Tensor = model(**padded_batch()).logits
-        return logits
 
 
 @every_dtype
@@ -162,11 +155,8 @@ def edited_by_hand(
         layer.register_forward_pre_hook(enter, with_kwargs=True),
         branch.register_forward_hook(leave),
     ]
-    try:
+    with removed_afterwards(handles):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @every_variant

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.intervention.site import Site
+from tests.constructions.fresh_tokens import (
+    assert_gives_the_edit,
+    assert_is_about_as_good_as_the_hook,
+    made_by,
+)
 from tests.constructions.streams import (
     EDITS,
     EPS,
@@ -30,49 +34,21 @@ def compiled(hand: HandSite, dtype: torch.dtype) -> BiasFreeLayer:
     return compile_bias_free(hand.site, calibration(dtype), dtype, ROOM)
 
 
-def made_by(layer: BiasFreeLayer, h: Tensor) -> Tensor:
-    return layer(h, EPS).double() - h.double()
-
-
-def root_mean_square(x: Tensor) -> float:
-    return float(x.square().mean().sqrt())
-
-
 @pytest.mark.parametrize("active", SHARES)
 @pytest.mark.parametrize("kind", EDITS)
 def test_in_float32_fresh_tokens_get_the_edit(kind: str, active: float) -> None:
     hand = hand_site(EDITS[kind], active=active)
-    h = stream(2)
-    made = made_by(compiled(hand, torch.float32), h)
-    wanted, ordinary = hand.delta(h), hand.is_ordinary(h)
-    edited = (wanted.norm(dim=1) > 0) & ordinary
-    assert edited.sum() > 300
-    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
-    assert error <= (0.035 if hand.edit.thresholds else 0.01)
-    # A layer that does nothing has an error of one; sinks keep to themselves.
-    assert int((~ordinary).sum()) == SINKS
-    assert (made[~ordinary].norm(dim=1) <= 1e-3 * h[~ordinary].norm(dim=1)).all()
-    idle = ordinary & ~edited & (hand.distance(h) > 0.01)
-    assert (made[idle].norm(dim=1) <= 2e-3 * h[idle].norm(dim=1)).all()
+    error = 0.035 if hand.edit.thresholds else 0.01
+    assert_gives_the_edit(compiled(hand, torch.float32), hand, error=error, idle=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["relu ablate", "jump ablate", "gated steer", "steer"])
 def test_in_bfloat16_what_is_rounded_and_not_constant_stays_small(kind: str) -> None:
     hand = hand_site(EDITS[kind])
-    h = stream(2)
-    ordinary = hand.is_ordinary(h)
-    truth = h.double() + hand.delta(h)
-    seen = served(h, torch.bfloat16, 12)
-    hook = (seen.double() + hand.delta(seen)).to(torch.bfloat16)
     layer = compiled(hand, torch.bfloat16)
-    splice = layer(seen, EPS)
-    floor = root_mean_square((hook.double() - truth)[ordinary]) ** 2
-    error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
     # There is no constant but what the stream tells of one, and the report says how good it is.
-    assert error <= 1.8 * floor
+    assert_is_about_as_good_as_the_hook(layer, hand, over=1.8)
     assert any("no biases" in note for note in layer.approximations) == (kind != "steer")
-    change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
-    assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from hubsplice.constructions.sandwich import compile_sandwich
 from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH, SandwichForm
 from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
+from tests.constructions.fresh_tokens import (
+    assert_gives_the_edit,
+    assert_is_about_as_good_as_the_hook,
+    made_by,
+    relative_error,
+    root_mean_square,
+)
 from tests.constructions.streams import (
     EDITS,
     EPS,
@@ -35,50 +41,23 @@ def compiled(
     return compile_sandwich(hand.site, calibration(dtype), dtype, room, form)
 
 
-def made_by(layer: SandwichLayer, h: Tensor) -> Tensor:
-    return layer(h, EPS).double() - h.double()
-
-
-def root_mean_square(x: Tensor) -> float:
-    return float(x.square().mean().sqrt())
-
-
 @pytest.mark.parametrize("active", [0.1, 0.9])
 @pytest.mark.parametrize("kind", EDITS)
 @every_form
 def test_in_float32_fresh_tokens_get_the_edit(form: SandwichForm, kind: str, active: float) -> None:
     hand = hand_site(EDITS[kind], active=active)
-    h = stream(2)
-    made = made_by(compiled(hand, torch.float32, form=form), h)
-    wanted, ordinary = hand.delta(h), hand.is_ordinary(h)
-    edited = (wanted.norm(dim=1) > 0) & ordinary
-    assert edited.sum() > 300
-    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
     # One token in a thousand that comes to lie on the other side of a jump is an error of 3%.
-    assert error <= (0.04 if hand.edit.thresholds else 0.005)
-    # A layer that does nothing has an error of one; sinks keep to themselves.
-    assert int((~ordinary).sum()) == SINKS
-    assert (made[~ordinary].norm(dim=1) <= 1e-3 * h[~ordinary].norm(dim=1)).all()
-    idle = ordinary & ~edited & (hand.distance(h) > 0.01)
-    assert (made[idle].norm(dim=1) <= 2e-3 * h[idle].norm(dim=1)).all()
+    error = 0.04 if hand.edit.thresholds else 0.005
+    assert_gives_the_edit(compiled(hand, torch.float32, form=form), hand, error=error, idle=2e-3)
 
 
 @pytest.mark.parametrize("kind", EDITS)
 @every_form
 def test_in_bfloat16_the_splice_is_about_as_good_as_the_hook(form: SandwichForm, kind: str) -> None:
     hand = hand_site(EDITS[kind])
-    h = stream(2)
-    ordinary = hand.is_ordinary(h)
-    truth = h.double() + hand.delta(h)
-    seen = served(h, torch.bfloat16, 12)
-    hook = (seen.double() + hand.delta(seen)).to(torch.bfloat16)
-    splice = compiled(hand, torch.bfloat16, form=form)(seen, EPS)
-    floor = root_mean_square((hook.double() - truth)[ordinary]) ** 2
-    error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
+    layer = compiled(hand, torch.bfloat16, form=form)
     # The stream has no constant but what is injected, and 64 channels, of which one is lost.
-    assert error <= 2.2 * floor
-    change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
-    assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
+    assert_is_about_as_good_as_the_hook(layer, hand, over=2.2)
 
 
 @every_form
@@ -130,7 +109,7 @@ def test_edits_follow_the_tokens_scale_as_far_as_it_can_be_read(kind: str) -> No
     made = made_by(layer, h)
     wanted = hand.delta(h)
     edited = (wanted.norm(dim=1) > 0) & hand.is_ordinary(h)
-    error = root_mean_square((made - wanted)[edited]) / root_mean_square(wanted[edited])
+    error = relative_error(made, wanted, edited)
     # A norm is no linear function of the stream.
     assert error <= 0.45
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hubsplice.checkpoint.base import BaseCheckpoint
@@ -17,6 +16,7 @@ from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.compiling.linker import Linker
 from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.place import Place
+from tests.families.logits import padded_batch, same_bits
 
 Make = Callable[..., Path]
 
@@ -34,21 +34,6 @@ def load(folder: Path) -> Any:
     assert not info["unexpected_keys"]
     assert not info["mismatched_keys"]
     return model.eval()
-
-
-def same_bits(left: Tensor, right: Tensor) -> bool:
-    return left.dtype == right.dtype and torch.equal(
-        left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8)
-    )
-
-
-def padded_batch() -> dict[str, Tensor]:
-    """Two random texts, the second of them shorter and padded on the left."""
-    generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(3, 320, (2, 40), generator=generator)
-    mask = torch.ones_like(ids)
-    ids[1, :11], mask[1, :11] = 0, 0
-    return {"input_ids": ids, "attention_mask": mask}
 
 
 @torch.no_grad()

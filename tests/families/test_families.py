@@ -21,6 +21,7 @@ from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import decoder_layers, loaded
+from tests.families.logits import logits_of, padded_batch, same_bits
 from tests.families.variants import VARIANTS, Variant, save_tiny
 
 Splice = Callable[..., Path]
@@ -28,28 +29,6 @@ Splice = Callable[..., Path]
 DTYPES = [torch.float32, torch.bfloat16]
 every_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
-
-
-def same_bits(left: Tensor, right: Tensor) -> bool:
-    return left.dtype == right.dtype and torch.equal(
-        left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8)
-    )
-
-
-def padded_batch() -> dict[str, Tensor]:
-    """Two random texts, the second of them shorter and padded on the left."""
-    generator = torch.Generator().manual_seed(7)
-    ids = torch.randint(3, 320, (2, 40), generator=generator)
-    mask = torch.ones_like(ids)
-    ids[1, :11], mask[1, :11] = 0, 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-@torch.no_grad()
-def logits_of(folder: Path, dtype: torch.dtype) -> Tensor:
-    with loaded(folder, dtype) as model:
-        logits: Tensor = model(**padded_batch()).logits
-        return logits
 
 
 @pytest.mark.parametrize("after_layers", [(1,), (3, 0, 2)], ids=str)

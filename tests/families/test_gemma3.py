@@ -27,18 +27,13 @@ from hubsplice.streams.calibration import SiteActivations, median_norm, stream_a
 from hubsplice.streams.model import decoder_layers, hooked, loaded
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
+from tests.families.logits import same_bits
 from tests.families.variants import GATED, WINDOWED, Variant, save_tiny
 
 Splice = Callable[..., Path]
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-def same_bits(left: Tensor, right: Tensor) -> bool:
-    return left.dtype == right.dtype and torch.equal(
-        left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8)
-    )
 
 
 def config_of(**fields: Any) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.errors import UnsupportedError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.intervention.place import Place
-from tests.families.test_families import filled, logits_of, same_bits
+from tests.families.logits import logits_of, same_bits
+from tests.families.test_families import filled
 from tests.families.variants import Variant, save_tiny
 
 Splice = Callable[..., Path]

@@ -10,7 +10,6 @@ from rich.console import Console
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.format import count, interval, percent, significant
 from hubsplice.fidelity.report import FidelityReport, Interval
-from hubsplice.fidelity.table import render_report
 from tests.card.examples import report, site
 
 
@@ -71,7 +70,7 @@ def test_counts() -> None:
 def printed(shown: FidelityReport, width: int = 100) -> str:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
-        console.print(render_report(shown))
+        console.print(shown)
     return capture.get()
 
 
@@ -83,7 +82,7 @@ def test_the_verdict_is_the_first_line() -> None:
 def test_a_miss_is_red(passed: bool | None, style: str | None) -> None:
     console = Console(color_system="standard", force_terminal=True, width=100)
     with console.capture() as capture:
-        console.print(render_report(report(passed=passed)))
+        console.print(report(passed=passed))
     first = capture.get().splitlines()[0]
     codes = {"green": "\x1b[1;32m", "red": "\x1b[1;31m", None: "\x1b[1m"}
     assert first.startswith(codes[style] + report().verdict[:10])

@@ -137,7 +137,7 @@ def test_only_our_own_leftovers_are_removed(tmp_path: Path) -> None:
 EVERY_LINE = """
 import json, os, shutil, signal, sys
 from pathlib import Path
-from hubsplice.checkpoint import staging
+from hubsplice.files import staging
 from hubsplice.errors import OutputError
 
 root, at = Path(sys.argv[1]), sys.argv[2]

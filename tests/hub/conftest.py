@@ -11,7 +11,7 @@ import pytest
 
 from hubsplice.building.build import BuildResult, build
 from hubsplice.recipe.reading import parse_recipe
-from tests.conftest import MakeCheckpoint
+from tests.conftest import MakeCheckpoint, Outcome
 from tests.hub.forking import Forker
 from tests.loopback.client import LoopbackHub
 from tests.loopback.hub import Transfer
@@ -88,13 +88,6 @@ def forker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forker]:
     forker = Forker(tmp_path_factory.mktemp("forker"))
     yield forker
     forker.stop()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    out: str
-    err: str
 
 
 @dataclass

@@ -9,44 +9,25 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from hubsplice.checkpoint.manifest import write_manifest
-from hubsplice.cli import main
+from tests.conftest import Command
 from tests.loopback.client import LoopbackHub
 from tests.serve.manifests import QKV, manifest, zero_biases
 
-Serve = Callable[..., "Outcome"]
 MAIN = [sys.executable, "-c", "from hubsplice.cli import main; main()", "serve"]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
 
-class Outcome(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def serve(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Serve:
+def serve(command: Command) -> Command:
     """Run the command in this process, in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def invoke(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["hubsplice", "serve", *arguments])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        assert isinstance(stop.value.code, int)
-        return Outcome(stop.value.code, *capsys.readouterr())
-
-    return invoke
+    return partial(command, "serve")
 
 
 def checkpoint(folder: Path, config: dict[str, Any] | None = None, **fields: Any) -> Path:
@@ -78,7 +59,7 @@ def interpreter(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_command_is_quoted_and_nothing_else_is_on_stdout(serve: Serve, folder: Path) -> None:
+def test_the_command_is_quoted_and_nothing_else_is_on_stdout(serve: Command, folder: Path) -> None:
     result = serve("my model", "--max-model-len", "4096", "--port", "8001", "--", "--seed", "a b")
     assert result.code == 0, result.err
     assert result.out.count("\n") == 1
@@ -89,21 +70,23 @@ def test_the_command_is_quoted_and_nothing_else_is_on_stdout(serve: Serve, folde
 
 
 def test_the_dtype_is_the_one_that_the_layers_were_compiled_for(
-    serve: Serve, tmp_path: Path
+    serve: Command, tmp_path: Path
 ) -> None:
     checkpoint(tmp_path / "exact", dtype="float32")
     assert shlex.split(serve("exact").out) == ["vllm", "serve", "exact", "--dtype", "float32"]
 
 
 @pytest.mark.parametrize("name", ["fp8", "fp8_per_tensor"])
-def test_quantisation_leaves_the_inserted_layers_out(serve: Serve, folder: Path, name: str) -> None:
+def test_quantisation_leaves_the_inserted_layers_out(
+    serve: Command, folder: Path, name: str
+) -> None:
     words = shlex.split(serve(folder.name, "--quantization", name).out)
     assert words[words.index("--quantization") + 1] == "fp8_per_tensor"
     config = json.loads(words[words.index("--quantization-config") + 1])
     assert config == {"ignore": ["model.layers.2.*", "model.layers.4.*"]}
 
 
-def test_quantisation_needs_a_model_that_vllm_quantises(serve: Serve, tmp_path: Path) -> None:
+def test_quantisation_needs_a_model_that_vllm_quantises(serve: Command, tmp_path: Path) -> None:
     checkpoint(tmp_path / "exact", dtype="float32")
     result = serve("exact", "--quantization", "fp8")
     assert (result.code, result.out) == (3, "")
@@ -119,7 +102,7 @@ def test_quantisation_needs_a_model_that_vllm_quantises(serve: Serve, tmp_path: 
 )
 @pytest.mark.parametrize("run", [(), ("--run",)])
 def test_engines_that_would_ignore_something_are_refused(
-    serve: Serve, tmp_path: Path, engine: str, served_as: str, reason: str, run: tuple[str, ...]
+    serve: Command, tmp_path: Path, engine: str, served_as: str, reason: str, run: tuple[str, ...]
 ) -> None:
     checkpoint(tmp_path / "x", after=served_as)
     result = serve("x", "--engine", engine, *run)
@@ -128,14 +111,14 @@ def test_engines_that_would_ignore_something_are_refused(
     assert reason in result.err
 
 
-def test_engines_that_were_not_examined_are_refused(serve: Serve, tmp_path: Path) -> None:
+def test_engines_that_were_not_examined_are_refused(serve: Command, tmp_path: Path) -> None:
     checkpoint(tmp_path / "x", after="GPT2LMHeadModel")
     result = serve("x", "--engine", "tgi")
     assert (result.code, result.out) == (3, "")
     assert "nobody has examined" in result.err
 
 
-def test_llama_cpp_needs_a_file_first(serve: Serve, folder: Path) -> None:
+def test_llama_cpp_needs_a_file_first(serve: Command, folder: Path) -> None:
     result = serve(folder.name, "--engine", "llama.cpp", "--max-model-len", "512")
     convert, start = map(shlex.split, result.out.splitlines())
     assert convert[1:3] == ["convert_hf_to_gguf.py", "my model"]
@@ -144,7 +127,7 @@ def test_llama_cpp_needs_a_file_first(serve: Serve, folder: Path) -> None:
     assert serve(folder.name, "--engine", "llama.cpp", "--run").code == 3
 
 
-def test_llama_cpp_keeps_float32_keys_and_values(serve: Serve, tmp_path: Path) -> None:
+def test_llama_cpp_keeps_float32_keys_and_values(serve: Command, tmp_path: Path) -> None:
     checkpoint(tmp_path / "exact", dtype="float32")
     convert, start = map(shlex.split, serve("exact", "--engine", "llama.cpp").out.splitlines())
     assert convert[convert.index("--outtype") + 1] == "f32"
@@ -152,7 +135,7 @@ def test_llama_cpp_keeps_float32_keys_and_values(serve: Serve, tmp_path: Path) -
     assert start == ["llama-server", "--model", "exact.gguf", *attention]
 
 
-def test_json(serve: Serve, folder: Path) -> None:
+def test_json(serve: Command, folder: Path) -> None:
     content = json.loads(serve(folder.name, "--json").out)
     assert content["verdict"] == "works"
     assert content["engine"] == "vLLM"
@@ -160,7 +143,7 @@ def test_json(serve: Serve, folder: Path) -> None:
 
 
 def test_run_becomes_the_server_that_it_prints(
-    serve: Serve, folder: Path, interpreter: Path
+    serve: Command, folder: Path, interpreter: Path
 ) -> None:
     given = [folder.name, "--python", str(interpreter), "--port", "9"]
     expected = ["-m", "vllm.entrypoints.openai.api_server", "--model", "my model"]
@@ -181,7 +164,7 @@ def test_run_becomes_the_server_that_it_prints(
         assert process.wait() == 42
 
 
-def test_an_interpreter_that_is_not_there(serve: Serve, folder: Path) -> None:
+def test_an_interpreter_that_is_not_there(serve: Command, folder: Path) -> None:
     result = serve(folder.name, "--run", "--python", "nowhere/python")
     assert result.code == 3
     assert result.err.splitlines()[-1].startswith("error: --run: nowhere/python can't be")
@@ -199,7 +182,7 @@ def test_an_interpreter_that_is_not_there(serve: Serve, folder: Path) -> None:
     ],
 )
 def test_wrong_command_lines(
-    serve: Serve, folder: Path, arguments: list[str], message: str
+    serve: Command, folder: Path, arguments: list[str], message: str
 ) -> None:
     result = serve(*arguments)
     assert message in result.err
@@ -207,7 +190,7 @@ def test_wrong_command_lines(
     assert result.out == ""
 
 
-def test_a_folder_that_is_no_splice(serve: Serve, tmp_path: Path) -> None:
+def test_a_folder_that_is_no_splice(serve: Command, tmp_path: Path) -> None:
     (tmp_path / "plain").mkdir()
     result = serve("plain")
     assert result.code == 4
@@ -235,7 +218,7 @@ def test_from_the_hub_only_two_files_are_fetched_and_one_commit_is_served(tmp_pa
     ]
 
 
-def test_a_checkpoint_that_was_quantised_whole_is_warned_of(serve: Serve, tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_quantised_whole_is_warned_of(serve: Command, tmp_path: Path) -> None:
     checkpoint(tmp_path / "x", {"quantization_config": {"quant_method": "fp8"}})
     result = serve("x")
     assert result.code == 0

@@ -19,9 +19,9 @@ from transformers import AutoTokenizer
 
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verify.engines import Prompt, run_vllm
-from hubsplice.verify.prompts import builtin_prompts
-from hubsplice.verify.transcript import Transcript
+from hubsplice.verifying.engines import Prompt, run_vllm
+from hubsplice.verifying.prompts import builtin_prompts
+from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import Build, Workshop, make, quiet, workshop
 from tests.conftest import byte_tokenizer
 from tests.families.variants import save_tiny
@@ -93,15 +93,20 @@ MEAN = 0.4
 EMPTY_SPLICE = "  - {after_layer: 0}"
 
 
+def interpreter(variable: str) -> Path:
+    """The interpreter that a variable names; a test that needs it is skipped without."""
+    named = os.environ.get(variable)
+    if named is None:
+        pytest.skip(f"{variable} names no interpreter; `make test-serving` makes one")
+    if not Path(named).is_file():
+        pytest.skip(f"{variable}: there is no {named}")
+    return Path(named)
+
+
 @pytest.fixture(scope="session")
 def python() -> Path:
-    """The interpreter of vLLM's environment; a test that needs it is skipped without."""
-    named = os.environ.get("HUBSPLICE_VLLM_PYTHON")
-    if named is None:
-        pytest.skip("HUBSPLICE_VLLM_PYTHON names no interpreter; `make test-serving` makes one")
-    if not Path(named).is_file():
-        pytest.skip(f"HUBSPLICE_VLLM_PYTHON: there is no {named}")
-    return Path(named)
+    """The interpreter of vLLM's environment."""
+    return interpreter("HUBSPLICE_VLLM_PYTHON")
 
 
 @dataclass(frozen=True)

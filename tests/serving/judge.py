@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.manifest import read_manifest
@@ -12,10 +11,10 @@ from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import inserted_layers
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
-from hubsplice.verify.behaviour import Behaviour, Trial, behaviour_checks
-from hubsplice.verify.engines import Prompt
-from hubsplice.verify.result import Check
-from hubsplice.verify.transcript import Transcript
+from hubsplice.verifying.behaviour import Behaviour, Trial, behaviour_checks
+from hubsplice.verifying.engines import Request
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import quiet
 from tests.serving.conftest import NEW_TOKENS, Model
 
@@ -29,12 +28,7 @@ class Recorded:
     name: str
 
     def run(
-        self,
-        folder: Path,
-        dtype: str,
-        prompts: Sequence[Prompt],
-        new_tokens: int,
-        progress: Callable[[int, int], None],
+        self, request: Request, progress: Callable[[int, int], None]
     ) -> tuple[list[Transcript], str]:
         return self.transcripts, self.version
 

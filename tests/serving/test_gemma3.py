@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubsplice.verify import Run, verify
-from hubsplice.verify.engines import VllmEngine
+from hubsplice.verifying import Run, verify
+from hubsplice.verifying.engines import VllmEngine
 from tests.building.conftest import build_text, quiet
 
 pytestmark = [pytest.mark.serving, pytest.mark.slow]

@@ -23,9 +23,9 @@ from hubsplice.families.engines import EngineKey
 from hubsplice.serving.commands import ServeOptions, serve_command
 from hubsplice.serving.engines import ENGINES
 from hubsplice.streams.model import loaded
-from hubsplice.verify.behaviour import Behaviour
-from hubsplice.verify.transcript import Transcript
-from tests.serving.conftest import NEW_TOKENS, Model, SpliceSmolLM2
+from hubsplice.verifying.behaviour import Behaviour
+from hubsplice.verifying.transcript import Transcript
+from tests.serving.conftest import NEW_TOKENS, Model, SpliceSmolLM2, interpreter
 from tests.serving.judge import Recorded, judge
 
 LLAMA_CPP = ENGINES[EngineKey.LLAMA_CPP]
@@ -59,13 +59,11 @@ class LlamaCpp:
 @pytest.fixture(scope="module")
 def llama_cpp() -> LlamaCpp:
     """llama.cpp; a test that needs it is skipped without."""
-    named = os.environ.get("HUBSPLICE_LLAMACPP_PYTHON")
-    if named is None:
-        pytest.skip("HUBSPLICE_LLAMACPP_PYTHON names no interpreter; `make test-serving` makes one")
-    found = LlamaCpp(Path(named), Path(named).parents[1] / "llama.cpp")
-    for path in (found.python, found.source / "convert_hf_to_gguf.py"):
-        if not path.is_file():
-            pytest.skip(f"HUBSPLICE_LLAMACPP_PYTHON: there is no {path}")
+    python = interpreter("HUBSPLICE_LLAMACPP_PYTHON")
+    found = LlamaCpp(python, python.parents[1] / "llama.cpp")
+    converter = found.source / "convert_hf_to_gguf.py"
+    if not converter.is_file():
+        pytest.skip(f"HUBSPLICE_LLAMACPP_PYTHON: there is no {converter}")
     return found
 
 

@@ -10,12 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from hubsplice.verify.behaviour import NAMES
-from tests.building.conftest import Command, command
+from hubsplice.verifying.behaviour import NAMES
+from tests.conftest import Command
 from tests.serving.conftest import Model
-from tests.verify.conftest import Spliced
-
-__all__ = ["command"]
+from tests.verifying.conftest import Spliced
 
 pytestmark = pytest.mark.serving
 

@@ -1,0 +1,167 @@
+"""A publication step by step: `build` where needed, `plan`, and `publish`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubsplice import __version__
+from hubsplice.errors import HubError, RecipeError
+from hubsplice.interface.progress import ProgressChoice, reporting
+from hubsplice.interface.publication import Publication
+from hubsplice.interface.sources import RecipeSource, as_path, as_recipe
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+    from hubsplice.building.build import BuildResult
+    from hubsplice.hub.built import BuiltFolder
+    from hubsplice.hub.plan import PublishPlan, Target
+    from hubsplice.recipe.models import Recipe
+
+
+@dataclass(frozen=True)
+class PublishOptions:
+    """What `publish` offers beside its source; the arguments are described there."""
+
+    repo_id: str | None = None
+    tag: str | None = None
+    private: bool | None = None
+    pull_request: bool = False
+    license_id: str | None = None
+    replace: bool = False
+    allow_failed: bool = False
+    require_fidelity: float | None = None
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Publishing:
+    """A publication that the target does not refuse.
+
+    Attributes:
+        api: the Hub.
+        recipe: what is built, or was built.
+        folder: the built checkpoint, or where it will be.
+        found: whether an earlier run has built the recipe.
+        target: where to publish.
+        options: what was asked for.
+        progress: as in `publish`.
+    """
+
+    api: HfApi
+    recipe: Recipe
+    folder: Path
+    found: bool
+    target: Target
+    options: PublishOptions
+    progress: ProgressChoice
+
+    @staticmethod
+    def open(source: RecipeSource, options: PublishOptions, progress: ProgressChoice) -> Publishing:
+        """Find what is published, and ask the Hub whether it may be published there.
+
+        Raises:
+            HubspliceError: as `publish` raises.
+        """
+        recipe, folder = _opened(source)
+        from huggingface_hub import HfApi
+
+        from hubsplice.hub.builds import build_place
+        from hubsplice.hub.plan import require_agreement
+
+        api = HfApi(library_name="hubsplice", library_version=__version__)
+        target = _target(api, recipe, options)
+        # What forbids publishing is better said before minutes of building.
+        require_agreement(api, target)
+        place = build_place(recipe, target.repo_id) if folder is None else folder
+        found = folder is None and place.is_dir()
+        return Publishing(api, recipe, place, found, target, options, progress)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the folder is there."""
+        return self.folder.is_dir()
+
+    def build(self) -> BuildResult:
+        """Build the recipe; a result that misses its requirement is kept, and can be read."""
+        from hubsplice.building.build import build
+
+        with reporting(self.progress) as report:
+            return build(
+                self.recipe,
+                output=self.folder,
+                require_fidelity=self.options.require_fidelity,
+                measure=True,
+                hard_link=False,
+                progress=report,
+                allow_failed=True,
+            )
+
+    def plan(self) -> tuple[BuiltFolder, PublishPlan]:
+        """The built folder, verified, and what publishing it would change; nothing is written."""
+        from hubsplice.hub.built import open_built
+        from hubsplice.hub.plan import make_publish_plan
+
+        with reporting(self.progress) as report:
+            built = open_built(
+                self.folder,
+                require_fidelity=self.options.require_fidelity,
+                allow_failed=self.options.allow_failed,
+                on_read=lambda done, total: report("verifying", done, total),
+            )
+        with reporting(self.progress) as report:
+            plan = make_publish_plan(
+                self.api,
+                built,
+                self.target,
+                on_predicted=lambda done, total: report("predicting the upload", done, total),
+            )
+        return built, plan
+
+    def publish(self, built: BuiltFolder, plan: PublishPlan) -> Publication:
+        """Carry the plan out, unless this is a dry run."""
+        if self.options.dry_run:
+            return Publication(plan, built.folder, built.manifest.dtype, self.api.endpoint, None)
+        from hubsplice.hub.publish import publish
+
+        with reporting(self.progress):
+            published = publish(self.api, plan)
+        return Publication(plan, built.folder, built.manifest.dtype, self.api.endpoint, published)
+
+
+def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
+    """The recipe, and the folder where it is built already."""
+    from hubsplice.intervention.saved import RECIPE
+    from hubsplice.recipe.reading import load_recipe
+
+    if isinstance(source, str | PathLike) and as_path(source).is_dir():
+        return load_recipe(as_path(source) / RECIPE), as_path(source)
+    return as_recipe(source), None
+
+
+def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
+    from huggingface_hub import get_token
+
+    from hubsplice.hub.failures import explained_errors
+    from hubsplice.hub.plan import Target
+
+    asked = recipe.publish
+    name = options.repo_id or asked.repo_id
+    if name is None:
+        raise RecipeError("publish.repo_id: missing; give it in the recipe, or use --repo-id")
+    with explained_errors(name):
+        if not options.dry_run and get_token() is None:
+            raise HubError("no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")
+        full_name = name if "/" in name else f"{api.whoami()['name']}/{name}"
+    return Target(
+        repo_id=full_name,
+        private=asked.private if options.private is None else options.private,
+        require_private=options.private is True,
+        tag=options.tag or asked.tag,
+        pull_request=options.pull_request,
+        license_id=options.license_id,
+        replace=options.replace,
+    )

@@ -1,0 +1,91 @@
+"""What a spliced checkpoint is, proved from its files and its base."""
+
+from __future__ import annotations
+
+import sys
+from os import fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hubsplice.errors import RecipeError
+from hubsplice.interface.progress import ProgressChoice, reporting
+from hubsplice.interface.sources import AnyPath, as_path
+
+if TYPE_CHECKING:
+    from hubsplice.verifying import Run, Verification
+
+EngineName = Literal["transformers", "vllm"]
+"""The engines that can be put to the test."""
+
+ServedDtype = Literal["float32", "bfloat16"]
+"""The precisions that an engine can be asked to serve in."""
+
+
+def verify(
+    model: AnyPath,
+    *,
+    base: AnyPath | None = None,
+    revision: str | None = None,
+    engine: EngineName | None = None,
+    dtype: ServedDtype | None = None,
+    python: AnyPath | None = None,
+    prompts: AnyPath | None = None,
+    max_new_tokens: int = 16,
+    progress: ProgressChoice = True,
+) -> Verification:
+    """Prove what a spliced checkpoint is: every tensor of its base, and nothing undeclared.
+
+    With `engine`, also that the engine serves the weights, and the weights the edit.
+
+    Args:
+        model: the checkpoint's folder, or its Hub repository.
+        base: the base model, where it is not the repository that the manifest names.
+        revision: the repository's commit, branch or tag.
+        engine: the engine that prompts are run through.
+        dtype: the precision that the engine serves in; the one that the layers were compiled for
+            where it is not given. float32 is the sharpest test.
+        python: the Python interpreter of vLLM's environment; this one where it is not given.
+        prompts: a file with one prompt a line; text that comes with Python where it is not given.
+        max_new_tokens: how many tokens the engine generates after each prompt.
+        progress: as in `build`.
+
+    Returns:
+        Every check, and in `passed` whether all of them passed. What fails raises no error.
+
+    Raises:
+        RecipeError: no such folder or repository, or an argument for an engine without `engine`.
+        CheckpointError: there is nothing to check: no manifest, or files that can't be read.
+        HubError: the Hub refuses, or can't be reached.
+    """
+    from hubsplice.verifying import verify as verify_model
+
+    given = {"dtype": dtype, "python": python, "prompts": prompts}
+    if engine is None and (unused := [name for name, value in given.items() if value is not None]):
+        raise RecipeError(f"--{unused[0]}: it needs an engine; add --engine")
+    run = None if engine is None else _run(engine, dtype, python, prompts, max_new_tokens)
+    with reporting(progress) as report:
+        return verify_model(
+            fspath(model),
+            base=None if base is None else fspath(base),
+            revision=revision,
+            progress=report,
+            run=run,
+        )
+
+
+def _run(
+    engine: EngineName,
+    dtype: ServedDtype | None,
+    python: AnyPath | None,
+    prompts: AnyPath | None,
+    max_new_tokens: int,
+) -> Run:
+    from hubsplice.verifying import Run
+    from hubsplice.verifying.engines import TransformersEngine, VllmEngine
+
+    served = (
+        TransformersEngine()
+        if engine == "transformers"
+        else VllmEngine(Path(sys.executable) if python is None else as_path(python))
+    )
+    return Run(served, dtype, None if prompts is None else as_path(prompts), max_new_tokens)

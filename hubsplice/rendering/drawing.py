@@ -1,0 +1,79 @@
+"""Content in a terminal, by rich; no text is ever markup."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from hubsplice.rendering.content import Code, Part, Table, Tone
+
+_STYLES = {
+    Tone.PLAIN: "",
+    Tone.STRONG: "bold",
+    Tone.GOOD: "bold green",
+    Tone.BAD: "bold red",
+    Tone.CAUTION: "yellow",
+    Tone.FAINT: "dim",
+}
+
+
+def drawn(content: Iterable[Part]) -> RenderableType:
+    """What rich prints of it."""
+    return Group(*map(_part, content))
+
+
+def as_text(content: Iterable[Part]) -> str:
+    """The same without colours, as wide as the terminal, without an empty end."""
+    # Inside a notebook, rich would show it there instead of writing it.
+    console = Console(file=io.StringIO(), color_system=None, force_jupyter=False)
+    with console.capture() as capture:
+        console.print(drawn(content))
+    return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()
+
+
+def _part(part: Part) -> RenderableType:
+    if isinstance(part, Table):
+        return _of_text(part) if part.text_columns >= len(part.columns) else _of_numbers(part)
+    if isinstance(part, Code):
+        return Text(part.text, no_wrap=True, overflow="ignore")
+    return Text(part.text, style=_STYLES[part.tone])
+
+
+def _of_text(table: Table) -> RichTable:
+    drawn = RichTable(title=_title(table), box=box.SIMPLE_HEAD, title_justify="left")
+    for column in table.columns:
+        drawn.add_column(Text(column))
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+def _of_numbers(table: Table) -> RichTable:
+    drawn = RichTable(
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        title=_title(table),
+        title_justify="left",
+    )
+    for index, (name, *cells) in enumerate(zip(table.columns, *table.rows, strict=True)):
+        drawn.add_column(
+            Text(name),
+            justify="left" if index < table.text_columns else "right",
+            # On a narrow terminal lines are broken between words, and numbers never.
+            min_width=max(
+                (len(word) for cell in (name, *cells) for word in cell.split()), default=0
+            ),
+        )
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+def _title(table: Table) -> Text | None:
+    return Text(table.title, style="table.title") if table.title else None

@@ -1,0 +1,192 @@
+"""Engines that serve a checkpoint: they read prompts and continue them greedily."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import torch
+
+from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.streams.model import Model, loaded
+from hubsplice.verifying.transcript import Transcript
+
+_RUNNER = Path(__file__).with_name("vllm_runner.py")
+_LAST_LINES = 12
+
+# vLLM begins each line of an error with the process that it is from, once for each model so far.
+_RANK = re.compile(r"^(\[rank\d+\]: *)+")
+
+Prompt = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What an engine is asked to serve.
+
+    Attributes:
+        folder: the checkpoint.
+        dtype: such as `bfloat16`.
+        prompts: token ids of each; two or more.
+        new_tokens: how many to generate after each; one or more.
+    """
+
+    folder: Path
+    dtype: str
+    prompts: Sequence[Prompt]
+    new_tokens: int
+
+
+class Engine(Protocol):
+    """What serves a checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+
+    def run(
+        self, request: Request, progress: Callable[[int, int], None]
+    ) -> tuple[list[Transcript], str]:
+        """Read every prompt and continue it greedily, past any end-of-sequence token.
+
+        Args:
+            request: what to serve.
+            progress: told how many prompts are done, and how many there are.
+
+        Returns:
+            A transcript for each prompt, and the engine's version.
+
+        Raises:
+            CheckpointError: the engine can't load the checkpoint, or fails.
+            UnsupportedError: the engine is not there.
+        """
+
+
+@dataclass(frozen=True)
+class TransformersEngine:
+    """transformers in this process: one forward pass for a prompt, then one for each token."""
+
+    name: str = "transformers"
+
+    def run(
+        self, request: Request, progress: Callable[[int, int], None]
+    ) -> tuple[list[Transcript], str]:
+        import transformers
+
+        prompts, transcripts = request.prompts, []
+        dtype = getattr(torch, request.dtype)
+        with loaded(request.folder, dtype) as model, torch.inference_mode():
+            for number, prompt in enumerate(prompts):
+                progress(number, len(prompts))
+                transcripts.append(_continue(model, prompt, request.new_tokens))
+        progress(len(prompts), len(prompts))
+        return transcripts, str(transformers.__version__)
+
+
+def _continue(model: Model, prompt: Prompt, new_tokens: int) -> Transcript:
+    ids = torch.tensor([prompt], device=model.device)
+    output = model(ids, use_cache=True)
+    logprobs = output.logits[0].double().log_softmax(dim=-1)
+    found = [logprobs[:-1].gather(1, ids[0, 1:, None])[:, 0].cpu()]
+    tokens: list[int] = []
+    for step in range(new_tokens):
+        best, choice = logprobs[-1].max(dim=-1)
+        tokens.append(int(choice))
+        found.append(best[None].cpu())
+        if step + 1 < new_tokens:
+            output = model(
+                choice.view(1, 1), past_key_values=output.past_key_values, use_cache=True
+            )
+            logprobs = output.logits[0].double().log_softmax(dim=-1)
+    return Transcript(prompt, tuple(tokens), torch.cat(found))
+
+
+@dataclass(frozen=True)
+class VllmEngine:
+    """vLLM in a process, and if need be an environment, of its own.
+
+    Attributes:
+        python: the interpreter of the environment that vLLM is installed in.
+        options: further arguments of `vllm.LLM`.
+    """
+
+    python: Path
+    options: tuple[tuple[str, Any], ...] = ()
+    name: str = "vLLM"
+
+    def run(
+        self, request: Request, progress: Callable[[int, int], None]
+    ) -> tuple[list[Transcript], str]:
+        prompts, new_tokens = request.prompts, request.new_tokens
+        progress(0, len(prompts))
+        options = {
+            "dtype": request.dtype,
+            "enforce_eager": True,
+            "skip_tokenizer_init": True,
+            "max_model_len": max(map(len, prompts)) + new_tokens,
+            **dict(self.options),
+        }
+        requests = [
+            {"prompt": list(prompt), "new_tokens": new_tokens, "prompt_logprobs": True}
+            for prompt in prompts
+        ]
+        job = {"model": str(request.folder.resolve()), "options": options, "batches": [requests]}
+        (result,) = run_vllm(self.python, [job])
+        progress(len(prompts), len(prompts))
+        transcripts = [
+            Transcript(
+                prompt,
+                tuple(answer["tokens"]),
+                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
+            )
+            for prompt, answer in zip(prompts, result["batches"][0], strict=True)
+        ]
+        return transcripts, result["version"]
+
+
+def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Run jobs, as `vllm_runner` describes them, with the vLLM of another environment.
+
+    Raises:
+        CheckpointError: vLLM failed; the message ends with what it said last.
+        UnsupportedError: there is no such interpreter, or it has no vLLM.
+    """
+    with TemporaryDirectory(prefix="hubsplice-vllm-") as name:
+        given, made = Path(name, "jobs.json"), Path(name, "results.json")
+        given.write_text(json.dumps(list(jobs)), encoding="utf-8")
+        # Nothing is fetched: the checkpoint is a folder.
+        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+        # Modules that this process sees by PYTHONPATH are of another environment.
+        environment.pop("PYTHONPATH", None)
+        try:
+            process = subprocess.run(  # noqa: S603 - the user names the interpreter
+                [python, _RUNNER, given, made],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except OSError as error:
+            raise UnsupportedError(
+                f"--python: {python} can't be run: {error.strerror}; expected the Python "
+                "interpreter of an environment with vLLM"
+            ) from None
+        if process.returncode == 0 and made.is_file():
+            results: list[dict[str, Any]] = json.loads(made.read_text(encoding="utf-8"))
+            return results
+    said = [_RANK.sub("", line) for line in process.stdout.strip().splitlines()[-_LAST_LINES:]]
+    if any(line.startswith("ModuleNotFoundError: No module named 'vllm'") for line in said):
+        raise UnsupportedError(
+            f"--python: {python} has no vLLM; name the interpreter of an environment that has it"
+        )
+    raise CheckpointError("vLLM failed:\n" + "\n".join(f"  {line}" for line in said))

@@ -1,0 +1,167 @@
+"""What the published files prove by themselves, beside the base: where every byte comes from.
+
+These checks hold whoever wrote the manifest. One that was rewritten together with the files
+explains no change away: a tensor must be the base's, or zero where the family's class has a bias
+that the base's has not, or the constant that the intervention adds there, or belong to an inserted
+layer whose attention adds nothing but a constant; a change of the configuration must be one that
+such a splice makes. What files can't prove is that the inserted layers compute the edit; that takes
+an engine (see `behaviour`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+
+from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
+from hubsplice.errors import HubspliceError
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.terminal import Progress
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.config import config_problems
+from hubsplice.verifying.edited_biases import edited_bias_check
+from hubsplice.verifying.files import altered_files, companion_problems, unexpected_files
+from hubsplice.verifying.reproduction import (
+    edits_anything,
+    intervention_problems,
+    read_intervention,
+    recipe_problems,
+    report_problems,
+)
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.tensors import NAMES, tensor_checks
+from hubsplice.verifying.weights import StoredTensor, read_weights
+
+
+def integrity_checks(
+    folder: Path, claim: Claim, present: Collection[str] | None, progress: Progress
+) -> tuple[Check, ...]:
+    """Check everything that needs no engine; all that fails is found, not only the first.
+
+    Args:
+        folder: the spliced checkpoint.
+        claim: its manifest, and the base.
+        present: the names of its files as they are published; None where they can't be listed.
+        progress: told of every step, in bytes.
+
+    Raises:
+        CheckpointError: a file can't be read, or changes meanwhile.
+    """
+    manifest, base = claim.manifest, claim.base
+    stored, index_problems = read_weights(folder)
+    intervention, unreadable = read_intervention(folder)
+    if (folder / SINGLE_WEIGHTS).exists():
+        index_problems.append(f"{SINGLE_WEIGHTS}: servers would read it in place of the index")
+    checks = [
+        _base_check(claim, progress),
+        Check.of(
+            "checksums",
+            altered_files(
+                folder,
+                manifest.files,
+                _meter(progress, "reading files", _total(d.size for d in manifest.files.values())),
+            ),
+            f"all {len(manifest.files)} files are the ones that the manifest lists",
+        ),
+        Check.impossible("no other files", "the repository's files can't be listed offline")
+        if present is None
+        else Check.of(
+            "no other files",
+            unexpected_files(present, manifest.files),
+            "every file is listed and of a kind that a splice has",
+        ),
+        Check.of(
+            "companion files",
+            companion_problems(base.folder, manifest.files, manifest.base.files),
+            "tokenizer, templates and licences are the base's",
+        ),
+        Check.of("index", index_problems, "it agrees with the files that it lists"),
+    ]
+    wrong = claim.layer_map_problems()
+    checks.append(
+        Check.of(
+            "layer map",
+            wrong,
+            f"{len(manifest.layers)} inserted among the base's {claim.architecture.num_layers}",
+        )
+    )
+    if wrong:
+        dependent = ("config", *NAMES)
+        checks += [Check.impossible(name, "the layer map is wrong") for name in dependent]
+    else:
+        checks.append(_config_check(folder, claim))
+        editing = _editing(intervention, claim)
+        checks += _tensor_checks(claim, stored, editing, progress)
+        if manifest.biases:
+            checks.append(edited_bias_check(claim, intervention, stored))
+    return (
+        *checks,
+        Check.of(
+            "intervention",
+            unreadable if intervention is None else intervention_problems(intervention, claim),
+            "the manifest's edits, as data",
+        ),
+        Check.of("recipe", recipe_problems(folder, claim), "it asks for the manifest's edits"),
+        Check.of("report", report_problems(folder, claim), "the manifest's figures are from it"),
+    )
+
+
+def _base_check(claim: Claim, progress: Progress) -> Check:
+    files = claim.manifest.base.files
+    meter = _meter(progress, "reading the base", _total(d.size for d in files.values()))
+    return Check.of(
+        "base",
+        altered_files(claim.base.folder, files, meter),
+        f"it is the {claim.manifest.base.name} that the manifest names",
+    )
+
+
+def _config_check(folder: Path, claim: Claim) -> Check:
+    changes = ", ".join(sorted(claim.manifest.config_changes))
+    return Check.of(
+        "config", config_problems(folder, claim), f"the base's but for {changes or 'nothing'}"
+    )
+
+
+def _editing(intervention: Intervention | None, claim: Claim) -> list[int]:
+    """The inserted layers whose edit is not zero everywhere, by index in the result."""
+    if intervention is None:
+        return []
+    places = {site.place for site in intervention.sites if edits_anything(site)}
+    editing = claim.manifest.editing_layers
+    return [
+        index
+        for layer, index in zip(claim.manifest.layers, claim.inserted_indices, strict=True)
+        if layer in editing and layer.place in places
+    ]
+
+
+def _tensor_checks(
+    claim: Claim, stored: dict[str, StoredTensor], editing: list[int], progress: Progress
+) -> tuple[Check, ...]:
+    base = {
+        entry.name: StoredTensor(shard.path, entry)
+        for shard in claim.base.shards
+        for entry in shard.tensors
+    }
+    total = _total(tensor.entry.size for tensor in stored.values())
+    meter = _meter(progress, "comparing tensors", total)
+    try:
+        return tensor_checks(claim, stored, base, editing, meter)
+    except HubspliceError as error:
+        return tuple(Check.impossible(name, str(error)) for name in NAMES)
+
+
+def _total(sizes: Iterable[int]) -> int:
+    return max(1, sum(sizes))
+
+
+def _meter(progress: Progress, step: str, total: int) -> Callable[[int], None]:
+    done = 0
+
+    def add(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(step, min(done, total), total)
+
+    return add

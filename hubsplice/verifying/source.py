@@ -1,0 +1,95 @@
+"""Finding the checkpoint that is verified: a folder, or a Hub repository."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
+from hubsplice.errors import HubError, RecipeError, first_line, from_transport
+from hubsplice.verifying.files import is_hidden, visible_files
+
+_READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", *COMPANION_PATTERNS)
+_NEVER = tuple(p for p in NEVER_CARRIED if p not in ("*.safetensors", "*.safetensors.index.json"))
+
+
+@dataclass(frozen=True)
+class Published:
+    """A spliced checkpoint at hand.
+
+    Attributes:
+        folder: where its files are.
+        name: what to call it: the folder as it was given, or the repository and commit.
+        files: the names of all files that were published, those not fetched among them; None
+            where the Hub can't be asked and only its cache is there.
+    """
+
+    folder: Path
+    name: str
+    files: frozenset[str] | None
+
+
+def find_published(model: str, revision: str | None, wanted: Sequence[str] = _READ) -> Published:
+    """Find a spliced checkpoint, downloading what is not there yet: never code or pickles.
+
+    Args:
+        model: a local folder, or a Hub model id; an existing folder wins.
+        revision: a commit, branch or tag of the Hub repository; None for its default branch.
+        wanted: patterns of the files to download.
+
+    Raises:
+        RecipeError: no such folder, repository or revision.
+        HubError: the Hub refuses, or can't be reached.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise RecipeError(
+                f"--revision: {revision!r} was given, and {model!r} is a local folder, which has "
+                "none; remove it, or give a Hub model id"
+            )
+        return Published(folder, model, frozenset(visible_files(folder)))
+    if model.startswith(("/", "./", "../", "~")) or folder.exists():
+        raise RecipeError(f"{model!r}: there is no such folder")
+    return _download(model, revision, wanted)
+
+
+def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Published:
+    from huggingface_hub import HfApi, errors, snapshot_download
+
+    listed = None
+    try:
+        folder = Path(
+            snapshot_download(
+                repo_id,
+                revision=revision,
+                allow_patterns=list(wanted),
+                ignore_patterns=list(_NEVER),
+            )
+        )
+        with suppress(errors.OfflineModeIsEnabled):
+            # The cache names a snapshot's folder after its commit, and branches move.
+            info = HfApi().model_info(repo_id, revision=folder.name)
+            listed = frozenset(
+                file.rfilename for file in info.siblings or () if not is_hidden(file.rfilename)
+            )
+    except errors.HFValidationError:
+        raise RecipeError(
+            f"{repo_id!r} is neither an existing folder nor a Hub model id (`owner/name`)"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise RecipeError(
+            f"--revision: {revision!r} is no commit, branch or tag of {repo_id}"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise RecipeError(
+            f"{repo_id!r} is neither an existing folder nor a model on the Hub that you can see; "
+            "check the spelling, and for a private model log in with `hf auth login`"
+        ) from None
+    except Exception as error:
+        if not isinstance(error, OSError) and not from_transport(error):
+            raise
+        raise HubError(f"{repo_id}: could not be fetched: {first_line(error)}") from None
+    return Published(folder, f"{repo_id} at {folder.name}", listed)

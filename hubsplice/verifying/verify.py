@@ -1,0 +1,177 @@
+"""Verifying a spliced checkpoint: what its files prove, and what an engine makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.errors import RecipeError
+from hubsplice.fidelity.report import read_report
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.rendering.content import Line, Part, Tone
+from hubsplice.rendering.rendered import Rendered
+from hubsplice.terminal import Progress
+from hubsplice.text.tokenizer import load_tokenizer
+from hubsplice.verifying.behaviour import NAMES, Behaviour, Trial, behaviour_checks
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.engines import Engine
+from hubsplice.verifying.integrity import integrity_checks
+from hubsplice.verifying.prompts import builtin_prompts, read_prompts
+from hubsplice.verifying.result import Check, Record
+from hubsplice.verifying.source import find_published
+from hubsplice.verifying.table import checks_table
+
+NEW_TOKENS = 16
+
+NEEDED_TO_RUN = frozenset({"layer map", "intervention", "report"})
+"""The checks without which there is nothing to compare an engine with."""
+
+
+class Verification(Rendered, Record):
+    """The outcome for one spliced checkpoint.
+
+    Attributes:
+        model: the checkpoint: its folder, or its repository and commit.
+        base: the base that it was compared with.
+        passed: whether all checks passed.
+        verdict: one sentence.
+        checks: each with its name, its outcome (None where it could not be made), and problems.
+        behaviour: what an engine did; None where none was run.
+    """
+
+    model: str
+    base: str
+    passed: bool
+    verdict: str = Field(description="One sentence; first on the terminal.")
+    checks: tuple[Check, ...]
+    behaviour: Behaviour | None = Field(None, description="Null where no engine was run.")
+
+    def content(self) -> Iterable[Part]:
+        """The verdict, and every check."""
+        yield Line(self.verdict, Tone.of(self.passed))
+        yield checks_table(self.checks, all_in="`checks`")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How an engine is put to the test.
+
+    Attributes:
+        engine: the engine.
+        dtype: the precision to serve in; None for the one that the layers were compiled for.
+        prompts: a text file with one prompt a line; None for text that comes with Python.
+        new_tokens: how many are generated after each prompt; one or more.
+    """
+
+    engine: Engine
+    dtype: str | None = None
+    prompts: Path | None = None
+    new_tokens: int = NEW_TOKENS
+
+
+def verify(
+    model: str,
+    *,
+    base: str | None,
+    revision: str | None,
+    progress: Progress,
+    run: Run | None = None,
+) -> Verification:
+    """Verify a spliced checkpoint against its base.
+
+    Args:
+        model: the checkpoint's folder, or its Hub repository.
+        base: the base's folder or repository; None takes the one in the manifest, at the commit
+            that it names.
+        revision: of the checkpoint's repository.
+        progress: told of every step.
+        run: an engine to run beside the checks of files; see `behaviour` for the rules.
+
+    Returns:
+        Every check, passed or not; `passed` over all.
+
+    Raises:
+        HubspliceError: there is nothing to check: no manifest, no base, no engine, or files that
+            can't be read.
+    """
+    published = find_published(model, revision)
+    manifest = read_manifest(published.folder / MANIFEST)
+    resolved = _resolve(manifest, base)
+    claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
+    checks = integrity_checks(published.folder, claim, published.files, progress)
+    behaviour = None
+    if run is not None:
+        more, behaviour = _run_engine(published.folder, claim, run, checks, progress)
+        checks += more
+    passed = all(check.passed for check in checks)
+    return Verification(
+        model=published.name,
+        base=_named(manifest),
+        passed=passed,
+        verdict=_held(manifest, behaviour) if passed else _missed(checks),
+        checks=checks,
+        behaviour=behaviour,
+    )
+
+
+def _run_engine(
+    folder: Path, claim: Claim, run: Run, checks: Sequence[Check], progress: Progress
+) -> tuple[tuple[Check, ...], Behaviour | None]:
+    needed = {check.name for check in checks if not check.passed} & NEEDED_TO_RUN
+    if needed:
+        reason = f"not checked, because these did not pass: {', '.join(sorted(needed))}"
+        return tuple(Check.impossible(name, reason) for name in NAMES), None
+    base = claim.base.folder
+    # The base's tokenizer: that the checkpoint has the same is one of the checks.
+    tokenizer = load_tokenizer(base)
+    trial = Trial(
+        folder,
+        base,
+        load_intervention(folder / INTERVENTION),
+        claim.inserted,
+        read_report(folder),
+        run.dtype or claim.manifest.dtype,
+        builtin_prompts(tokenizer) if run.prompts is None else read_prompts(run.prompts, tokenizer),
+        run.new_tokens,
+        frozenset(bias.place for bias in claim.manifest.biases),
+    )
+    return behaviour_checks(trial, run.engine, progress)
+
+
+def _held(manifest: Manifest, behaviour: Behaviour | None) -> str:
+    files = (
+        f"Verified: every tensor of {manifest.base.name} is in it byte for byte, and nothing else "
+        f"but {', '.join(manifest.carriers)} and zero biases"
+    )
+    if behaviour is None:
+        return f"{files}."
+    return f"{files}; {behaviour.engine} in {behaviour.dtype} serves the edit."
+
+
+def _missed(checks: Sequence[Check]) -> str:
+    missed = [check.name for check in checks if not check.passed]
+    return f"NOT verified: {len(missed)} of {len(checks)} checks did not pass: {', '.join(missed)}."
+
+
+def _resolve(manifest: Manifest, base: str | None) -> ResolvedBase:
+    record = manifest.base
+    if base is not None:
+        return resolve_base(base, None, weights=True)
+    if record.repo_id is None:
+        raise RecipeError(
+            f"base: the model was made from a local folder, {record.name!r}; say where it is with "
+            "--base"
+        )
+    return resolve_base(record.repo_id, record.commit, weights=True)
+
+
+def _named(manifest: Manifest) -> str:
+    commit = manifest.base.commit
+    return manifest.base.name if commit is None else f"{manifest.base.name} at {commit}"

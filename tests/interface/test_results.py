@@ -1,0 +1,114 @@
+"""Results in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from IPython.lib.pretty import pretty
+from rich.console import Console
+
+import hubsplice
+from hubsplice.rendering.content import Code, Line, Part, Table, Tone
+from hubsplice.rendering.drawing import as_text
+from hubsplice.rendering.html import as_html
+
+PROGRESS: list[tuple[str, int, int]] = []
+
+
+@pytest.fixture(scope="module")
+def built(base: Path, sae: Path, tmp_path_factory: pytest.TempPathFactory) -> hubsplice.BuildResult:
+    recipe = {
+        "base_model": base,
+        "splices": [
+            {"sae": {"path": sae}, "edits": [{"feature": 3, "kind": "ablate", "label": "[red]<i>"}]}
+        ],
+        "calibration": {"tokens": 512, "sequence_length": 64},
+        "fidelity": {"tokens": 256, "sequence_length": 64},
+    }
+    output = tmp_path_factory.mktemp("interface") / "built"
+    return hubsplice.build(recipe, str(output), progress=lambda *step: PROGRESS.append(step))
+
+
+def words(html: str) -> str:
+    return re.sub(r"<[^>]+>", " ", html)
+
+
+def test_check_says_that_it_would_build(fields: dict[str, Any]) -> None:
+    report = hubsplice.check(fields)
+    first, *rest = str(report).splitlines()
+    assert first == "The recipe would build."
+    assert "1 scale" in "\n".join(rest)
+    assert "1 scale" in report._repr_html_()
+
+
+def test_a_build_shows_the_verdict_first(built: hubsplice.BuildResult) -> None:
+    report = built.report
+    assert report is not None
+    assert report.verdict.startswith(str(built).splitlines()[0])
+    assert words(built._repr_html_()).split()[:8] == report.verdict.split()[:8]
+    assert str(built.folder) in built._repr_html_()
+    assert {name for name, _, _ in PROGRESS} >= {"writing", "compiling"}
+    console = Console(width=200, color_system=None, force_jupyter=False)
+    with console.capture() as capture:
+        console.print(built)
+    assert capture.get().splitlines()[0] == report.verdict
+
+
+def test_a_prompt_prints_the_same(built: hubsplice.BuildResult) -> None:
+    assert pretty(built) == repr(built) == str(built)
+
+
+def test_measuring_again_shows_the_same(built: hubsplice.BuildResult, base: Path) -> None:
+    report = hubsplice.measure(built.folder, base=base, progress=False)
+    assert report == built.report
+    assert report._repr_html_().count("<table>") == 4
+
+
+def test_verify_shows_every_check(built: hubsplice.BuildResult, base: Path) -> None:
+    result = hubsplice.verify(built.folder, base=base, progress=False)
+    assert result.passed
+    assert result.verdict.startswith(str(result).splitlines()[0])
+    assert result._repr_html_().count("<tr>") == 1 + len(result.checks)
+
+
+def test_verify_needs_an_engine_for_its_options() -> None:
+    with pytest.raises(hubsplice.RecipeError, match="add --engine"):
+        hubsplice.verify("anything", dtype="float32")
+
+
+def test_nothing_is_printed_without_progress(
+    built: hubsplice.BuildResult, base: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hubsplice.verify(built.folder, base=base, progress=False)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_text_is_neither_markup_nor_html() -> None:
+    text = "[red]<script>&"
+    content: list[Part] = [Line(text, Tone.BAD), Code(text), Table((text,), ((text,),), 1, text)]
+    assert as_text(content).count(text) == 5
+    html = as_html(content)
+    assert "<script>" not in html
+    assert html.count("[red]&lt;script&gt;&amp;") == 5
+
+
+def test_numbers_stand_at_the_right() -> None:
+    table = Table(("name", "n"), (("a", "1"), ("bb", "200")))
+    assert [line.rstrip()[-1] for line in as_text([table]).splitlines() if line.strip()] == [
+        "n",
+        "─",
+        "1",
+        "0",
+    ]
+    assert as_html([table]).count('style="text-align:right"') == 3
+
+
+def test_a_tone_for_every_verdict() -> None:
+    assert [Tone.of(passed) for passed in (True, False, None)] == [
+        Tone.GOOD,
+        Tone.BAD,
+        Tone.STRONG,
+    ]
