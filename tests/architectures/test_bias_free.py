@@ -12,12 +12,14 @@ from hubsplice.intervention import Site
 from tests.architectures.streams import (
     EDITS,
     EPS,
+    SHARE_WITHOUT_BIASES,
     SINKS,
     D,
     HandSite,
     calibration,
     hand_site,
     served,
+    share_lost,
     stream,
 )
 
@@ -70,6 +72,7 @@ def test_in_bfloat16_what_is_rounded_and_not_constant_stays_small(kind: str) -> 
     error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
     # There is no constant but what the stream tells of one, and the report says how good it is.
     assert error <= 1.8 * floor
+    assert share_lost(hand, h, splice, seen) < SHARE_WITHOUT_BIASES
     assert any("no biases" in note for note in layer.approximations) == (kind != "steer")
     change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
     assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()

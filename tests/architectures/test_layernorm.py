@@ -14,12 +14,14 @@ from hubsplice.intervention import Normalization, Site
 from tests.architectures.streams import (
     EDITS,
     EPS,
+    SHARE,
     SINKS,
     HandSite,
     calibration,
     hand_site,
     normalised,
     served,
+    share_lost,
     stream,
 )
 
@@ -87,6 +89,7 @@ def test_in_bfloat16_the_layer_is_about_as_good_as_the_hook(kind: str, active: f
         # not only the noise that the stream brings.
         floor += (0.02 * root_mean_square(hand.delta(h)[ordinary])) ** 2
     assert error <= 1.3 * floor
+    assert share_lost(hand, h, splice, seen) < SHARE
     # What is added to a sink and taken away again costs no more than its rounding.
     change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
     assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()

@@ -13,11 +13,13 @@ from hubsplice.intervention import Normalization, Site
 from tests.architectures.streams import (
     EDITS,
     EPS,
+    SHARE,
     SINKS,
     HandSite,
     calibration,
     hand_site,
     served,
+    share_lost,
     stream,
 )
 
@@ -74,6 +76,7 @@ def test_in_bfloat16_the_splice_is_about_as_good_as_the_hook(form: SandwichForm,
     error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
     # The stream has no constant but what is injected, and 64 channels, of which one is lost.
     assert error <= 2.2 * floor
+    assert share_lost(hand, h, splice, seen) < SHARE
     change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
     assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()
 
