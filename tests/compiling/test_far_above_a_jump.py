@@ -11,7 +11,7 @@ from torch import Tensor
 from hubsplice.compiling.construct import compile_site
 from hubsplice.families.registry import FAMILIES
 from hubsplice.streams.calibration import SiteActivations
-from tests.constructions.streams import EDITS, EPS, hand_site, served, stream
+from tests.constructions.streams import EDITS, EPS, SINKS, hand_site, served, stream
 from tests.families.variants import architecture_for
 
 FAR = slice(100, 140)
@@ -30,7 +30,7 @@ def test_a_jump_is_there_far_above_it(family: str) -> None:
     several = hand_site(EDITS["gated steer"]).site
     site = replace(several, terms=several.terms[:1])
     encoder = site.terms[0].encoder.float()
-    size = 12 * float((stream(1) @ encoder).std())
+    size = 12 * float((stream(1)[SINKS:] @ encoder).std())
     reference, fresh = (with_rare_activations(stream(seed), encoder, size) for seed in (1, 2))
     # Most tokens have next to no noise on this feature, as where a feature is rare.
     quiet = served(reference, torch.bfloat16, 11).float() - reference
@@ -42,5 +42,8 @@ def test_a_jump_is_there_far_above_it(family: str) -> None:
     wanted = site.delta(given)
     assert (wanted.norm(dim=1) > 0).all()
     made = layer(given, EPS).float() - given.float()
-    # Without the jump, or with a second one, this is one.
-    assert ((made - wanted).norm(dim=1) <= 0.4 * wanted.norm(dim=1)).all()
+    # Without the jump, or with a second one, this is one, and a half where it is half as high. Over
+    # 11 seeds it is up to 0.12 at the middle token and 0.43 at the worst, of qwen3.
+    error = (made - wanted).norm(dim=1) / wanted.norm(dim=1)
+    assert error.median() < 0.25
+    assert error.max() < 0.7

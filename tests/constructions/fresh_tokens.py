@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.constructions.compiled_layer import CompiledLayer
-from tests.constructions.streams import EPS, SINKS, HandSite, served, stream
+from tests.constructions.streams import EPS, SINKS, HandSite, served, share_lost, stream
 
 
 def made_by(layer: CompiledLayer, h: Tensor) -> Tensor:
@@ -45,7 +45,12 @@ def assert_gives_the_edit(
 
 
 def assert_is_about_as_good_as_the_hook(
-    layer: CompiledLayer, hand: HandSite, *, over: float, rounded_edit: float = 0.0
+    layer: CompiledLayer,
+    hand: HandSite,
+    *,
+    over: float,
+    share: float,
+    rounded_edit: float = 0.0,
 ) -> None:
     """Assert that a bfloat16 layer errs little more than the hook in bfloat16.
 
@@ -53,6 +58,7 @@ def assert_is_about_as_good_as_the_hook(
         layer: compiled for `hand`.
         hand: the edit.
         over: the largest squared error, in units of the hook's.
+        share: the largest part of the edit that may be lost beyond what the hook loses.
         rounded_edit: what may be wrong of the edit itself, a share that counts as the hook's error.
     """
     h = stream(2)
@@ -66,6 +72,7 @@ def assert_is_about_as_good_as_the_hook(
     error = root_mean_square((splice.double() - truth)[ordinary]) ** 2
     floor += (rounded_edit * root_mean_square(hand.delta(h)[ordinary])) ** 2
     assert error <= over * floor
+    assert share_lost(hand, h, splice, seen) < share
     # What is added to a sink and taken away again costs no more than its rounding.
     change = (splice.double() - seen.double())[~ordinary].norm(dim=1)
     assert (change <= 2.0**-8 * seen.double()[~ordinary].norm(dim=1)).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -197,6 +197,41 @@ class HandSite:
         p = self.projections(h) / torch.tensor(self.deviations).double()
         jumps = torch.tensor(self.edit.thresholds).double()
         return (p[..., None] - jumps).abs().flatten(start_dim=1).min(dim=1).values
+
+    def wrong_deltas(self, h: Tensor) -> dict[str, Tensor]:
+        """What layers add that are wrong in one way each, and lose nothing beside."""
+        delta = self.delta(h)
+        found = {"silenced": 0 * delta, "half as strong": delta / 2, "turned round": -delta}
+        if self.edit is not EDITS["steer"]:  # It reads no p.
+            deviations = torch.tensor(self.deviations).double()
+            late = replace(self, biases=self.biases - deviations)
+            found["a deviation of p too late"] = late.delta(h)
+        return found
+
+
+# What a layer in bfloat16 may lose beyond what the hook loses, as a share of the edit's mean
+# square. Right layers lose up to 0.0068, and those without MLP biases, which have fewer kinds of
+# edits to make, up to 0.040 (three seeds of stream and features). Wrong ones lose from 0.025 and
+# 0.23 on (11 seeds). Another instruction set changes a right layer's error by 0.3% at most.
+SHARE = 0.013
+SHARE_WITHOUT_BIASES = 0.1
+
+
+def share_lost(hand: HandSite, h: Tensor, out: Tensor, seen: Tensor) -> float:
+    """The part of an edit that `out` lacks, beyond what the hook in bfloat16 lacks.
+
+    Args:
+        hand: the edit.
+        h: the exact stream that goes in, shape [tokens, D].
+        out: the stream that comes out of a layer in bfloat16.
+        seen: the stream that went into it.
+    """
+    ordinary, delta = hand.is_ordinary(h), hand.delta(h)
+    hook = (seen.double() + hand.delta(seen)).to(torch.bfloat16)
+    error, floor = (
+        (x.double() - h.double() - delta)[ordinary].square().mean() for x in (out, hook)
+    )
+    return float((error - floor) / delta[ordinary].square().mean())
 
 
 def normalised(h: Tensor, kind: Normalization) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from tests.constructions.fresh_tokens import (
 from tests.constructions.streams import (
     EDITS,
     EPS,
+    SHARE,
     SINKS,
     D,
     HandSite,
@@ -64,7 +65,7 @@ def test_in_bfloat16_the_layer_is_about_as_good_as_the_hook(kind: str, active: f
     # An edit longer than the stream itself multiplies the rounding of x and of the rows, and not
     # only the noise that the stream brings.
     rounded = 0.02 if active == 0.9 and kind.endswith("by 4") else 0.0
-    assert_is_about_as_good_as_the_hook(layer, hand, over=1.3, rounded_edit=rounded)
+    assert_is_about_as_good_as_the_hook(layer, hand, over=1.3, rounded_edit=rounded, share=SHARE)
 
 
 @pytest.mark.parametrize("kind", ["relu ablate", "relu clamp", "jump ablate", "gated steer"])

@@ -141,6 +141,9 @@ def test_an_edit_of_a_tower_is_the_hooks_beside_an_image(
         unedited = read(model)
         with hooked(model, Intervention((site,))):
             truth = read(model)
+        half = replace(site, terms=tuple(replace(t, direction=t.direction / 2) for t in terms))
+        with hooked(model, Intervention((half,))):
+            half_as_strong = read(model)
     layer = compile_site(
         architecture,
         site,
@@ -154,7 +157,9 @@ def test_an_edit_of_a_tower_is_the_hooks_beside_an_image(
         return float((truth.exp() * (truth - other)).sum(dim=-1).mean())
 
     assert divergence(unedited) > 1e-4
-    assert divergence(spliced) < 1e-5 * divergence(unedited)
+    # From processor to processor, and from seed to seed, it is 2e-6 to 1.3e-5.
+    assert divergence(spliced) < 1e-3 * divergence(unedited)
+    assert divergence(half_as_strong) > 0.1 * divergence(unedited)
 
 
 @pytest.fixture(scope="session")
