@@ -1,7 +1,7 @@
-"""The fixture that makes base checkpoints."""
+"""Fixtures that make base checkpoints, and a filesystem that shares blocks."""
 
 from __future__ import annotations
 
-from tests.checkpoint.conftest import make_base
+from tests.checkpoint.conftest import make_base, reflink_folder
 
-__all__ = ["make_base"]
+__all__ = ["make_base", "reflink_folder"]
