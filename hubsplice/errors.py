@@ -41,6 +41,12 @@ class FidelityError(HubspliceError):
     exit_code = 5
 
 
+class NotShownError(FidelityError):
+    """The text can't show whether the required fidelity is met."""
+
+    exit_code = 9
+
+
 class OutputError(HubspliceError):
     """The result could not be written: a full disk, or a folder in the way."""
 

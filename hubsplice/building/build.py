@@ -14,7 +14,7 @@ from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
-from hubsplice.fidelity.inserted import InsertedAt, inserted_at
+from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
 from hubsplice.files.digest import digest_file
@@ -103,7 +103,7 @@ def build(
                 _inserted(plan, compiled),
                 plan.dtype,
                 compiled.approximations,
-                frozenset(compiled.biases),
+                bias_indices(plan.linker.layers, compiled.biases),
             )
             report = measure_fidelity(subject, text, require=require, progress=progress)
             write_report(report, folder)

@@ -16,7 +16,7 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifes
 from hubsplice.checkpoint.resolve import resolve_base
 from hubsplice.errors import CheckpointError, OutputError, RecipeError
 from hubsplice.families.architecture import architecture_of
-from hubsplice.fidelity.inserted import inserted_layers
+from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
 from hubsplice.files.digest import FileDigest, digest_file
@@ -44,7 +44,8 @@ def measure(
 
     Raises:
         FidelityError: the requirement is not met; report and card say so.
-        HubspliceError: hubsplice did not build the folder, or the base is missing or another one.
+        HubspliceError: hubsplice did not build the folder, a file in it was altered, or the base is
+            missing or another one.
     """
     manifest = read_manifest(folder / MANIFEST)
     recipe = load_recipe(folder / RECIPE)
@@ -53,6 +54,7 @@ def measure(
             f"base: the model was made from a local folder, {manifest.base.name!r}; say where it "
             "is with --base"
         )
+    _require_own_files(folder, manifest.files)
     resolved = resolve_base(
         base or recipe.base_model, None if base else manifest.base.commit, weights=True
     )
@@ -70,7 +72,7 @@ def measure(
         inserted_layers(manifest, architecture),
         dtype,
         previous.approximations if previous else (),
-        frozenset(bias.place for bias in manifest.biases),
+        bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
     )
     require = require_fidelity
     if require is None:
@@ -98,6 +100,17 @@ def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> N
         raise full_disk(error, folder) or OutputError(
             f"{folder}: cannot be written: {error.strerror}"
         ) from None
+
+
+def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
+    """Refuse a folder in which a file was altered: its report would be of another model."""
+    for name, expected in files.items():
+        path = folder / name
+        if name != REPORT and (not path.is_file() or digest_file(path) != expected):
+            raise CheckpointError(
+                f"{path}: it is not the file that {MANIFEST} lists (sha256 {expected.sha256}); "
+                "`hubsplice verify` says what differs. Only what hubsplice wrote is measured"
+            )
 
 
 def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:

@@ -91,6 +91,7 @@ def summary(report: FidelityReport) -> dict[str, Any]:
     served = report.precisions[0]
     return {
         "verdict": report.verdict,
+        "outcome": report.outcome,
         "passed": report.passed,
         "edit_effect": report.edit_effect.mean,
         "splice_error": served.splice_error.mean,

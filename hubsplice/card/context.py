@@ -73,6 +73,7 @@ class FidelityContext:
     sequence_length: str
     seed: int
     device: str
+    edits: Table
     agreement: Table
     divergences: Table
     sites: Table
@@ -194,6 +195,7 @@ def _fidelity(report: FidelityReport) -> FidelityContext:
         sequence_length=count(text.sequence_length),
         seed=text.seed,
         device=report.device,
+        edits=summary.edits(report),
         agreement=summary.agreement(report),
         divergences=summary.divergences(report),
         sites=summary.sites(report),

@@ -19,6 +19,7 @@ EXIT_CODES = {
     6: "the result could not be written",
     7: "the Hub refused the request, or could not be reached",
     8: "the Hub is not as expected: a branch moved, or a tag points elsewhere",
+    9: "the text can't show whether the required fidelity is met",
     130: "interrupted",
 }
 
@@ -63,7 +64,8 @@ RequireFidelity = Annotated[
         "--require-fidelity",
         metavar="RATIO",
         min=0.0,
-        help="Fail if the ratio of splice error to noise floor is above this.",
+        help="Fail if, where an edit acts or behind that, the ratio of splice error to noise floor "
+        "is above this, or if the text can't show it.",
         show_default=False,
     ),
 ]

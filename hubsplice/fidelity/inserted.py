@@ -10,9 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hubsplice.checkpoint.layer_map import Joined, LayerMap, inserted_indices
+from hubsplice.checkpoint.layer_map import FromBase, Joined, LayerMap, inserted_indices
 from hubsplice.checkpoint.manifest import INJECTION, SPLIT, Manifest
 from hubsplice.families.architecture import Architecture
+from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, decoder_layers, removed_afterwards
 
 
@@ -85,6 +86,18 @@ def inserted_layers(manifest: Manifest, architecture: Architecture) -> tuple[Ins
         gate_module=architecture.family.becomes.block.gate_module,
         carrier=architecture.carrier,
     )
+
+
+def bias_indices(layers: LayerMap, places: Iterable[Place]) -> dict[Place, int]:
+    """The index in the spliced model of each layer whose MLP carries an edit in its bias."""
+    return {
+        place: next(
+            i
+            for i, layer in enumerate(layers)
+            if isinstance(layer.mlp, FromBase) and layer.mlp.base == place.layer
+        )
+        for place in places
+    }
 
 
 @contextmanager

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from hubsplice.fidelity.divergence import Comparison, LogitScale, Readable, compare
+from hubsplice.fidelity.acting import TokenGroups
+from hubsplice.fidelity.divergence import Comparison, Readable, compare
+from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import (
     Distribution,
+    EditFidelity,
     FidelityReport,
     Greedy,
+    GroupFidelity,
     PlainHook,
     PrecisionFidelity,
     TextRecord,
@@ -29,11 +33,10 @@ from hubsplice.fidelity.runs import (
 )
 from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
-from hubsplice.fidelity.verdict import verdict
+from hubsplice.fidelity.verdict import judged, verdict
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
-from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import editing_sinks, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
@@ -55,7 +58,8 @@ class Subject:
         inserted: the inserted layers, in order, one for each site that has one.
         dtype: the serving precision.
         approximations: what the edit does not reproduce of its source features.
-        in_biases: the sites that a bias carries: no layer is inserted after them.
+        in_biases: the sites that a bias carries, and the index in the result of the layer that has
+            that bias: no layer is inserted after them.
     """
 
     base: Path
@@ -64,12 +68,39 @@ class Subject:
     inserted: tuple[InsertedAt, ...]
     dtype: torch.dtype
     approximations: tuple[str, ...] = ()
-    in_biases: frozenset[Place] = frozenset()
+    in_biases: Mapping[Place, int] = field(default_factory=dict)
 
     @property
     def sites_of_layers(self) -> tuple[Site, ...]:
         """The sites that `inserted` is for."""
         return tuple(s for s in self.intervention.sites if s.place not in self.in_biases)
+
+
+@dataclass(frozen=True, eq=False)
+class References:
+    """Everything that a splice is compared with: base and hook, without any splice.
+
+    Attributes:
+        precise: in float32.
+        served: at the serving precision; None where that is float32.
+    """
+
+    precise: _Precise
+    served: _Served | None
+
+    @staticmethod
+    def of(
+        base: Path,
+        intervention: Intervention,
+        ids: Tensor,
+        dtype: torch.dtype,
+        progress: Progress,
+    ) -> References:
+        """Run base and hook over token ids, shape [sequences, length]."""
+        precise = _Precise.of(base, intervention, ids, progress)
+        if dtype is torch.float32:
+            return References(precise, None)
+        return References(precise, _Served.of(base, intervention, ids, dtype, precise, progress))
 
 
 def measure_fidelity(
@@ -78,6 +109,7 @@ def measure_fidelity(
     *,
     require: float | None,
     progress: Progress,
+    references: References | None = None,
 ) -> FidelityReport:
     """Measure how far the spliced checkpoint is from the hook.
 
@@ -86,33 +118,28 @@ def measure_fidelity(
         text: tokens that calibration never saw.
         require: the largest ratio that passes, or None.
         progress: told of every step.
+        references: of the same base, intervention, text and precision; None makes them.
     """
-    precise = _Precise.of(subject, text.ids, progress)
+    if references is None:
+        references = References.of(
+            subject.base, subject.intervention, text.ids, subject.dtype, progress
+        )
+    precise, served = references.precise, references.served
     scored = precise.scored
     precisions = []
     greedy = None
-    if subject.dtype is not torch.float32:
-        served = _Served.of(subject, text.ids, progress)
-        precisions.append(
-            _precision(subject, served.splice, precise, served.comparisons(precise), text.seed)
-        )
-        greedy = _greedy(subject.dtype, precise.greedy, served.hook_greedy, served.splice_greedy)
-    splice = _run_splice(subject, text.ids, torch.float32, progress)
-    exact = compare(
-        precise.readable(precise.hook.hidden),
-        {
-            "base": precise.readable(precise.base),
-            "plain": precise.readable(precise.plain),
-            "splice": precise.readable(splice.hidden),
-        },
-    )
-    precisions = [
-        p.model_copy(update={"effect_over_error": _over(exact["base"], p.splice_error, scored)})
-        for p in (*precisions, _precision(subject, splice, precise, exact, text.seed))
-    ]
-    sentence, passed = verdict(precisions[0], require)
+    if served is not None:
+        splice, continued = _run_splice(subject, text.ids, subject.dtype, progress, greedy=True)
+        assert continued is not None
+        precisions.append(_precision(subject, splice, precise, served, text.seed))
+        greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
+    splice, _ = _run_splice(subject, text.ids, torch.float32, progress, greedy=False)
+    precisions.append(_precision(subject, splice, precise, None, text.seed))
+    precisions = [judged(p) for p in precisions]
+    sentence, outcome, passed = verdict(precisions[0], require)
     return FidelityReport(
         verdict=sentence,
+        outcome=outcome,
         passed=passed,
         required_ratio=require,
         text=TextRecord(
@@ -126,10 +153,10 @@ def measure_fidelity(
         ),
         scored_tokens=int(scored.sum()),
         device="cuda" if torch.cuda.is_available() else "cpu",
-        edit_effect=_summary(exact["base"], scored),
+        edit_effect=_summary(precise.effect, scored),
         precisions=tuple(precisions),
         plain_hook=(
-            PlainHook(divergence=_summary(exact["plain"], scored))
+            PlainHook(divergence=_summary(precise.plain, scored))
             if any(math.isfinite(site.sink_norm) for site in subject.intervention.sites)
             else None
         ),
@@ -140,31 +167,26 @@ def measure_fidelity(
 
 @dataclass(frozen=True, eq=False)
 class _Precise:
-    """The float32 base without the hook, with it, and with a hook that edits sinks as well."""
+    """The float32 base without the hook, with it, and with a hook that edits sinks as well.
 
-    head: Tensor
-    scale: LogitScale
-    base: Tensor
-    hook: Run
-    plain: Tensor
-    streams: dict[Place, Tensor]
+    `effect` and `plain` are the divergences of the base and of the plain hook from the hook.
+    """
+
+    hook: Readable
+    streams: Mapping[Place, Tensor]
+    effect: Comparison
+    plain: Comparison
     scored: Tensor
     greedy: Tensor
 
     @staticmethod
-    def of(subject: Subject, ids: Tensor, progress: Progress) -> _Precise:
-        edit = subject.intervention
-        with loaded(subject.base, torch.float32) as model:
-            base = run_model(model, ids, (), _step(progress, "measuring the base in float32"))
-            streams = stream_at(
-                model,
-                ids,
-                [site.place for site in edit.sites],
-                edit,
-                _step(progress, "measuring the sites in float32"),
-            )
+    def of(base: Path, edit: Intervention, ids: Tensor, progress: Progress) -> _Precise:
+        places = [site.place for site in edit.sites]
+        with loaded(base, torch.float32) as model:
+            bare = run_model(model, ids, (), _step(progress, "measuring the base in float32"))
             with hooked(model, edit):
-                hook = run_model(model, ids, (), _step(progress, "measuring the hook in float32"))
+                step = _step(progress, "measuring the hook in float32")
+                hook = run_model(model, ids, (), step, places)
                 greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
             with hooked(model, editing_sinks(edit)):
                 plain = run_model(
@@ -174,83 +196,151 @@ class _Precise:
         scored = torch.ones(ids.shape, dtype=torch.bool)
         scored[:, 0] = False
         for site in edit.sites:
-            scored &= ~site.is_sink(streams[site.place]).reshape(ids.shape)
-        return _Precise(head, scale, base.hidden, hook, plain.hidden, streams, scored, greedy)
+            scored &= ~site.is_sink(hook.streams[site.place]).reshape(ids.shape)
+        truth = Readable(hook.hidden, head, scale)
+        found = compare(
+            truth,
+            {
+                "base": Readable(bare.hidden, head, scale),
+                "plain": Readable(plain.hidden, head, scale),
+            },
+        )
+        return _Precise(truth, hook.streams, found["base"], found["plain"], scored, greedy)
 
-    def readable(self, hidden: Tensor) -> Readable:
-        return Readable(hidden, self.head, self.scale)
+    def comparison(self, hidden: Tensor, head: Tensor) -> Comparison:
+        """How far another model is from the float32 hook, by its last hidden states."""
+        return compare(self.hook, {"": Readable(hidden, head, self.hook.scale)})[""]
 
 
 @dataclass(frozen=True, eq=False)
 class _Served:
-    """The hook on the base, and the splice, both at the serving precision."""
+    """The hook on the base at the serving precision."""
 
     head: Tensor
-    hook: Run
-    splice: Run
-    hook_greedy: Tensor
-    splice_greedy: Tensor
+    streams: Mapping[Place, Tensor]
+    floor: Comparison
+    greedy: Tensor
 
     @staticmethod
-    def of(subject: Subject, ids: Tensor, progress: Progress) -> _Served:
-        name = _name(subject.dtype)
-        with loaded(subject.base, subject.dtype) as model, hooked(model, subject.intervention):
-            hook = run_model(model, ids, (), _step(progress, f"measuring the hook in {name}"))
-            hook_greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
+    def of(
+        base: Path,
+        edit: Intervention,
+        ids: Tensor,
+        dtype: torch.dtype,
+        precise: _Precise,
+        progress: Progress,
+    ) -> _Served:
+        places = [site.place for site in edit.sites]
+        with loaded(base, dtype) as model, hooked(model, edit):
+            step = _step(progress, f"measuring the hook in {_name(dtype)}")
+            hook = run_model(model, ids, (), step, places)
+            greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
             head = head_weight(model)
-        with loaded(subject.spliced, subject.dtype) as model:
-            step = _step(progress, f"measuring the splice in {name}")
-            splice = run_model(model, ids, subject.inserted, step)
-            splice_greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
-        return _Served(head, hook, splice, hook_greedy, splice_greedy)
-
-    def comparisons(self, precise: _Precise) -> dict[str, Comparison]:
-        return compare(
-            precise.readable(precise.hook.hidden),
-            {
-                "hook": Readable(self.hook.hidden, self.head, precise.scale),
-                "splice": Readable(self.splice.hidden, self.head, precise.scale),
-            },
-        )
+        return _Served(head, hook.streams, precise.comparison(hook.hidden, head), greedy)
 
 
-def _run_splice(subject: Subject, ids: Tensor, dtype: torch.dtype, progress: Progress) -> Run:
+def _run_splice(
+    subject: Subject, ids: Tensor, dtype: torch.dtype, progress: Progress, *, greedy: bool
+) -> tuple[Run, Tensor | None]:
     with loaded(subject.spliced, dtype) as model:
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
-        return run_model(model, ids, subject.inserted, step)
+        places = [Place(index) for index in subject.in_biases.values()]
+        run = run_model(model, ids, subject.inserted, step, places)
+        return run, greedy_tokens(model, _prompts(ids), _NEW_TOKENS) if greedy else None
 
 
 def _precision(
-    subject: Subject,
-    splice: Run,
-    precise: _Precise,
-    found: dict[str, Comparison],
-    seed: int,
+    subject: Subject, splice: Run, precise: _Precise, served: _Served | None, seed: int
 ) -> PrecisionFidelity:
     scored = precise.scored
-    error = found["splice"]
-    floor = found.get("hook")
+    # The output embeddings are the base's, byte for byte.
+    error = precise.comparison(splice.hidden, precise.hook.head if served is None else served.head)
+    floor = None if served is None else served.floor
     ratio = clipped = None
     if floor is not None:
         ratio = ratio_of_means(error.divergence, floor.divergence, scored, seed=seed)
         clipped = ratio_of_means(
             error.divergence.clamp(max=CLIP), floor.divergence.clamp(max=CLIP), scored, seed=seed
         )
+    summary = _summary(error, scored)
     return PrecisionFidelity(
         dtype=_name(splice.hidden.dtype),
         noise_floor=None if floor is None else _summary(floor, scored),
-        splice_error=_summary(error, scored),
+        splice_error=summary,
         ratio=ratio,
         clipped_ratio=clipped,
-        effect_over_error=None,
+        effect_over_error=_over(precise.effect, summary, scored),
         hook_top1_agreement=1.0 if floor is None else _agreement(floor, scored),
         splice_top1_agreement=_agreement(error, scored),
         sites=tuple(
-            site_fidelity(site, inserted, seen, precise.streams[site.place], scored.flatten())
+            site_fidelity(
+                site,
+                inserted,
+                seen,
+                precise.streams[site.place],
+                scored.flatten(),
+                None if served is None else served.streams[site.place],
+            )
             for site, inserted, seen in zip(
                 subject.sites_of_layers, subject.inserted, splice.passes, strict=True
             )
         ),
+        edits=tuple(
+            _edit(site, evidence, precise.effect, floor, error, seed)
+            for site, streams in _streams(subject, splice, precise, served)
+            for evidence in site_evidence(site, streams, scored, seed=seed)
+        ),
+    )
+
+
+def _streams(
+    subject: Subject, splice: Run, precise: _Precise, served: _Served | None
+) -> Iterator[tuple[Site, SiteStreams]]:
+    passes = dict(zip([s.place for s in subject.sites_of_layers], splice.passes, strict=True))
+    for site in subject.intervention.sites:
+        reference = precise.streams[site.place]
+        hook = None if served is None else served.streams[site.place]
+        if site.place in subject.in_biases:
+            # The layers before are the same, so the bias is all that tells the two apart.
+            before = reference if hook is None else hook
+            after = splice.streams[Place(subject.in_biases[site.place])]
+        else:
+            before, after = passes[site.place].before, passes[site.place].after
+        yield site, SiteStreams(reference, hook, before, after)
+
+
+def _edit(
+    site: Site,
+    evidence: EditEvidence,
+    effect: Comparison,
+    floor: Comparison | None,
+    error: Comparison,
+    seed: int,
+) -> EditFidelity:
+    def group(tokens: Tensor) -> GroupFidelity | None:
+        if not tokens.any():
+            return None
+        return GroupFidelity(
+            tokens=int(tokens.sum()),
+            edit_effect=float(effect.divergence[tokens].mean()),
+            noise_floor=None if floor is None else float(floor.divergence[tokens].mean()),
+            splice_error=float(error.divergence[tokens].mean()),
+            ratio=(
+                None
+                if floor is None
+                else ratio_of_means(error.divergence, floor.divergence, tokens, seed=seed)
+            ),
+        )
+
+    groups: TokenGroups = evidence.groups
+    return EditFidelity(
+        label=evidence.label,
+        layer=site.layer,
+        block=site.block,
+        site=evidence.site,
+        acted=group(groups.acted),
+        behind=group(groups.behind),
+        elsewhere=group(groups.elsewhere),
     )
 
 

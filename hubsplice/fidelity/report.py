@@ -16,13 +16,19 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hubsplice.errors import CheckpointError, FidelityError
+from hubsplice.errors import CheckpointError, FidelityError, NotShownError
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 from hubsplice.rendering.content import Part
 from hubsplice.rendering.rendered import Rendered
 
 REPORT = "fidelity.json"
+
+MORE_TEXT = (
+    "Measure on text in which the feature is active: set fidelity.dataset to such text, or raise "
+    "fidelity.tokens."
+)
+"""What helps where an edit acted on too few tokens."""
 
 
 class Record(BaseModel):
@@ -62,6 +68,58 @@ class FeatureFidelity(Record):
     )
 
 
+class SiteEvidence(Record):
+    """What an inserted layer's change shows of one edit, on the tokens where the edit acts."""
+
+    acted_tokens: int = Field(description="Scored tokens where the edit acts.")
+    acted_sequences: int = Field(description="Sequences that hold such tokens.")
+    strength: Interval | None = Field(
+        description="The median of ⟨made, wanted⟩ / ‖wanted‖², where wanted is the exact edit of "
+        "the stream that the layer reads; 1 is the whole edit. Null where the edit never acted."
+    )
+    residual_error: float | None = Field(description="‖made − wanted‖ / ‖wanted‖, likewise.")
+    false_firing: int = Field(
+        description="Tokens that the layer changes by more than half of what the edit typically "
+        "does, and the exact edit does not change."
+    )
+    missed: int = Field(
+        description="Tokens that the exact edit changes so much, and not the layer."
+    )
+    error_over_hook: Interval | None = Field(
+        description="The layer's distance from the change of the float32 hook, as a multiple of "
+        "the hook's own at the same precision; null in float32."
+    )
+
+
+class GroupFidelity(Record):
+    """Divergences of one group of tokens: where an edit acts, behind that, or elsewhere."""
+
+    tokens: int
+    edit_effect: float = Field(description="Mean KL(hook float32 ‖ base float32), in nats.")
+    noise_floor: float | None = Field(description="Null in float32.")
+    splice_error: float
+    ratio: Interval | None = Field(description="Null in float32.")
+
+
+class EditFidelity(Record):
+    """One edit, judged on the tokens that it changes."""
+
+    label: str
+    layer: int
+    block: Block = Block.MLP
+    site: SiteEvidence
+    acted: GroupFidelity | None = Field(description="Null where there are no such tokens.")
+    behind: GroupFidelity | None = None
+    elsewhere: GroupFidelity | None = None
+    outcome: Literal["shown", "fails", "not shown"] = "not shown"
+    reason: str = Field("", description="Why; a half-sentence.")
+
+    @property
+    def place(self) -> Place:
+        """Where the stream is edited."""
+        return Place(self.layer, self.block)
+
+
 class SiteFidelity(Record):
     """One inserted layer at one precision, as the served model runs it."""
 
@@ -81,6 +139,19 @@ class SiteFidelity(Record):
     sink_tokens: int = Field(description="Tokens that the edit leaves alone for their norm.")
     largest_sink_change: float | None = Field(
         description="The largest change at a sink, relative to its norm."
+    )
+    elsewhere_change: float | None = Field(
+        None, description="The median of ‖change‖ where no edit acts; null for no such token."
+    )
+    elsewhere_noise: float | None = Field(
+        None,
+        description="There, what the precision has put into the stream already, ‖h − h_float32‖.",
+    )
+    entering_error: float | None = Field(
+        None, description="‖h − h_float32‖ / ‖h_float32‖ of the stream that enters the layer."
+    )
+    hook_entering_error: float | None = Field(
+        None, description="The same of the hook at this precision; null in float32."
     )
     features: tuple[FeatureFidelity, ...] = ()
 
@@ -106,6 +177,7 @@ class PrecisionFidelity(Record):
     hook_top1_agreement: float = Field(description="hook at this precision with hook float32.")
     splice_top1_agreement: float = Field(description="splice at this precision with the same.")
     sites: tuple[SiteFidelity, ...]
+    edits: tuple[EditFidelity, ...] = ()
 
 
 class PlainHook(Record):
@@ -142,8 +214,11 @@ class Greedy(Record):
 class FidelityReport(Rendered, Record):
     """The whole of `fidelity.json`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[1, 2] = 2
     verdict: str = Field(description="One sentence; first on the terminal and on the card.")
+    outcome: Literal["shown", "fails", "not shown"] = Field(
+        "not shown", description="That of the worst edit."
+    )
     passed: bool | None = Field(description="Against `required_ratio`; null where none was asked.")
     required_ratio: float | None
     text: TextRecord
@@ -172,10 +247,14 @@ class FidelityReport(Rendered, Record):
         """Refuse what misses the ratio that was required.
 
         Raises:
+            NotShownError: the text can't tell; the message says what helps.
             FidelityError: it does; the message is the verdict.
         """
-        if self.passed is False:
-            raise FidelityError(self.verdict)
+        if self.passed is not False:
+            return
+        if self.outcome == "not shown":
+            raise NotShownError(f"{self.verdict} {MORE_TEXT}")
+        raise FidelityError(self.verdict)
 
     def content(self) -> Iterable[Part]:
         """The verdict, then tables per precision and per edited layer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from hubsplice.fidelity.divergence import LogitScale
 from hubsplice.fidelity.inserted import InsertedAt, watching
-from hubsplice.streams.model import Model, batches, decoder_layers
+from hubsplice.intervention.place import Place
+from hubsplice.streams.model import Model, batches, decoder_layers, seeing
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +38,13 @@ class Run:
     Attributes:
         hidden: what the output embeddings read, shape [sequences, length, d], on the CPU.
         passes: by inserted layer, in order; empty for a base model.
+        streams: the stream at each place that was asked for, before hooks edit it there, shape
+            [tokens, d], on the CPU.
     """
 
     hidden: Tensor
     passes: tuple[LayerPass, ...]
+    streams: Mapping[Place, Tensor]
 
 
 def run_model(
@@ -48,19 +52,30 @@ def run_model(
     ids: Tensor,
     inserted: Sequence[InsertedAt],
     progress: Callable[[int, int], None],
+    places: Sequence[Place] = (),
 ) -> Run:
     """Run a model over token ids [sequences, length] and keep what the metrics need."""
     hidden: list[Tensor] = []
+    seen: dict[Place, list[Tensor]] = {place: [] for place in places}
     recorders = [_Recorder(model, layer) for layer in inserted]
+
+    def keep(place: Place, h: Tensor) -> None:
+        seen[place].append(h.detach().flatten(end_dim=1).to("cpu", copy=True))
+
     try:
-        hidden.extend(
-            model.base_model(batch, use_cache=False).last_hidden_state.cpu()
-            for batch in batches(model, ids, progress)
-        )
+        with seeing(model, places, keep):
+            hidden.extend(
+                model.base_model(batch, use_cache=False).last_hidden_state.cpu()
+                for batch in batches(model, ids, progress)
+            )
     finally:
         for recorder in recorders:
             recorder.remove()
-    return Run(torch.cat(hidden), tuple(recorder.result() for recorder in recorders))
+    return Run(
+        torch.cat(hidden),
+        tuple(recorder.result() for recorder in recorders),
+        {place: torch.cat(parts) for place, parts in seen.items()},
+    )
 
 
 def head_weight(model: Model) -> Tensor:

@@ -13,7 +13,12 @@ from hubsplice.intervention.site import Site
 
 
 def site_fidelity(
-    site: Site, inserted: InsertedAt, seen: LayerPass, reference: Tensor, scored: Tensor
+    site: Site,
+    inserted: InsertedAt,
+    seen: LayerPass,
+    reference: Tensor,
+    scored: Tensor,
+    hook: Tensor | None = None,
 ) -> SiteFidelity:
     """Measure one inserted layer.
 
@@ -24,6 +29,8 @@ def site_fidelity(
         reference: the float32 hook model's stream at the site, shape [tokens, d], whose gates
             are the truth that served gates are compared with.
         scored: which tokens count, shape [tokens].
+        hook: the stream at the site of the hook at the serving precision, shape [tokens, d]; None
+            in float32.
     """
     before = seen.before.float()
     wanted = site.delta(before)
@@ -34,6 +41,10 @@ def site_fidelity(
     sinks = site.is_sink(before)
     change = torch.linalg.vector_norm(made, dim=-1) / torch.linalg.vector_norm(before, dim=-1)
     any_edited = bool(edited.any())
+    # Neither in the served stream nor in the float32 one.
+    nowhere = (size == 0) & (site.delta(reference).norm(dim=-1) == 0) & scored & ~sinks
+    noise = torch.linalg.vector_norm(before - reference.float(), dim=-1)
+    length = torch.linalg.vector_norm(made, dim=-1)
     return SiteFidelity(
         layer=site.layer,
         block=site.block,
@@ -46,6 +57,10 @@ def site_fidelity(
         ),
         sink_tokens=int(sinks.sum()),
         largest_sink_change=float(change[sinks].max()) if sinks.any() else None,
+        elsewhere_change=_median(length[nowhere]),
+        elsewhere_noise=_median(noise[nowhere]),
+        entering_error=_apart(before, reference, scored & ~sinks),
+        hook_entering_error=None if hook is None else _apart(hook, reference, scored & ~sinks),
         features=_features(site, inserted, seen, made, reference, scored & ~sinks),
     )
 
@@ -102,3 +117,19 @@ def _shares(site: Site, made: Tensor) -> Tensor | None:
     if not lengths.all() or torch.linalg.cond(directions / lengths) > 1e3:
         return None
     return (made.double() @ torch.linalg.pinv(directions)).float()
+
+
+def _median(values: Tensor) -> float | None:
+    """The median, which a few tokens on the ramp of a jump don't move."""
+    return float(values.median()) if len(values) else None
+
+
+def _apart(h: Tensor, reference: Tensor, tokens: Tensor) -> float | None:
+    """The median over tokens of ‖h − reference‖ / ‖reference‖.
+
+    It is the median, since now and then a token becomes a sink in one of two precisions.
+    """
+    if not tokens.any():
+        return None
+    truth = reference[tokens].float()
+    return float(((h[tokens].float() - truth).norm(dim=-1) / truth.norm(dim=-1)).median())

@@ -8,6 +8,7 @@ from torch import Tensor
 from hubsplice.fidelity.report import Distribution, Interval
 
 _RESAMPLES = 2000
+_FEWER_RESAMPLES = 400
 
 
 def distribution(values: Tensor) -> Distribution:
@@ -48,6 +49,27 @@ def ratio_of_means(above: Tensor, below: Tensor, scored: Tensor, *, seed: int) -
     ratios = numerator[drawn].sum(dim=1)[bottom > 0] / bottom[bottom > 0]
     low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Interval(value=float(numerator.sum() / denominator.sum()), low=low, high=high)
+
+
+def median_of_tokens(values: Tensor, tokens: Tensor, *, seed: int) -> Interval | None:
+    """The median of some tokens' values, with its 95% bootstrap interval.
+
+    Args:
+        values: shape [sequences, length].
+        tokens: which of them count, same shape.
+        seed: of the resampling, which is of whole sequences.
+
+    Returns:
+        None where no token counts.
+    """
+    rows = [row[kept].double() for row, kept in zip(values, tokens, strict=True) if kept.any()]
+    if not rows:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(len(rows), (_FEWER_RESAMPLES, len(rows)), generator=generator)
+    medians = torch.stack([torch.cat([rows[i] for i in draw]).median() for draw in drawn.tolist()])
+    low, high = medians.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Interval(value=float(torch.cat(rows).median()), low=low, high=high)
 
 
 def f1_score(found: Tensor, wanted: Tensor) -> float | None:

@@ -21,9 +21,16 @@ TOP1_AGREEMENT = "top-1 agreement"
 GREEDY_MATCH = "greedy match"
 RESIDUAL_ERROR = "residual error"
 GATE_F1 = "gate F1"
+STRENGTH = "strength"
+ACTED = "acted tokens"
+BEHIND = "behind"
 SINK = "sink"
 
 DEFINITIONS = {
+    ACTED: "the tokens where the exact hook changes the stream; behind: later tokens of a sequence "
+    "in which it has acted. A verdict is made on these, edit by edit.",
+    STRENGTH: "how much of the edit the inserted layer makes where the edit acts: 1 is all of it, "
+    "0 nothing, −1 its opposite.",
     EDIT_EFFECT: "KL(hook in float32 ‖ base in float32): what the edit does.",
     NOISE_FLOOR: "KL(hook in float32 ‖ hook at a precision): what that precision costs by itself.",
     SPLICE_ERROR: "KL(hook in float32 ‖ spliced model at a precision).",
@@ -39,6 +46,40 @@ DEFINITIONS = {
     SINK: "a token whose residual norm is many times the others', such as the first one; where "
     "the recipe says so, sinks are left alone.",
 }
+
+
+def edits(report: FidelityReport) -> Table:
+    """Per edit and precision: the outcome, and what it was made from."""
+    return Table(
+        (
+            "edit",
+            "after layer",
+            "precision",
+            "outcome",
+            ACTED,
+            f"{STRENGTH} (95%)",
+            RESIDUAL_ERROR,
+            f"{RATIO}, {ACTED} (95%)",
+            f"{RATIO}, {BEHIND} (95%)",
+        ),
+        tuple(
+            (
+                edit.label,
+                str(edit.place),
+                precision.dtype,
+                edit.outcome,
+                count(edit.site.acted_tokens),
+                interval(edit.site.strength),
+                significant(edit.site.residual_error),
+                interval(edit.acted.ratio if edit.acted else None),
+                interval(edit.behind.ratio if edit.behind else None),
+            )
+            for precision in report.precisions
+            for edit in precision.edits
+        ),
+        text_columns=4,
+        title="Each edit, on the tokens that it changes",
+    )
 
 
 def divergences(report: FidelityReport) -> Table:

@@ -17,6 +17,10 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         f"{count(report.scored_tokens)} tokens scored of {report.text.dataset}, on {report.device}",
         Tone.FAINT,
     )
+    edits = summary.edits(report)
+    if edits.rows:
+        yield edits
+        yield Line()
     yield summary.agreement(report)
     yield summary.divergences(report)
     greedy = summary.greedy_match(report)

@@ -1,70 +1,194 @@
-"""The one sentence that a report begins with."""
+"""The verdict: what the evidence shows of each edit, and one sentence on the worst of them.
+
+The limits are set where right and wrong layers part; `tests/fidelity/test_wrong_layers.py` holds
+the cases. The wrong layers that are nearest to right make 1.1 times the edit, and their strength
+tells. The other limits are wide: on tiny models, tokens lie densely around a threshold.
+"""
 
 from __future__ import annotations
 
-from hubsplice.fidelity.report import Interval, PrecisionFidelity
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
-INDISTINGUISHABLE = 1.05
-"""The ratio to the noise floor up to which a splice counts as no worse than the hook itself."""
+from hubsplice.fidelity.format import significant
+from hubsplice.fidelity.report import (
+    EditFidelity,
+    Interval,
+    PrecisionFidelity,
+    SiteFidelity,
+)
 
-ENOUGH_OVER_ERROR = 100.0
-"""In float32, where there is no noise floor: how many times the effect must exceed the error."""
+Outcome = Literal["shown", "fails", "not shown"]
+
+_NO_WORSE = 1.05
+"""The ratio to the noise floor up to which a model without edits counts as its base."""
+
+ENOUGH_TOKENS, ENOUGH_SEQUENCES = 50, 5
+"""On how many tokens, in how many sequences, an edit must act for a verdict that it is right."""
+
+_STRENGTH = 0.05
+"""How far from 1 an edit's strength may be."""
+
+_RESIDUAL = {"float32": 0.35, "bfloat16": 0.7}
+"""The largest residual error of an edit that is made, by precision."""
+
+_GATES, _FEW_GATES = 0.15, 4
+"""Tokens on a jump's ramp are neither edited nor not: this share of them, and so many besides."""
+
+_ENTERING, _FLOAT32_ENTERING = 2.0, 0.01
+"""How far the stream that enters may be from the hook's, against the hook's own at the precision,
+and by itself in float32: a layer at another place reads another stream."""
+
+_ELSEWHERE = 3.0
+"""The ratio to the noise floor on tokens that the edit does not reach."""
+
+_WIDEST = 0.5
+"""The largest half-width of a ratio's interval that tells anything."""
 
 
-def verdict(served: PrecisionFidelity, require: float | None) -> tuple[str, bool | None]:
+def judged(precision: PrecisionFidelity) -> PrecisionFidelity:
+    """The same measurements with an outcome and a reason for each edit."""
+    sites = {site.place: site for site in precision.sites}
+    edits = []
+    for edit in precision.edits:
+        failures = (
+            *_site_failures(sites.get(edit.place)),
+            *_edit_failures(edit, precision.dtype),
+        )
+        outcome: Outcome = "fails"
+        if failures:
+            reason = failures[0]
+        else:
+            doubt = next(_doubts(edit), None)
+            outcome, reason = ("shown", _shown(edit)) if doubt is None else ("not shown", doubt)
+        edits.append(edit.model_copy(update={"outcome": outcome, "reason": reason}))
+    return precision.model_copy(update={"edits": tuple(edits)})
+
+
+def _site_failures(site: SiteFidelity | None) -> Iterator[str]:
+    if site is None or site.entering_error is None:
+        return
+    of_hook = site.hook_entering_error
+    limit = _FLOAT32_ENTERING if of_hook is None else _ENTERING * of_hook
+    if site.entering_error > limit:
+        yield (
+            f"the stream that enters the layer is {site.entering_error:.1%} from the float32 "
+            "hook's at the edit's place: the layer is elsewhere, or the model is another"
+        )
+    change, noise = site.elsewhere_change, site.elsewhere_noise
+    if change is not None and noise and of_hook is not None and change > noise:
+        yield (
+            f"where no edit acts, the layer changes the stream by {significant(change)}, and the "
+            f"precision's own noise there is {significant(noise)}"
+        )
+
+
+def _edit_failures(edit: EditFidelity, dtype: str) -> Iterator[str]:
+    site, strength = edit.site, edit.site.strength
+    if strength is not None and (strength.low > 1 + _STRENGTH or strength.high < 1 - _STRENGTH):
+        yield f"the layer makes {_with(strength)} times the edit where it acts"
+    allowed = _FEW_GATES + _GATES * site.acted_tokens
+    if site.false_firing > allowed:
+        yield f"the layer fires on {site.false_firing} tokens where the edit does not act"
+    if site.missed > allowed:
+        yield f"the layer misses {site.missed} of {site.acted_tokens} tokens where the edit acts"
+    elsewhere = None if edit.elsewhere is None else edit.elsewhere.ratio
+    if elsewhere is not None and elsewhere.low > _ELSEWHERE:
+        yield (
+            f"where it neither acts nor has acted, the model's error is {_with(elsewhere)} times "
+            "the noise floor"
+        )
+    error = site.residual_error
+    if error is not None and error > _RESIDUAL.get(dtype, _RESIDUAL["bfloat16"]):
+        yield f"the layer's change is {error:.0%} off where the edit acts"
+
+
+def _doubts(edit: EditFidelity) -> Iterator[str]:
+    site = edit.site
+    if site.acted_tokens < ENOUGH_TOKENS:
+        yield f"it acted on {site.acted_tokens} tokens, {ENOUGH_TOKENS} are needed"
+    if site.acted_sequences < ENOUGH_SEQUENCES:
+        yield (
+            f"it acted in {site.acted_sequences} sequences of text, {ENOUGH_SEQUENCES} are needed"
+        )
+    strength = site.strength
+    if strength is None or max(strength.high - 1, 1 - strength.low) > _STRENGTH:
+        yield "its strength can't be told from this text" + (
+            f": {_with(strength)}" if strength else ""
+        )
+
+
+def _shown(edit: EditFidelity) -> str:
+    assert edit.site.strength is not None
+    return f"the layer makes {_with(edit.site.strength)} times the edit where it acts"
+
+
+def _cost(edit: EditFidelity) -> Interval | None:
+    """The worse of the ratios where an edit acts and behind that; None where there is none."""
+    groups = (edit.acted, edit.behind)
+    ratios = [group.ratio for group in groups if group is not None and group.ratio is not None]
+    return max(ratios, key=lambda ratio: ratio.value, default=None)
+
+
+def worst(edits: Sequence[EditFidelity]) -> EditFidelity | None:
+    """The edit with the worst outcome, and among equals with the largest ratio."""
+    order = {"fails": 2, "not shown": 1, "shown": 0}
+
+    def badness(edit: EditFidelity) -> tuple[int, float]:
+        cost = _cost(edit)
+        return order[edit.outcome], cost.value if cost else 0.0
+
+    return max(edits, key=badness, default=None)
+
+
+def verdict(served: PrecisionFidelity, require: float | None) -> tuple[str, Outcome, bool | None]:
     """The verdict at the serving precision, and whether the requirement is met.
 
     Args:
         served: the measurements at the precision that the layers were compiled for.
-        require: the largest ratio that passes; None asks for nothing.
+        require: the largest ratio to the noise floor that passes, where an edit acts and behind
+            that; None asks for nothing.
 
     Returns:
-        The sentence, and None where nothing was asked.
+        The sentence, the worst edit's outcome, and None where nothing was asked.
     """
-    if served.ratio is None:
-        return _without_floor(served, require)
-    ratio = served.ratio
-    sentence = (
-        f"In {served.dtype} the splice is as close to the float32 hook as the hook itself is: "
-        if ratio.value <= INDISTINGUISHABLE
-        else f"In {served.dtype} the splice is farther from the float32 hook than the hook "
-        "itself is: "
-    )
-    sentence += f"its error is {_shown(ratio)} times the noise floor"
-    if require is None:
-        return f"{sentence}.", None
-    passed = ratio.value <= require
-    return f"{sentence}; required: at most {require:g}, {_outcome(passed)}.", passed
-
-
-def _without_floor(served: PrecisionFidelity, require: float | None) -> tuple[str, bool | None]:
-    over = served.effect_over_error
-    if served.splice_error.mean == 0:
-        sentence, good = f"In {served.dtype} the splice and the hook give equal logits", True
-    elif over is None:
-        sentence, good = (
-            f"In {served.dtype} the edit has no effect on this text, and the splice's error is "
-            f"{served.splice_error.mean:.3g} nat per token",
-            False,
+    served = judged(served)
+    edit = worst(served.edits)
+    if edit is None:
+        sentence = f"In {served.dtype}, there is no edit, and the model should be the base"
+        same = served.splice_error.mean == 0 or (
+            served.ratio is not None and served.ratio.low <= _NO_WORSE
         )
-    else:
-        sentence = (
-            f"In {served.dtype} the splice's error is {over:,.0f} times smaller than the edit's "
-            "effect"
+        outcome: Outcome = "shown" if same else "fails"
+        if require is None:
+            return f"{sentence}.", outcome, None
+        met = same and (served.ratio is None or served.ratio.low <= require)
+        return f"{sentence}; required: at most {require:g}, {_met(met)}.", outcome, met
+    words = {
+        "shown": f"In {served.dtype}, every edit is made as the hook makes it",
+        "fails": f"In {served.dtype}, an edit is NOT made as the hook makes it",
+        "not shown": f"In {served.dtype}, it is not shown that every edit is made",
+    }
+    sentence = f"{words[edit.outcome]}; the worst is {edit.label}: {edit.reason}"
+    costs = [cost for cost in map(_cost, served.edits) if cost is not None]
+    if edit.outcome == "shown" and costs:
+        worst_cost = max(costs, key=lambda cost: cost.value)
+        sentence += (
+            f". There and behind that, the model's error is {_with(worst_cost)} times the noise "
+            "floor"
         )
-        good = over >= ENOUGH_OVER_ERROR
     if require is None:
-        return f"{sentence}.", None
-    return (
-        f"{sentence}; required where there is no noise floor: at least "
-        f"{ENOUGH_OVER_ERROR:g} times, {_outcome(good)}.",
-        good,
-    )
+        return f"{sentence}.", edit.outcome, None
+    told = all(cost.high - cost.low <= 2 * _WIDEST for cost in costs)
+    passed = edit.outcome == "shown" and told and all(cost.low <= require for cost in costs)
+    if edit.outcome == "shown" and not told:
+        sentence += ", which this text is too short to tell"
+    return f"{sentence}; required: at most {require:g}, {_met(passed)}.", edit.outcome, passed
 
 
-def _shown(ratio: Interval) -> str:
-    return f"{ratio.value:.2f} (95%: {ratio.low:.2f} to {ratio.high:.2f})"
-
-
-def _outcome(passed: bool) -> str:
+def _met(passed: bool) -> str:
     return "met" if passed else "NOT met"
+
+
+def _with(estimate: Interval) -> str:
+    return f"{estimate.value:.2f} (95%: {estimate.low:.2f} to {estimate.high:.2f})"

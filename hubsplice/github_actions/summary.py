@@ -59,6 +59,7 @@ def _fidelity(report: FidelityReport) -> list[Markdown]:
     parts = [
         Markdown("### Fidelity"),
         Markdown(f"**{inline(report.verdict)}**"),
+        *([table(summary.edits(report))] if summary.edits(report).rows else []),
         table(summary.agreement(report)),
         table(summary.divergences(report)),
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 from hubsplice.card.write import card_text
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
-from hubsplice.errors import CheckpointError, FidelityError
+from hubsplice.errors import CheckpointError, FidelityError, NotShownError
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.fidelity.verdict import verdict
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
@@ -126,11 +126,17 @@ def _refuse_failed(folder: Path, report: FidelityReport | None, require: float |
         raise FidelityError(
             f"{folder}: a fidelity of {require:g} is required, but it was not measured"
         )
-    sentence, passed = report.verdict, report.passed
+    sentence, outcome, passed = report.verdict, report.outcome, report.passed
+    if require is not None and report.schema_version == 1:
+        raise NotShownError(
+            f"{folder}: its report is of an older hubsplice, which looked at the mean over all "
+            "tokens; measure it again with `hubsplice measure`"
+        )
     if passed is not False and require is not None:
-        sentence, passed = verdict(report.precisions[0], require)
+        sentence, outcome, passed = verdict(report.precisions[0], require)
     if passed is False:
-        raise FidelityError(f"{folder}: {sentence} --allow-failed publishes it anyway")
+        kind = NotShownError if outcome == "not shown" else FidelityError
+        raise kind(f"{folder}: {sentence} --allow-failed publishes it anyway")
 
 
 def _in_memory(data: bytes) -> LocalFile:

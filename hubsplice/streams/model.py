@@ -141,6 +141,25 @@ def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def seeing(
+    model: Model, places: Sequence[Place], see: Callable[[Place, Tensor], None]
+) -> Iterator[None]:
+    """Show the stream at some places, before the hooks on the model edit it there.
+
+    Args:
+        model: the model, with hooks or without.
+        places: where to look.
+        see: gets the place and the stream, shape [..., d], at every pass.
+    """
+
+    def at(place: Place) -> Callable[[Tensor], None]:
+        return lambda h: see(place, h)
+
+    with removed_afterwards([_at(model, place, at(place), first=True) for place in places]):
+        yield
+
+
 class _Enough(Exception):  # noqa: N818
     """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
 
@@ -162,16 +181,12 @@ def collect_streams(
     found: dict[Place, list[Tensor]] = {place: [] for place in places}
     last = max(places)
 
-    def keep(place: Place) -> Callable[[Tensor], None]:
-        def run(h: Tensor) -> None:
-            found[place].append(h.detach().to("cpu", copy=True))
-            if place == last:
-                raise _Enough
+    def keep(place: Place, h: Tensor) -> None:
+        found[place].append(h.detach().to("cpu", copy=True))
+        if place == last:
+            raise _Enough
 
-        return run
-
-    handles = [_at(model, place, keep(place), first=True) for place in places]
-    with removed_afterwards(handles):
+    with seeing(model, places, keep):
         for batch in batches(model, ids, progress):
             with suppress(_Enough):
                 model.base_model(batch, use_cache=False)
