@@ -70,9 +70,11 @@ def moved(deviations: float) -> Callable[[Site, SiteActivations], Site]:
 def firing_elsewhere(site: Site, activations: SiteActivations) -> Site:
     """The first edit acts on as many other tokens as well: those farthest on the other side."""
     first, *others = site.terms
+    (threshold,) = first.function.breakpoints
     p = activations.reference @ first.encoder
-    share = float((p > -first.bias).float().mean())
-    extra = replace(first, label="another", encoder=-first.encoder, bias=float(p.quantile(share)))
+    share = float((p + first.bias > threshold).float().mean())
+    bias = float(p.quantile(share)) + threshold
+    extra = replace(first, label="another", encoder=-first.encoder, bias=bias)
     return replace(site, terms=(first, *others, extra))
 
 
