@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-
 from hubsplice.families.blocks import SANDWICH
 from hubsplice.families.engines import RUN, EngineKey, Evidence, Support
 from hubsplice.families.family import BiasSwitch, Family, ModelClass, Named, Refused
-from hubsplice.families.known import Measured, Weights
+from hubsplice.families.known import BEHIND_SMOLLM2, Weights
 from hubsplice.families.layer_fields import FULL_ATTENTION, SLIDING_ATTENTION, EveryNth, PerLayer
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import ATTENTION
@@ -56,13 +54,7 @@ GEMMA2 = FAMILIES.add(
         eps=Named("rms_norm_eps", 1e-6),
         activation=ACTIVATION,
         weights=Weights.STREAM,
-        measured=(
-            Measured(
-                "its construction behind the stream of SmolLM2-135M-Instruct",
-                "constructions.md",
-                datetime.date(2026, 11, 26),
-            ),
-        ),
+        measured=BEHIND_SMOLLM2,
         tied=True,
         defaults=DEFAULTS,
         layer_fields={

@@ -32,3 +32,12 @@ class Measured:
 
 GGUF = "from a 4-bit GGUF file, de-quantised to bfloat16"
 """What the released weights that are measured here went through."""
+
+BEHIND_SMOLLM2 = (
+    Measured(
+        "its construction behind the stream of SmolLM2-135M-Instruct",
+        "constructions.md",
+        datetime.date(2026, 11, 26),
+    ),
+)
+"""Families whose construction was computed on that stream, all of them in one table."""

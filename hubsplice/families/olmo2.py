@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-
 from hubsplice.families.blocks import POST_NORM
 from hubsplice.families.engines import BACKEND, RUN, EngineKey
 from hubsplice.families.family import BiasSwitch, Family, ModelClass, Named
-from hubsplice.families.known import Measured, Weights
+from hubsplice.families.known import BEHIND_SMOLLM2, Weights
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import ATTENTION
 
@@ -29,12 +27,6 @@ OLMO2 = FAMILIES.add(
         eps=Named("rms_norm_eps", 1e-5),
         activation=Named("hidden_act", "silu"),
         weights=Weights.STREAM,
-        measured=(
-            Measured(
-                "its construction behind the stream of SmolLM2-135M-Instruct",
-                "constructions.md",
-                datetime.date(2026, 11, 26),
-            ),
-        ),
+        measured=BEHIND_SMOLLM2,
     ),
 )

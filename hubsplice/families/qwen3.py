@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from typing import Any
 
 from hubsplice.families.blocks import BIAS_FREE_PRE_NORM
 from hubsplice.families.engines import READ, RUN, EngineKey, Evidence, Support
 from hubsplice.families.family import BiasSwitch, Family, ModelClass, Named
-from hubsplice.families.known import Measured, Weights
+from hubsplice.families.known import BEHIND_SMOLLM2, Weights
 from hubsplice.families.layer_fields import (
     FULL_ATTENTION,
     SLIDING_ATTENTION,
@@ -21,13 +20,6 @@ from hubsplice.families.tensors import ATTENTION, ATTENTION_OUTPUT
 
 # transformers has o_proj.bias too, and wants it in the file: it is zero throughout.
 BIAS_SWITCHES = (BiasSwitch("attention_bias", ATTENTION, always=True),)
-MEASURED = (
-    Measured(
-        "its construction behind the stream of SmolLM2-135M-Instruct",
-        "constructions.md",
-        datetime.date(2026, 11, 26),
-    ),
-)
 
 QWEN3_CLASS = ModelClass(
     name="Qwen3ForCausalLM",
@@ -69,7 +61,7 @@ QWEN3 = FAMILIES.add(
         eps=Named("rms_norm_eps", 1e-6),
         activation=Named("hidden_act", "silu"),
         weights=Weights.STREAM,
-        measured=MEASURED,
+        measured=BEHIND_SMOLLM2,
         absent_means={"num_key_value_heads": 32, "head_dim": 128},
         layer_fields={
             "layer_types": PerLayer(FULL_ATTENTION, _layer_types),

@@ -8,9 +8,9 @@ from typing import Any
 from hubsplice.families.blocks import BIAS_FREE_PRE_NORM
 from hubsplice.families.engines import RUN, EngineKey, Evidence, Support
 from hubsplice.families.family import Family, ModelClass, Named
-from hubsplice.families.known import Weights
+from hubsplice.families.known import BEHIND_SMOLLM2, Weights
 from hubsplice.families.layer_fields import LayerIndices
-from hubsplice.families.qwen3 import BIAS_SWITCHES, MEASURED
+from hubsplice.families.qwen3 import BIAS_SWITCHES
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import ATTENTION_OUTPUT
 
@@ -45,7 +45,7 @@ QWEN3_MOE = FAMILIES.add(
         eps=Named("rms_norm_eps", 1e-6),
         activation=Named("hidden_act", "silu"),
         weights=Weights.STREAM,
-        measured=MEASURED,
+        measured=BEHIND_SMOLLM2,
         absent_means={"num_key_value_heads": 4},
         layer_fields={"mlp_only_layers": LayerIndices(inserted=True, implied=_dense_layers)},
         # Dense layers are all listed, so that none goes by its index any more.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
-
 from hubsplice.families.blocks import plain_block
 from hubsplice.families.engines import BACKEND, RUN, EngineKey
 from hubsplice.families.family import BiasSwitch, Family, ModelClass, Named
-from hubsplice.families.known import Measured, Weights
+from hubsplice.families.known import BEHIND_SMOLLM2, Weights
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import (
     ATTENTION,
@@ -48,13 +46,7 @@ STARCODER2 = FAMILIES.add(
         eps=Named("norm_epsilon", 1e-5),
         activation=Named("hidden_act", "gelu_pytorch_tanh"),
         weights=Weights.STREAM,
-        measured=(
-            Measured(
-                "its construction behind the stream of SmolLM2-135M-Instruct",
-                "constructions.md",
-                datetime.date(2026, 11, 26),
-            ),
-        ),
+        measured=BEHIND_SMOLLM2,
         tied=True,
         defaults={"num_key_value_heads": 2},
     ),

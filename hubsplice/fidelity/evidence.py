@@ -80,37 +80,36 @@ def site_evidence(
         seed: of the resampling.
     """
     frames = {
-        "reference": _Frame.of(site, streams.reference),
-        "layer": _Frame(streams.before.float(), streams.after.float() - streams.before.float()),
+        "reference": _Frame.of(site, streams.reference, site.edit(streams.reference)),
+        "layer": _Frame.of(site, streams.before, streams.after),
     }
     if streams.hook is not None:
-        frames["hook"] = _Frame.of(site, streams.hook)
-    return tuple(
-        _evidence(label, site, part, frames, scored, seed) for label, part in edits_of(site)
-    )
+        frames["hook"] = _Frame.of(site, streams.hook, site.edit(streams.hook))
+    return tuple(_evidence(label, part, frames, scored, seed) for label, part in edits_of(site))
 
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
-    """A stream [tokens, d] at a site, and what is done to it there, same shape."""
+    """A stream [tokens, d] at a site, how it is changed there, and the exact edit's change."""
 
     stream: Tensor
     change: Tensor
+    whole: Tensor
 
     @staticmethod
-    def of(site: Site, stream: Tensor) -> _Frame:
-        """What the hook does to a stream, in the stream's own precision."""
-        wide = stream.float()
-        return _Frame(wide, site.edit(stream).float() - wide)
+    def of(site: Site, before: Tensor, after: Tensor) -> _Frame:
+        """A stream before its edit and after it, in its own precision."""
+        wide = before.float()
+        return _Frame(wide, after.float() - wide, site.delta(before))
 
-    def part(self, site: Site, part: Site) -> tuple[Tensor, Tensor]:
+    def part(self, part: Site) -> tuple[Tensor, Tensor]:
         """What one edit should change, and what was changed without what the others should."""
         wanted = part.delta(self.stream)
-        return wanted, self.change - (site.delta(self.stream) - wanted)
+        return wanted, self.change - (self.whole - wanted)
 
 
 def _evidence(
-    label: str, site: Site, part: Site, frames: Mapping[str, _Frame], scored: Tensor, seed: int
+    label: str, part: Site, frames: Mapping[str, _Frame], scored: Tensor, seed: int
 ) -> EditEvidence:
     shape, counted = scored.shape, scored.flatten()
 
@@ -121,7 +120,7 @@ def _evidence(
 
     truth = part.delta(frames["reference"].stream)
     groups = TokenGroups.of((truth.norm(dim=-1) > 0).reshape(shape), scored)
-    wanted, made = frames["layer"].part(site, part)
+    wanted, made = frames["layer"].part(part)
     size, error = wanted.norm(dim=-1), (made - wanted).square().sum(dim=-1)
     acts = (size > 0) & counted
     typical = float(size[acts].median()) if acts.any() else torch.inf
@@ -133,8 +132,7 @@ def _evidence(
     if "hook" in frames:
         touched = ((truth.norm(dim=-1) > 0) & counted) | judged
         own, of_hook = (
-            (frames[name].part(site, part)[1] - truth).square().sum(dim=-1)
-            for name in ("layer", "hook")
+            (frames[name].part(part)[1] - truth).square().sum(dim=-1) for name in ("layer", "hook")
         )
         squared = resampled(own, of_hook, touched)
         if squared is not None:

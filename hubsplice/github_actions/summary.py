@@ -56,10 +56,11 @@ def _caution(error: str) -> list[Markdown]:
 
 
 def _fidelity(report: FidelityReport) -> list[Markdown]:
+    edits = summary.edits(report)
     parts = [
         Markdown("### Fidelity"),
         Markdown(f"**{inline(report.verdict)}**"),
-        *([table(summary.edits(report))] if summary.edits(report).rows else []),
+        *([table(edits)] if edits.rows else []),
         table(summary.agreement(report)),
         table(summary.divergences(report)),
     ]
