@@ -120,6 +120,7 @@ class Splice(Section):
 
 
 BUILTIN = "builtin"
+OF_THE_SAE = "sae"
 
 
 class TextSource(Section):
@@ -128,8 +129,9 @@ class TextSource(Section):
     dataset: str = Field(
         BUILTIN,
         min_length=1,
-        description="`builtin` (the Python documentation that comes with Python, needs no "
-        "network), a local .txt or .jsonl file or a folder of them, or a Hub dataset id.",
+        description="`builtin` (a small sample of many kinds of text and what comes with Python, "
+        "needs no network), `sae` (the dataset that the SAE names as its own), a local .txt or "
+        ".jsonl file or a folder of them, or a Hub dataset id.",
     )
     config: str | None = Field(None, description="The Hub dataset's configuration.")
     split: str = Field("train", description="The Hub dataset's split.")
@@ -137,6 +139,53 @@ class TextSource(Section):
     revision: str | None = Field(None, description="The Hub dataset's commit, branch or tag.")
     tokens: Annotated[int, Field(ge=256)] = Field(20_000, description="How many tokens to use.")
     sequence_length: Annotated[int, Field(ge=16)] = Field(256, description="Tokens per sequence.")
+    scan: NonNegativeInt | None = Field(
+        None,
+        description="The most tokens that are read, beside those, in search of text on which each "
+        "edit acts. Ten times `tokens` where nothing is said; 0 searches for none.",
+    )
+
+    @property
+    def most_scanned(self) -> int:
+        """The most tokens that are read in search of text on which each edit acts."""
+        return 10 * self.tokens if self.scan is None else self.scan
+
+
+class Message(Section):
+    """One message of a conversation."""
+
+    role: str = Field(min_length=1, description="`user`, `assistant` or `system`.")
+    content: str = Field(description="What it says.")
+
+
+class Prompt(Section):
+    """Text on which the edits act, as the recipe's author knows. One of three forms."""
+
+    user: str | None = Field(
+        None,
+        min_length=1,
+        description="A question, put through the chat template; plain text for a model that has "
+        "none. A prompt that is a string means this.",
+    )
+    chat: tuple[Message, ...] | None = Field(
+        None, min_length=1, description="A conversation, put through the chat template."
+    )
+    text: str | None = Field(None, min_length=1, description="Plain text, as it stands.")
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Prompt:
+        given = [name for name in ("user", "chat", "text") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "nothing"
+            raise ValueError(f"found {found}, expected one of user, chat and text")
+        return self
+
+
+def _question(value: Any) -> Any:
+    return {"user": value} if isinstance(value, str) else value
+
+
+AnyPrompt = Annotated[Prompt, BeforeValidator(_question)]
 
 
 class Calibration(TextSource):
@@ -179,6 +228,11 @@ class Recipe(Rendered, Section):
     )
     fidelity: Fidelity = Field(
         Fidelity(), description="Held-out text on which the result is compared with the hook."
+    )
+    prompts: tuple[AnyPrompt, ...] = Field(
+        (),
+        description="Text on which the edits act. Half of the prompts are calibrated on, and the "
+        "others are measured on.",
     )
     publish: Publish = Field(Publish(), description="Where `hubsplice publish` puts the result.")
     seed: NonNegativeInt = Field(0, description="The seed of all random choices.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,7 @@ class ChatFormat:
             return None
         for opening in ((_SYSTEM,), ()):
             try:
-                overhead = len(_rendered(tokenizer, [*opening, *_turns("a b c d")]))
+                overhead = len(conversation(tokenizer, [*opening, *_turns("a b c d")]))
             except (jinja2.TemplateError, ValueError):
                 # Templates refuse what they don't take (often a system message) by raising, and
                 # a set of named templates may have none for plain conversation.
@@ -62,7 +63,34 @@ class ChatFormat:
 
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a conversation of two questions and answers made of `text`."""
-        return _rendered(self.tokenizer, [*self.opening, *_turns(text)])
+        return conversation(self.tokenizer, [*self.opening, *_turns(text)])
+
+
+def conversation(
+    tokenizer: PreTrainedTokenizerBase,
+    messages: Sequence[Message],
+    *,
+    to_be_answered: bool = False,
+) -> list[int]:
+    """The tokens of a conversation, on a date that is always the same.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: in order.
+        to_be_answered: whether the beginning of an answer follows.
+
+    Raises:
+        jinja2.TemplateError, ValueError: the template refuses the messages.
+    """
+    template = _FIXED_DATE + tokenizer.get_chat_template()
+    ids: list[int] = tokenizer.apply_chat_template(
+        list(messages),
+        chat_template=template,
+        tokenize=True,
+        return_dict=False,
+        add_generation_prompt=to_be_answered,
+    )
+    return ids
 
 
 def _turns(text: str) -> list[Message]:
@@ -75,11 +103,3 @@ def _turns(text: str) -> list[Message]:
         messages.append({"role": role, "content": text[start:end].strip()})
         start = end
     return messages
-
-
-def _rendered(tokenizer: PreTrainedTokenizerBase, messages: list[Message]) -> list[int]:
-    template = _FIXED_DATE + tokenizer.get_chat_template()
-    ids: list[int] = tokenizer.apply_chat_template(
-        messages, chat_template=template, tokenize=True, return_dict=False
-    )
-    return ids

@@ -14,7 +14,7 @@ from hubsplice.errors import (
 )
 from hubsplice.recipe.models import TextSource
 from hubsplice.text.documents import Corpus, Document
-from hubsplice.text.rows import text_of
+from hubsplice.text.columns import text_of
 
 
 def hub_corpus(source: TextSource, *, section: str) -> Corpus:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hubsplice.errors import RecipeError
 from hubsplice.text.documents import Corpus, Document, passages
-from hubsplice.text.rows import text_of
+from hubsplice.text.columns import text_of
 
 _PROSE = (".md", ".txt")
 _ROWS = ".jsonl"

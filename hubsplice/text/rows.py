@@ -1,31 +1,20 @@
-"""Text from rows of named values, as JSON lines and Hub datasets give them."""
+"""Rows of tokens: one sequence each, and where it came from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from hubsplice.errors import RecipeError, unknown_name
+from dataclasses import dataclass
 
 
-def text_of(row: Mapping[str, object], column: str, *, field: str, where: str) -> str:
-    """The text in `column`; empty where it is null.
+@dataclass(frozen=True)
+class Row:
+    """One sequence of tokens.
 
-    Args:
-        row: the values by column.
-        column: the column wanted.
-        field: where the recipe names the column.
-        where: the row, for messages.
-
-    Raises:
-        RecipeError: no such column, with the nearest; or it holds something else than text.
+    Attributes:
+        ids: the tokens, at most as many as a sequence has.
+        documents: digests of the documents that they are from.
+        is_chat: whether they are a conversation in the tokenizer's chat template.
     """
-    if column not in row:
-        raise RecipeError(f"{where}: {unknown_name(field, column, row)}")
-    value = row[column]
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise RecipeError(
-            f"{where}: {field}: {column!r} holds {type(value).__name__}, expected text"
-        )
-    return value
+
+    ids: tuple[int, ...]
+    documents: frozenset[bytes]
+    is_chat: bool

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe.models import BUILTIN, TextSource
+from hubsplice.recipe.models import BUILTIN, Prompt, TextSource
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.chat import ChatFormat
 from hubsplice.text.documents import Corpus, Document, Part
 from hubsplice.text.hub import hub_corpus
 from hubsplice.text.local import local_corpus
+from hubsplice.text.prompts import prompt_digests, prompt_rows
+from hubsplice.text.rows import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,7 +39,11 @@ class TokenSequences:
 
     Attributes:
         ids: shape [sequences, sequence_length], int64, on the CPU. Every sequence begins as the
-            tokenizer begins a text (with BOS, if it does), and none is padded.
+            tokenizer begins a text (with BOS, if it does).
+        lengths: how many tokens of each sequence are text, shape [sequences]; the rest of a
+            shorter one repeats its last token, and counts nowhere.
+        drawn: how many of the sequences, the first ones, were drawn at random. The others were
+            chosen since edits act on them.
         dataset: `builtin`, a Hub dataset id, or the bare name of a local file or folder.
         revision: the Hub commit, or the version of Python that `builtin` came with; None for
             local files.
@@ -48,6 +54,8 @@ class TokenSequences:
     """
 
     ids: Tensor
+    lengths: Tensor
+    drawn: int
     dataset: str
     revision: str | None
     sha256: str
@@ -55,11 +63,64 @@ class TokenSequences:
     documents: int
     chat_sequences: int
 
+    @property
+    def is_text(self) -> Tensor:
+        """Which tokens are text, shape [sequences, sequence_length]."""
+        return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
 
-def load_sequences(
-    source: TextSource, tokenizer: PreTrainedTokenizerBase, *, seed: int, part: Part
-) -> TokenSequences:
-    """Read text and cut it into sequences of exactly `source.sequence_length` tokens.
+    @property
+    def tokens(self) -> int:
+        """How many tokens are text."""
+        return int(self.lengths.sum())
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """One part of a source of text.
+
+    Attributes:
+        corpus: the source.
+        seed: of the drawing.
+        length: tokens in a sequence.
+        drawn: sequences drawn at random.
+        prompts: what the recipe's author gave, which may be shorter.
+        further: sequences beyond those drawn, made as they are asked for. Can be read once.
+    """
+
+    corpus: Corpus
+    seed: int
+    length: int
+    drawn: tuple[Row, ...]
+    prompts: tuple[Row, ...]
+    further: Iterator[Row]
+
+    def sequences(self, chosen: Sequence[Row] = ()) -> TokenSequences:
+        """The drawn sequences, and behind them some that were chosen."""
+        rows = (*self.drawn, *chosen)
+        padded = [[*row.ids, *[row.ids[-1]] * (self.length - len(row.ids))] for row in rows]
+        ids = torch.tensor(padded, dtype=torch.int64)
+        return TokenSequences(
+            ids=ids,
+            lengths=torch.tensor([len(row.ids) for row in rows]),
+            drawn=len(self.drawn),
+            dataset=self.corpus.name,
+            revision=self.corpus.revision,
+            sha256=hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
+            seed=self.seed,
+            documents=len(frozenset().union(*(row.documents for row in rows))),
+            chat_sequences=sum(row.is_chat for row in rows),
+        )
+
+
+def open_text(
+    source: TextSource,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    part: Part,
+    prompts: Sequence[Prompt] = (),
+) -> Text:
+    """Read one part of a text, and cut it into sequences of exactly `source.sequence_length`.
 
     Every document belongs to one part, by a hash of its text: calibration and held-out sequences
     share none, whichever sources they are from. Where the tokenizer has a chat template, every
@@ -70,12 +131,14 @@ def load_sequences(
         tokenizer: the base model's.
         seed: which of the text is drawn, and in which order.
         part: calibration or held-out documents.
+        prompts: the recipe's; each part has half of them.
 
     Returns:
-        At least `source.tokens` tokens, rounded up to whole sequences.
+        Drawn sequences of at least `source.tokens` tokens, rounded up to whole sequences.
 
     Raises:
-        RecipeError: no such file, dataset or column, malformed files, or too little text.
+        RecipeError: no such file, dataset or column, malformed files, or too little text. Reading
+            further raises it too.
         CheckpointError: the Hub cannot be reached.
     """
     section = _SECTIONS[part]
@@ -83,31 +146,31 @@ def load_sequences(
     wanted = -(-source.tokens // source.sequence_length)
     prefix = _prefix(tokenizer)
     content_length = source.sequence_length - len(prefix)
-    chunks = _chunks(corpus.documents, part, tokenizer, content_length)
+    chunks = _chunks(
+        corpus.documents, part, tokenizer, content_length, left_out=prompt_digests(prompts)
+    )
     pool = list(islice(chunks, max(_POOL_FACTOR * wanted, _SMALLEST_POOL)))
     if len(pool) < wanted:
         raise _too_little(source, section, part, corpus.name, len(pool))
-    chosen = _shuffled(pool, seed)[:wanted]
     chat = ChatFormat.of(tokenizer)
     if chat is not None and 2 * chat.overhead > source.sequence_length:
         chat = None
-    rows, chat_sequences = [], 0
-    for i, chunk in enumerate(chosen):
-        conversation = chunk.conversation(chat) if chat is not None and i % 3 == 1 else []
-        # Few texts take fewer tokens as a conversation than by themselves; those stay as they are.
-        fits = len(conversation) >= source.sequence_length
-        chat_sequences += fits
-        rows.append(conversation[: source.sequence_length] if fits else prefix + chunk.ids)
-    ids = torch.tensor(rows, dtype=torch.int64)
-    return TokenSequences(
-        ids=ids,
-        dataset=corpus.name,
-        revision=corpus.revision,
-        sha256=hashlib.sha256(ids.numpy().astype("<i8").tobytes()).hexdigest(),
-        seed=seed,
-        documents=len(frozenset().union(*(chunk.documents for chunk in chosen))),
-        chat_sequences=chat_sequences,
+    rows = _rows(chain(_shuffled(pool, seed), chunks), prefix, chat, source.sequence_length)
+    return Text(
+        corpus,
+        seed,
+        source.sequence_length,
+        tuple(islice(rows, wanted)),
+        prompt_rows(prompts, tokenizer, length=source.sequence_length, part=part),
+        rows,
     )
+
+
+def load_sequences(
+    source: TextSource, tokenizer: PreTrainedTokenizerBase, *, seed: int, part: Part
+) -> TokenSequences:
+    """The drawn sequences of one part of a text; see `open_text`."""
+    return open_text(source, tokenizer, seed=seed, part=part).sequences()
 
 
 @dataclass(frozen=True)
@@ -121,6 +184,17 @@ class _Chunk:
         text = chat.tokenizer.decode(self.ids, skip_special_tokens=True)
         # A cut between tokens may be a cut within a character.
         return chat.token_ids(text.strip("\ufffd"))
+
+
+def _rows(
+    chunks: Iterable[_Chunk], prefix: list[int], chat: ChatFormat | None, length: int
+) -> Iterator[Row]:
+    for i, chunk in enumerate(chunks):
+        conversation = chunk.conversation(chat) if chat is not None and i % 3 == 1 else []
+        # Few texts take fewer tokens as a conversation than by themselves; those stay as they are.
+        fits = len(conversation) >= length
+        ids = conversation[:length] if fits else prefix + chunk.ids
+        yield Row(tuple(ids), chunk.documents, is_chat=fits)
 
 
 def _open(source: TextSource, section: str) -> Corpus:
@@ -153,14 +227,19 @@ def _prefix(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def _chunks(
-    documents: Iterator[Document], part: Part, tokenizer: PreTrainedTokenizerBase, length: int
+    documents: Iterator[Document],
+    part: Part,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    *,
+    left_out: frozenset[bytes],
 ) -> Iterator[_Chunk]:
     """Chunks of `length` tokens from the documents of one part, each read once.
 
     What remains at the end of a document is joined with the ends of others, so that documents
     shorter than a chunk count too.
     """
-    seen: set[bytes] = set()
+    seen = set(left_out)
     ends: list[int] = []
     in_ends: set[bytes] = set()
     separator: list[int] = tokenizer("\n\n", add_special_tokens=False).input_ids

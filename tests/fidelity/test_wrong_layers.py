@@ -155,7 +155,9 @@ def enough(site: Site, held_out: Tensor) -> Site:
 
 
 def text_of(ids: Tensor) -> TokenSequences:
-    return TokenSequences(ids, "builtin", None, "", 0, 1, 0)
+    return TokenSequences(
+        ids, torch.full(ids.shape[:1], ids.shape[1]), len(ids), "builtin", None, "", 0, 1, 0
+    )
 
 
 @pytest.fixture(scope="module")

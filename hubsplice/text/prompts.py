@@ -1,0 +1,75 @@
+"""The recipe's prompts as tokens: text on which its author knows the edits to act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hubsplice.errors import RecipeError
+from hubsplice.recipe.models import Prompt
+from hubsplice.text.chat import Message, conversation
+from hubsplice.text.documents import Document, Part
+from hubsplice.text.rows import Row
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_SHORTEST = 2
+
+
+def prompt_rows(
+    prompts: Sequence[Prompt], tokenizer: PreTrainedTokenizerBase, *, length: int, part: Part
+) -> tuple[Row, ...]:
+    """The prompts of one part, each cut to at most `length` tokens.
+
+    The order of their hashes says which part each belongs to, in turn, so that each part gets
+    half of even a few.
+
+    Raises:
+        RecipeError: the chat template refuses a conversation, or a prompt is a single token.
+    """
+    rows = {
+        Document(_plain(prompt)).digest: _row(f"prompts[{i}]", prompt, tokenizer, length)
+        for i, prompt in enumerate(prompts)
+    }
+    ordered = [rows[digest] for digest in sorted(rows)]
+    return tuple(ordered[0::2] if part == "held-out" else ordered[1::2])
+
+
+def prompt_digests(prompts: Sequence[Prompt]) -> frozenset[bytes]:
+    """The digests of the prompts' texts: documents of that text belong to no part."""
+    return frozenset(Document(_plain(prompt)).digest for prompt in prompts)
+
+
+def _plain(prompt: Prompt) -> str:
+    if prompt.chat is not None:
+        return "\n\n".join(message.content for message in prompt.chat)
+    return prompt.text or prompt.user or ""
+
+
+def _row(field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, length: int) -> Row:
+    import jinja2
+
+    has_template = getattr(tokenizer, "chat_template", None) is not None
+    if prompt.chat is not None and not has_template:
+        raise RecipeError(
+            f"{field}.chat: the model's tokenizer has no chat template; give plain text as "
+            f"{field}.text"
+        )
+    is_chat = prompt.text is None and has_template
+    if is_chat:
+        messages: list[Message] = (
+            [{"role": "user", "content": prompt.user or ""}]
+            if prompt.chat is None
+            else [message.model_dump() for message in prompt.chat]
+        )
+        try:
+            ids = conversation(tokenizer, messages, to_be_answered=messages[-1]["role"] == "user")
+        except (jinja2.TemplateError, ValueError) as error:
+            raise RecipeError(f"{field}: the model's chat template refuses it: {error}") from None
+    else:
+        ids = tokenizer(_plain(prompt), verbose=False).input_ids
+    if len(ids) < _SHORTEST:
+        raise RecipeError(f"{field}: found {len(ids)} tokens, expected at least {_SHORTEST}")
+    digest = Document(_plain(prompt)).digest
+    return Row(tuple(ids[:length]), frozenset({digest}), is_chat=is_chat)
