@@ -10,7 +10,8 @@ from typing import Any
 
 from hubsplice.rendering.content import Part, Table
 
-# A long step reports its name, how much is done, and how much there is.
+# A long step reports its name, how much is done, and how much there is. What follows a colon in
+# the name may change while it lasts.
 Progress = Callable[[str, int, int], None]
 
 
@@ -67,9 +68,10 @@ def show_progress() -> Iterator[Progress]:
     )
 
     def report(step: str, done: int, total: int) -> None:
-        if step not in steps:
-            steps[step] = bars.add_task(step)
-        bars.update(steps[step], completed=done, total=total)
+        name, _, _ = step.partition(": ")
+        if name not in steps:
+            steps[name] = bars.add_task(step)
+        bars.update(steps[name], description=step, completed=done, total=total)
 
     with bars:
         yield report

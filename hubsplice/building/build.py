@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.card import write_card
 from hubsplice.checkpoint.manifest import write_manifest
@@ -25,8 +26,6 @@ from hubsplice.recipe.reading import dump_recipe, portable
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
-from hubsplice.text.sequences import load_sequences
-from hubsplice.text.tokenizer import require_vocabulary
 
 
 @dataclass(frozen=True, repr=False)
@@ -92,10 +91,13 @@ def build(
         _write_reproduction(plan, compiled, folder)
         report = None
         if measure:
-            text = load_sequences(
-                recipe.fidelity, compiled.tokenizer, seed=recipe.seed, part="held-out"
+            text = held_out_text(
+                plan.recipe,
+                plan.base,
+                compiled.intervention,
+                compiled.tokenizer,
+                progress,
             )
-            require_vocabulary(text, plan.base)
             subject = Subject(
                 plan.resolved.folder,
                 folder,

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import summary
 from hubsplice.card import write_card
 from hubsplice.checkpoint.base import BaseConfig
@@ -24,7 +25,6 @@ from hubsplice.files.space import full_disk
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import load_recipe
 from hubsplice.terminal import Progress
-from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 
 
@@ -60,15 +60,15 @@ def measure(
     )
     _require_same_base(resolved.folder, manifest.base.files)
     dtype: torch.dtype = getattr(torch, manifest.dtype)
-    text = load_sequences(
-        recipe.fidelity, load_tokenizer(resolved.folder), seed=recipe.seed, part="held-out"
-    )
+    config = BaseConfig.open(resolved.folder)
+    intervention = load_intervention(folder / INTERVENTION)
+    text = held_out_text(recipe, config, intervention, load_tokenizer(resolved.folder), progress)
     previous = read_report(folder)
-    architecture = architecture_of(BaseConfig.open(resolved.folder).config)
+    architecture = architecture_of(config.config)
     subject = Subject(
         resolved.folder,
         folder,
-        load_intervention(folder / INTERVENTION),
+        intervention,
         inserted_layers(manifest, architecture),
         dtype,
         previous.approximations if previous else (),

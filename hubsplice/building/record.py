@@ -187,12 +187,15 @@ def _term(
 
 
 def _calibration(compiled: Compiled) -> CalibrationRecord:
-    text = compiled.text
+    text = compiled.text.sequences
     return CalibrationRecord(
         dataset=text.dataset,
         revision=text.revision,
         token_ids_sha256=text.sha256,
-        tokens=text.ids.numel(),
+        tokens=text.tokens,
+        drawn_sequences=text.drawn,
+        chosen_sequences=len(text.ids) - text.drawn,
+        scanned_tokens=compiled.text.scanned,
         seed=text.seed,
         median_norm={str(s.site.place): s.statistics.median_norm for s in compiled.lowered},
         sink_norm={

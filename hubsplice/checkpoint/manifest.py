@@ -192,6 +192,15 @@ class CalibrationRecord(Record):
     revision: str | None = None
     token_ids_sha256: Sha256
     tokens: NonNegativeInt
+    drawn_sequences: NonNegativeInt | None = Field(
+        None, description="The first sequences, which were drawn at random."
+    )
+    chosen_sequences: NonNegativeInt = Field(
+        0, description="The others, which were chosen since edits act on them."
+    )
+    scanned_tokens: NonNegativeInt = Field(
+        0, description="Tokens that were read in search of those."
+    )
     seed: NonNegativeInt
     median_norm: dict[str, float] = Field(description="Of the residual stream, by site.")
     sink_norm: dict[str, float | None] = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.errors import CheckpointError
+from hubsplice.features.max_activation import max_activations
 from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Place
+from hubsplice.streams.acting import ActingText, acting_text
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import Model, loaded
 from hubsplice.terminal import Progress
-from hubsplice.text.sequences import TokenSequences, load_sequences
+from hubsplice.text.sequences import TokenSequences, open_text
 from hubsplice.text.tokenizer import load_tokenizer, require_vocabulary
 
 
@@ -26,13 +30,13 @@ class CalibratedPlan:
 
     Attributes:
         tokenizer: the base's.
-        text: the calibration text.
+        text: the calibration text, and which of it was looked for.
         streams: the float32 stream at each splice as earlier edits leave it, shape [tokens, d].
         splices: the splices as ridge functions, in the order of their places.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    text: TokenSequences
+    text: ActingText
     streams: tuple[Tensor, ...]
     splices: tuple[LoweredSplice, ...]
 
@@ -45,30 +49,126 @@ class CalibratedPlan:
 def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
     """Lower every splice of a plan; a later one is calibrated on what earlier edits leave.
 
+    The text has sequences on which each edit acts, as far as there are any. To look for them the
+    edits are lowered twice: on the drawn sequences, and then on all.
+
     Raises:
         HubspliceError: an edit can't be lowered, or the text or the base can't be loaded.
     """
     tokenizer = load_tokenizer(plan.resolved.folder)
     recipe = plan.recipe
-    text = load_sequences(recipe.calibration, tokenizer, seed=recipe.seed, part="calibration")
-    require_vocabulary(text, plan.base)
-    streams: list[Tensor] = []
-    lowered: list[LoweredSplice] = []
+    text = open_text(
+        recipe.calibration,
+        tokenizer,
+        seed=recipe.seed,
+        part="calibration",
+        prompts=recipe.prompts,
+    )
+    drawn = text.sequences()
+    require_vocabulary(text.sequences(text.prompts), plan.base)
     with loaded(plan.resolved.folder, torch.float32) as model:
         _require_sound(model, plan.resolved.folder)
-        for planned, sae in zip(plan.splices, plan.saes, strict=True):
-            step = f"calibrating layer {planned.place} in float32"
+        pass_ = _Pass(plan, model, progress)
+        first = pass_.over(drawn, None)
+        largest = _Largest(first)
+        found = acting_text(
+            model,
+            Intervention(tuple(splice.site for splice in first.splices)),
+            text,
+            budget=recipe.calibration.most_scanned,
+            kind="calibration",
+            progress=progress,
+            observe=largest.see,
+        )
+        last = pass_.over(found.sequences, largest, first)
+    return CalibratedPlan(tokenizer, found, last.streams, last.splices)
+
+
+@dataclass(frozen=True, eq=False)
+class _Lowered:
+    streams: tuple[Tensor, ...]
+    splices: tuple[LoweredSplice, ...]
+
+
+class _Largest:
+    """The largest activation of every edited feature in text that was scanned."""
+
+    def __init__(self, lowered: _Lowered) -> None:
+        self._splices = {splice.site.place: splice for splice in lowered.splices}
+        self._found: dict[Place, dict[str, float]] = {}
+
+    def see(self, place: Place, h: Tensor) -> None:
+        splice = self._splices[place]
+        ordinary = h[torch.linalg.vector_norm(h, dim=-1) <= splice.sink_norm]
+        if len(ordinary):
+            known = self._found.setdefault(place, {})
+            for name, value in max_activations(splice.features, ordinary).items():
+                known[name] = max(known.get(name, 0.0), value)
+
+    def at(self, place: Place) -> Mapping[str, float]:
+        return self._found.get(place, {})
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """Lowers every splice of a plan on the streams of some text."""
+
+    plan: OpenPlan
+    model: Model
+    progress: Progress
+
+    def over(
+        self, text: TokenSequences, largest: _Largest | None, first: _Lowered | None = None
+    ) -> _Lowered:
+        """Lower on a text.
+
+        Args:
+            text: the tokens.
+            largest: activations in other text; None for edits that only serve to look for text,
+                whose strengths are stood in for where they aren't known.
+            first: the same on the drawn sequences alone, which `text` begins with.
+        """
+        streams: list[Tensor] = []
+        lowered: list[LoweredSplice] = []
+        unchanged = first is not None and len(text.ids) == text.drawn
+        for i, (planned, sae) in enumerate(zip(self.plan.splices, self.plan.saes, strict=True)):
             earlier = Intervention(tuple(splice.site for splice in lowered))
-            h = stream_at(
-                model,
-                text.ids,
-                [planned.place],
-                earlier,
-                lambda done, total, step=step: progress(step, done, total),  # type: ignore[misc]
-            )[planned.place]
-            lowered.append(lower_splice(planned.splice, planned.place, sae, h, planned.field))
+            known = first.streams[i] if first is not None and (unchanged or i == 0) else None
+            h = self._stream(text, planned.place, earlier, known)
             streams.append(h)
-    return CalibratedPlan(tokenizer, text, tuple(streams), tuple(lowered))
+            splice = lower_splice(
+                planned.splice,
+                planned.place,
+                sae,
+                h,
+                planned.field,
+                drawn=text.drawn * text.ids.shape[1],
+                seen=None if largest is None else largest.at(planned.place),
+            )
+            lowered.append(splice)
+            unchanged = (
+                unchanged and first is not None and splice.statistics == first.splices[i].statistics
+            )
+        return _Lowered(tuple(streams), tuple(lowered))
+
+    def _stream(
+        self, text: TokenSequences, place: Place, earlier: Intervention, known: Tensor | None
+    ) -> Tensor:
+        """The stream at a place, shape [tokens, d], of which the beginning may be known."""
+        start = 0 if known is None else text.drawn
+        found = [] if known is None else [known]
+        if start < len(text.ids):
+            h = stream_at(
+                self.model,
+                text.ids[start:],
+                [place],
+                earlier,
+                lambda done, total: self.progress(
+                    f"calibrating layer {place} in float32", done, total
+                ),
+            )[place]
+            found.append(h[text.is_text[start:].flatten()])
+        return torch.cat(found)
 
 
 def _require_sound(model: Model, folder: Path) -> None:

@@ -22,10 +22,10 @@ from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
+from hubsplice.streams.acting import ActingText
 from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.streams.model import loaded
 from hubsplice.terminal import Progress
-from hubsplice.text.sequences import TokenSequences
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,14 +34,14 @@ class Compiled:
 
     Attributes:
         tokenizer: the base's.
-        text: the calibration text.
+        text: the calibration text, and which of it was looked for.
         lowered: the splices as ridge functions, in layer order.
         layers: what each compiles to, in the same order.
         stacks: the decoder layers that each of them is written as; none for what a bias carries.
     """
 
     tokenizer: PreTrainedTokenizerBase
-    text: TokenSequences
+    text: ActingText
     lowered: tuple[LoweredSplice, ...]
     layers: tuple[CompiledLayer, ...]
     stacks: tuple[tuple[CompiledLayer, ...], ...]
@@ -126,15 +126,17 @@ def _serving(plan: OpenPlan, calibrated: CalibratedPlan, progress: Progress) -> 
         return calibrated.streams
     name = str(plan.dtype).removeprefix("torch.")
     places = [planned.place for planned in plan.splices]
+    text = calibrated.text.sequences
     with loaded(plan.resolved.folder, plan.dtype) as model:
         streams = stream_at(
             model,
-            calibrated.text.ids,
+            text.ids,
             places,
             calibrated.intervention,
             lambda done, total: progress(f"calibrating in {name}", done, total),
         )
-    return [streams[place] for place in places]
+    is_text = text.is_text.flatten()
+    return [streams[place][is_text] for place in places]
 
 
 def _too_many(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,13 +34,6 @@ class TokenGroups:
         """
         after = acted.cumsum(dim=1) > 0
         return TokenGroups(acted & scored, after & ~acted & scored, ~after & scored)
-
-
-def edits_of(site: Site) -> Iterator[tuple[str, Site]]:
-    """Each edit of a site by its label, as a site of its own: terms of one label are one edit."""
-    for label in dict.fromkeys(term.label for term in site.terms):
-        terms = tuple(term for term in site.terms if term.label == label)
-        yield label, replace(site, terms=terms)
 
 
 def span(site: Site) -> Tensor:

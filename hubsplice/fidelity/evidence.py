@@ -24,15 +24,16 @@ Where a site has several edits, what the others should contribute is taken away 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from hubsplice.fidelity.acting import TokenGroups, edits_of, span
+from hubsplice.fidelity.acting import TokenGroups, span
 from hubsplice.fidelity.report import Interval, SiteEvidence
 from hubsplice.fidelity.statistics import median_of_tokens, ratio_of_means
+from hubsplice.intervention.edits import edits_of
 from hubsplice.intervention.site import Site
 
 
@@ -69,7 +70,12 @@ class EditEvidence:
 
 
 def site_evidence(
-    site: Site, streams: SiteStreams, scored: Tensor, *, seed: int
+    site: Site,
+    streams: SiteStreams,
+    scored: Tensor,
+    *,
+    counted: Callable[[str], Tensor],
+    seed: int,
 ) -> tuple[EditEvidence, ...]:
     """The evidence of each edit of a site.
 
@@ -77,6 +83,7 @@ def site_evidence(
         site: the edits.
         streams: what passed it.
         scored: which tokens count, shape [sequences, length].
+        counted: which sequences count for the edit with a label, shape [sequences].
         seed: of the resampling.
     """
     frames = {
@@ -85,7 +92,10 @@ def site_evidence(
     }
     if streams.hook is not None:
         frames["hook"] = _Frame.of(site, streams.hook, site.edit(streams.hook))
-    return tuple(_evidence(label, part, frames, scored, seed) for label, part in edits_of(site))
+    return tuple(
+        _evidence(label, part, frames, scored & counted(label)[:, None], seed)
+        for label, part in edits_of(site)
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -37,6 +37,7 @@ from hubsplice.fidelity.verdict import judged, verdict
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
+from hubsplice.streams.acting import ActingText
 from hubsplice.streams.model import editing_sinks, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
@@ -92,20 +93,21 @@ class References:
     def of(
         base: Path,
         intervention: Intervention,
-        ids: Tensor,
+        text: TokenSequences,
         dtype: torch.dtype,
         progress: Progress,
     ) -> References:
-        """Run base and hook over token ids, shape [sequences, length]."""
-        precise = _Precise.of(base, intervention, ids, progress)
+        """Run base and hook over a text."""
+        precise = _Precise.of(base, intervention, text, progress)
         if dtype is torch.float32:
             return References(precise, None)
-        return References(precise, _Served.of(base, intervention, ids, dtype, precise, progress))
+        served = _Served.of(base, intervention, text.ids, dtype, precise, progress)
+        return References(precise, served)
 
 
 def measure_fidelity(
     subject: Subject,
-    text: TokenSequences,
+    acting: ActingText,
     *,
     require: float | None,
     progress: Progress,
@@ -115,26 +117,27 @@ def measure_fidelity(
 
     Args:
         subject: what is measured.
-        text: tokens that calibration never saw.
+        acting: tokens that calibration never saw.
         require: the largest ratio that passes, or None.
         progress: told of every step.
         references: of the same base, intervention, text and precision; None makes them.
     """
+    text = acting.sequences
     if references is None:
         references = References.of(
-            subject.base, subject.intervention, text.ids, subject.dtype, progress
+            subject.base, subject.intervention, text, subject.dtype, progress
         )
     precise, served = references.precise, references.served
-    scored = precise.scored
+    scored = precise.ordinary
     precisions = []
     greedy = None
     if served is not None:
         splice, continued = _run_splice(subject, text.ids, subject.dtype, progress, greedy=True)
         assert continued is not None
-        precisions.append(_precision(subject, splice, precise, served, text.seed))
+        precisions.append(_precision(subject, splice, precise, served, acting))
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
     splice, _ = _run_splice(subject, text.ids, torch.float32, progress, greedy=False)
-    precisions.append(_precision(subject, splice, precise, None, text.seed))
+    precisions.append(_precision(subject, splice, precise, None, acting))
     precisions = [judged(p) for p in precisions]
     sentence, outcome, passed = verdict(precisions[0], require)
     return FidelityReport(
@@ -145,9 +148,11 @@ def measure_fidelity(
         text=TextRecord(
             dataset=text.dataset,
             revision=text.revision,
-            tokens=text.ids.numel(),
+            tokens=text.tokens,
             sequences=text.ids.shape[0],
             sequence_length=text.ids.shape[1],
+            drawn_sequences=text.drawn,
+            scanned_tokens=acting.scanned,
             token_ids_sha256=text.sha256,
             seed=text.seed,
         ),
@@ -170,6 +175,8 @@ class _Precise:
     """The float32 base without the hook, with it, and with a hook that edits sinks as well.
 
     `effect` and `plain` are the divergences of the base and of the plain hook from the hook.
+    `scored` are the tokens that count, shape [sequences, length], and `ordinary` those of them that
+    are in sequences drawn at random: means over all tokens are over those.
     """
 
     hook: Readable
@@ -177,10 +184,12 @@ class _Precise:
     effect: Comparison
     plain: Comparison
     scored: Tensor
+    ordinary: Tensor
     greedy: Tensor
 
     @staticmethod
-    def of(base: Path, edit: Intervention, ids: Tensor, progress: Progress) -> _Precise:
+    def of(base: Path, edit: Intervention, text: TokenSequences, progress: Progress) -> _Precise:
+        ids = text.ids
         places = [site.place for site in edit.sites]
         with loaded(base, torch.float32) as model:
             bare = run_model(model, ids, (), _step(progress, "measuring the base in float32"))
@@ -193,7 +202,7 @@ class _Precise:
                     model, ids, (), _step(progress, "measuring a plain hook in float32")
                 )
             head, scale = head_weight(model), logit_scale(model)
-        scored = torch.ones(ids.shape, dtype=torch.bool)
+        scored = text.is_text
         scored[:, 0] = False
         for site in edit.sites:
             scored &= ~site.is_sink(hook.streams[site.place]).reshape(ids.shape)
@@ -205,7 +214,11 @@ class _Precise:
                 "plain": Readable(plain.hidden, head, scale),
             },
         )
-        return _Precise(truth, hook.streams, found["base"], found["plain"], scored, greedy)
+        ordinary = scored.clone()
+        ordinary[text.drawn :] = False
+        return _Precise(
+            truth, hook.streams, found["base"], found["plain"], scored, ordinary, greedy
+        )
 
     def comparison(self, hidden: Tensor, head: Tensor) -> Comparison:
         """How far another model is from the float32 hook, by its last hidden states."""
@@ -250,35 +263,35 @@ def _run_splice(
 
 
 def _precision(
-    subject: Subject, splice: Run, precise: _Precise, served: _Served | None, seed: int
+    subject: Subject, splice: Run, precise: _Precise, served: _Served | None, acting: ActingText
 ) -> PrecisionFidelity:
-    scored = precise.scored
+    ordinary, seed = precise.ordinary, acting.sequences.seed
     # The output embeddings are the base's, byte for byte.
     error = precise.comparison(splice.hidden, precise.hook.head if served is None else served.head)
     floor = None if served is None else served.floor
     ratio = clipped = None
     if floor is not None:
-        ratio = ratio_of_means(error.divergence, floor.divergence, scored, seed=seed)
+        ratio = ratio_of_means(error.divergence, floor.divergence, ordinary, seed=seed)
         clipped = ratio_of_means(
-            error.divergence.clamp(max=CLIP), floor.divergence.clamp(max=CLIP), scored, seed=seed
+            error.divergence.clamp(max=CLIP), floor.divergence.clamp(max=CLIP), ordinary, seed=seed
         )
-    summary = _summary(error, scored)
+    summary = _summary(error, ordinary)
     return PrecisionFidelity(
         dtype=_name(splice.hidden.dtype),
-        noise_floor=None if floor is None else _summary(floor, scored),
+        noise_floor=None if floor is None else _summary(floor, ordinary),
         splice_error=summary,
         ratio=ratio,
         clipped_ratio=clipped,
-        effect_over_error=_over(precise.effect, summary, scored),
-        hook_top1_agreement=1.0 if floor is None else _agreement(floor, scored),
-        splice_top1_agreement=_agreement(error, scored),
+        effect_over_error=_over(precise.effect, summary, ordinary),
+        hook_top1_agreement=1.0 if floor is None else _agreement(floor, ordinary),
+        splice_top1_agreement=_agreement(error, ordinary),
         sites=tuple(
             site_fidelity(
                 site,
                 inserted,
                 seen,
                 precise.streams[site.place],
-                scored.flatten(),
+                precise.scored.flatten(),
                 None if served is None else served.streams[site.place],
             )
             for site, inserted, seen in zip(
@@ -286,9 +299,15 @@ def _precision(
             )
         ),
         edits=tuple(
-            _edit(site, evidence, precise.effect, floor, error, seed)
+            _edit(site, evidence, precise, floor, error, acting)
             for site, streams in _streams(subject, splice, precise, served)
-            for evidence in site_evidence(site, streams, scored, seed=seed)
+            for evidence in site_evidence(
+                site,
+                streams,
+                precise.scored,
+                counted=lambda label, place=site.place: acting.counts_for((place, label)),  # type: ignore[misc]
+                seed=seed,
+            )
         ),
     )
 
@@ -312,35 +331,39 @@ def _streams(
 def _edit(
     site: Site,
     evidence: EditEvidence,
-    effect: Comparison,
+    precise: _Precise,
     floor: Comparison | None,
     error: Comparison,
-    seed: int,
+    acting: ActingText,
 ) -> EditFidelity:
     def group(tokens: Tensor) -> GroupFidelity | None:
         if not tokens.any():
             return None
         return GroupFidelity(
             tokens=int(tokens.sum()),
-            edit_effect=float(effect.divergence[tokens].mean()),
+            edit_effect=float(precise.effect.divergence[tokens].mean()),
             noise_floor=None if floor is None else float(floor.divergence[tokens].mean()),
             splice_error=float(error.divergence[tokens].mean()),
             ratio=(
                 None
                 if floor is None
-                else ratio_of_means(error.divergence, floor.divergence, tokens, seed=seed)
+                else ratio_of_means(
+                    error.divergence, floor.divergence, tokens, seed=acting.sequences.seed
+                )
             ),
         )
 
     groups: TokenGroups = evidence.groups
+    chosen = acting.counts_for((site.place, evidence.label))[acting.sequences.drawn :]
     return EditFidelity(
         label=evidence.label,
         layer=site.layer,
         block=site.block,
+        chosen_sequences=int(chosen.sum()),
         site=evidence.site,
         acted=group(groups.acted),
         behind=group(groups.behind),
-        elsewhere=group(groups.elsewhere),
+        elsewhere=group(groups.elsewhere & precise.ordinary),
     )
 
 

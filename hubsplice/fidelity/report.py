@@ -107,6 +107,11 @@ class EditFidelity(Record):
     label: str
     layer: int
     block: Block = Block.MLP
+    chosen_sequences: int = Field(
+        0,
+        description="Sequences that count for it and were not drawn at random: prompts, and "
+        "text that was found since the edit acts there.",
+    )
     site: SiteEvidence
     acted: GroupFidelity | None = Field(description="Null where there are no such tokens.")
     behind: GroupFidelity | None = None
@@ -194,6 +199,12 @@ class TextRecord(Record):
     tokens: int
     sequences: int
     sequence_length: int
+    drawn_sequences: int | None = Field(
+        None,
+        description="The first of them, which were drawn at random: means over all tokens are over "
+        "these. The others were chosen since edits act on them, and count for those edits alone.",
+    )
+    scanned_tokens: int = Field(0, description="Tokens that were read in search of those.")
     token_ids_sha256: str
     seed: int
 

@@ -160,7 +160,7 @@ def seeing(
         yield
 
 
-class _Enough(Exception):  # noqa: N818
+class StopEarly(Exception):  # noqa: N818
     """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
 
 
@@ -184,19 +184,23 @@ def collect_streams(
     def keep(place: Place, h: Tensor) -> None:
         found[place].append(h.detach().to("cpu", copy=True))
         if place == last:
-            raise _Enough
+            raise StopEarly
 
     with seeing(model, places, keep):
         for batch in batches(model, ids, progress):
-            with suppress(_Enough):
+            with suppress(StopEarly):
                 model.base_model(batch, use_cache=False)
     return {place: torch.cat(parts) for place, parts in found.items()}
 
 
+def batch_size(model: Model, length: int) -> int:
+    """How many sequences of `length` tokens a model takes at once."""
+    return max(1, _TOKENS_PER_BATCH.get(model.device.type, 2048) // length)
+
+
 def batches(model: Model, ids: Tensor, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
     """Sequences in batches on the model's device, under inference mode."""
-    device = model.device
-    size = max(1, _TOKENS_PER_BATCH.get(device.type, 2048) // ids.shape[1])
+    device, size = model.device, batch_size(model, ids.shape[1])
     with torch.inference_mode():
         for start in range(0, len(ids), size):
             progress(start, len(ids))

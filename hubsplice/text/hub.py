@@ -13,8 +13,8 @@ from hubsplice.errors import (
     unknown_name,
 )
 from hubsplice.recipe.models import TextSource
-from hubsplice.text.documents import Corpus, Document
 from hubsplice.text.columns import text_of
+from hubsplice.text.documents import Corpus, Document
 
 
 def hub_corpus(source: TextSource, *, section: str) -> Corpus:

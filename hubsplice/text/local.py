@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
-from hubsplice.text.documents import Corpus, Document, passages
 from hubsplice.text.columns import text_of
+from hubsplice.text.documents import Corpus, Document, passages
 
 _PROSE = (".md", ".txt")
 _ROWS = ".jsonl"

@@ -23,6 +23,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.recipe.models import TextSource
 from hubsplice.recipe.reading import parse_recipe
+from hubsplice.streams.acting import ActingText
 from hubsplice.streams.model import collect_streams, loaded
 from hubsplice.text.sequences import TokenSequences, load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
@@ -72,7 +73,8 @@ class Experiment:
             h = collect_streams(model, text.ids, [Place(13)], lambda *_: None)[Place(13)]
         acts: Tensor = site.delta(h).norm(dim=-1) > 0
         acts[:, 0] = False
-        return replace(text, ids=text.ids[acts.any(dim=1)])
+        kept = acts.any(dim=1)
+        return replace(text, ids=text.ids[kept], lengths=text.lengths[kept], drawn=int(kept.sum()))
 
     def reports(
         self, text: TokenSequences, require: float
@@ -83,11 +85,15 @@ class Experiment:
         architecture = architecture_of(BaseConfig.open(self.base).config)
         inserted = inserted_layers(manifest, architecture)
         subject = Subject(self.base, self.folder, edit, inserted, torch.bfloat16)
-        references = References.of(self.base, edit, text.ids, torch.bfloat16, quiet)
+        references = References.of(self.base, edit, text, torch.bfloat16, quiet)
 
         def measured() -> FidelityReport:
             return measure_fidelity(
-                subject, text, require=require, progress=quiet, references=references
+                subject,
+                ActingText.drawn(text),
+                require=require,
+                progress=quiet,
+                references=references,
             )
 
         right = measured()

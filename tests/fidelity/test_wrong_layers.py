@@ -21,6 +21,7 @@ from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
+from hubsplice.streams.acting import ActingText
 from hubsplice.streams.calibration import SiteActivations
 from hubsplice.text.sequences import TokenSequences
 from tests.compiling.trained import LAYER, PLACE, Trained
@@ -110,7 +111,7 @@ class Judge:
         activations = trained.activations(dtype)
         site = enough(trained.site(kind, activations), trained.streams(trained.held_out)[FLOAT32])
         references = References.of(
-            trained.folders[dtype], Intervention((site,)), trained.held_out, dtype, quiet
+            trained.folders[dtype], Intervention((site,)), text_of(trained.held_out), dtype, quiet
         )
         return Judge(trained, dtype, site, activations, references)
 
@@ -136,7 +137,7 @@ class Judge:
         subject = Subject(base, folder, Intervention((self.site,)), at, self.dtype)
         return measure_fidelity(
             subject,
-            text_of(self.trained.held_out),
+            ActingText.drawn(text_of(self.trained.held_out)),
             require=None,
             progress=quiet,
             references=self.references,
