@@ -70,6 +70,8 @@ class FidelityContext:
     tokens: str
     scored: str
     sequences: str
+    chosen: str
+    scanned: str
     sequence_length: str
     seed: int
     device: str
@@ -192,6 +194,8 @@ def _fidelity(report: FidelityReport) -> FidelityContext:
         tokens=count(text.tokens),
         scored=count(report.scored_tokens),
         sequences=count(text.sequences),
+        chosen=count(text.sequences - (text.drawn_sequences or text.sequences)),
+        scanned=count(text.scanned_tokens),
         sequence_length=count(text.sequence_length),
         seed=text.seed,
         device=report.device,
@@ -289,7 +293,7 @@ def _span(values: Iterable[float]) -> str:
 def _text(dataset: str, revision: str | None) -> Markdown:
     name = code(dataset)
     if dataset == BUILTIN:
-        name = Markdown(f"{name} (the documentation that comes with Python)")
+        name = Markdown(f"{name} (a sample of many kinds of text, and what comes with Python)")
     return name if revision is None else Markdown(f"{name} at {code(revision)}")
 
 
@@ -423,12 +427,17 @@ def _sources(manifest: Manifest) -> Table:
     return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)
 
 
+def _chosen(record: CalibrationRecord) -> str:
+    return f"{count(record.chosen_sequences)}, found in {count(record.scanned_tokens)} tokens"
+
+
 def _calibration(record: CalibrationRecord | None) -> Table:
     rows: list[tuple[str, str]] = []
     if record is not None:
         rows += [
             ("text", _text(record.dataset, record.revision)),
             ("tokens", count(record.tokens)),
+            ("sequences chosen since edits act on them", _chosen(record)),
             ("SHA-256 of the token ids", code(record.token_ids_sha256)),
             ("seed", str(record.seed)),
         ]

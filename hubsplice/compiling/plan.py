@@ -8,6 +8,7 @@ from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
 from hubsplice.compiling.carrying import in_bias
+from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.compiling.stand_ins import StandIns
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture, architecture_of
@@ -47,7 +48,7 @@ class Plan:
     """A recipe whose sources are all known.
 
     Attributes:
-        recipe: the recipe.
+        recipe: the recipe, with the name of the dataset where it says `sae`.
         resolved: where the base came from.
         base: what it says of itself.
         architecture: what it is.
@@ -117,6 +118,10 @@ def make_plan(recipe: Recipe) -> Plan:
             )
             warnings += [f"{field}: {doubt}" for doubt in doubts]
         planned.append(found)
+    try:
+        recipe = with_sae_dataset(recipe, [p.sae.config for p in planned if p.sae is not None])
+    except HubspliceError as error:
+        problems.append(error)
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     planned.sort(key=lambda splice: splice.place)

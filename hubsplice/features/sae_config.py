@@ -39,6 +39,7 @@ class SaeConfig:
         reshape_activations: `hook_z` where the input is reshaped from attention heads.
         k: how many features TopK keeps, or None.
         centred_weights: whether the model's weights were centred for the SAE's training.
+        dataset: the text that it was trained on, as it names it, or None.
     """
 
     origin: str
@@ -52,6 +53,7 @@ class SaeConfig:
     reshape_activations: str = "none"
     k: int | None = None
     centred_weights: bool = False
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
         centred_weights=bool(
             (metadata.get("model_from_pretrained_kwargs") or {}).get("center_writing_weights")
         ),
+        dataset=dataset if isinstance(dataset := metadata.get("dataset_path"), str) else None,
     )
 
 

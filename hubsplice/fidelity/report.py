@@ -25,8 +25,9 @@ from hubsplice.rendering.rendered import Rendered
 REPORT = "fidelity.json"
 
 MORE_TEXT = (
-    "Measure on text in which the feature is active: set fidelity.dataset to such text, or raise "
-    "fidelity.tokens."
+    "Give text in which the feature is active: name prompts on which it is (`prompts:` in the "
+    "recipe), set fidelity.dataset to such text (`sae` is the SAE's own dataset), or raise "
+    "fidelity.scan, which is how many tokens are searched."
 )
 """What helps where an edit acted on too few tokens."""
 

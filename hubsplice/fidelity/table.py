@@ -14,7 +14,8 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
     """The verdict, then tables per precision and per edited layer."""
     yield Line(report.verdict, Tone.of(report.passed))
     yield Line(
-        f"{count(report.scored_tokens)} tokens scored of {report.text.dataset}, on {report.device}",
+        f"{count(report.scored_tokens)} tokens scored of {report.text.dataset}, on {report.device}"
+        f"{_chosen(report)}",
         Tone.FAINT,
     )
     edits = summary.edits(report)
@@ -32,3 +33,13 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
             yield table
     for line in report.approximations:
         yield Line(f"not exact: {line}", Tone.CAUTION)
+
+
+def _chosen(report: FidelityReport) -> str:
+    text = report.text
+    if text.drawn_sequences is None or text.drawn_sequences == text.sequences:
+        return ""
+    return (
+        f"; beside them {count(text.sequences - text.drawn_sequences)} sequences on which edits "
+        f"act, chosen in {count(text.scanned_tokens)} tokens and the recipe's prompts"
+    )

@@ -181,8 +181,11 @@ class Prompt(Section):
         return self
 
 
-def _question(value: Any) -> Any:
-    return {"user": value} if isinstance(value, str) else value
+def _question(value: Any, info: ValidationInfo) -> Any:
+    given = {"user": value} if isinstance(value, str) else value
+    if info.mode == "json":
+        return Prompt.model_validate_json(json.dumps(given), strict=True)
+    return given
 
 
 AnyPrompt = Annotated[Prompt, BeforeValidator(_question)]

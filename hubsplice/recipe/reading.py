@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe.models import BUILTIN, Recipe
+from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -107,7 +107,9 @@ def _joined_if_local(name: str, folder: Path) -> str:
     shows where it was looked for.
     """
     try:
-        local = name.startswith(("./", "../")) or (name != BUILTIN and (folder / name).exists())
+        local = name.startswith(("./", "../")) or (
+            name not in (BUILTIN, OF_THE_SAE) and (folder / name).exists()
+        )
     except (OSError, ValueError):
         return name
     return str((folder / name).absolute()) if local else name

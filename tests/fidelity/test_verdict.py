@@ -182,7 +182,7 @@ def test_without_edits_the_model_should_be_the_base() -> None:
 
 def test_what_is_not_shown_has_an_error_and_an_advice_of_its_own() -> None:
     report(passed=None).require_passed()
-    with pytest.raises(NotShownError, match="Measure on text in which the feature is active"):
+    with pytest.raises(NotShownError, match="Give text in which the feature is active"):
         report(passed=False, outcome="not shown").require_passed()
     with pytest.raises(FidelityError) as caught:
         report(passed=False, outcome="fails").require_passed()

@@ -58,12 +58,12 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             MINIMAL + "fidelty: {tokens: 1000}",
             "fidelty: no such field. Did you mean 'fidelity'? Known: base_model, calibration, "
-            "description, dtype, fidelity, publish, revision, seed, splices, title.",
+            "description, dtype, fidelity, prompts, publish, revision, seed, splices, title.",
         ),
         (
             MINIMAL + "fidelity: {tokns: 1000}",
             "fidelity.tokns: no such field. Did you mean 'tokens'? Known: column, config, dataset, "
-            "require, revision, sequence_length, split, tokens.",
+            "require, revision, scan, sequence_length, split, tokens.",
         ),
         (
             with_edit("{featur: 12, kind: ablate}"),
@@ -156,7 +156,7 @@ def test_every_problem_has_one_line() -> None:
         "fidelity.tokens: found 'many', expected a whole number",
         "fidelity.require: found 0, expected a number greater than 0",
         "colour: no such field. Known: base_model, calibration, description, dtype, fidelity, "
-        "publish, revision, seed, splices, title.",
+        "prompts, publish, revision, seed, splices, title.",
     ]
 
 

@@ -1,0 +1,129 @@
+"""A build looks for text on which its edits act, and takes the recipe's prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.errors import RecipeError
+from hubsplice.fidelity.report import FidelityReport
+from hubsplice.intervention.place import Place
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.recipe.models import Calibration
+from hubsplice.streams.model import collect_streams, loaded
+from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
+from tests.building.conftest import Workshop, build_text, save_sae
+
+RARE, LAYER, SHARE = 7, 1, 0.003
+
+
+@pytest.fixture(scope="session")
+def rare(workshop: Workshop) -> str:
+    """The name of an SAE whose feature 7 is active on three tokens in a thousand."""
+    save_sae(workshop.folder / "rare", "jumprelu")
+    base = workshop.bases["llama"]
+    text = load_sequences(
+        Calibration(tokens=20_000, sequence_length=64),
+        load_tokenizer(base),
+        seed=9,
+        part="calibration",
+    )
+    with loaded(base, torch.float32) as model:
+        h = collect_streams(model, text.ids, [Place(LAYER)], lambda *_: None)[Place(LAYER)]
+    file = workshop.folder / "rare" / "sae_weights.safetensors"
+    weights = load_file(file)
+    encoder, bias = weights["W_enc"][:, RARE], weights["b_enc"][RARE]
+    p = (h[:, 1:].flatten(end_dim=1) - weights["b_dec"]) @ encoder + bias
+    weights["threshold"][RARE] = p.quantile(1 - SHARE)
+    save_file(weights, file)
+    return "rare"
+
+
+def spliced(
+    workshop: Workshop, sae: str, output: Path, more: str, *, edit: str = "kind: ablate"
+) -> tuple[FidelityReport, Any]:
+    edits = f"[{{feature: {RARE}, {edit}}}]"
+    splice = f"  - {{after_layer: {LAYER}, sae: {{path: {sae}}}, edits: {edits}}}"
+    made = build_text(workshop.recipe(splice, more=more), output, folder=workshop.folder)
+    assert made.report is not None
+    return made.report, read_manifest(output / "splice.json").calibration
+
+
+def text(scan: int) -> str:
+    sizes = f"sequence_length: 64, scan: {scan}"
+    return f"calibration: {{tokens: 2048, {sizes}}}\nfidelity: {{tokens: 2048, {sizes}}}\n"
+
+
+def test_a_rare_edit_is_shown_on_text_that_was_found(
+    workshop: Workshop, rare: str, tmp_path: Path
+) -> None:
+    blind, _ = spliced(workshop, rare, tmp_path / "blind", text(0))
+    (edit,) = blind.precisions[0].edits
+    assert blind.outcome == "not shown"
+    assert edit.site.acted_tokens < 25
+    assert edit.chosen_sequences == 0
+    found, calibration = spliced(workshop, rare, tmp_path / "found", text(60_000))
+    (edit,) = found.precisions[0].edits
+    assert edit.site.acted_tokens > 30
+    assert edit.chosen_sequences > 15
+    assert found.text.drawn_sequences == 32
+    assert found.text.sequences == 32 + edit.chosen_sequences
+    assert 0 < found.text.scanned_tokens <= 60_000
+    assert calibration.chosen_sequences > 15
+    # Means over all tokens are over the drawn sequences in both.
+    assert found.edit_effect.mean == pytest.approx(blind.edit_effect.mean, rel=1e-3)
+    assert found.scored_tokens == blind.scored_tokens
+
+
+def test_a_largest_activation_may_be_met_in_scanned_text_alone(
+    workshop: Workshop, rare: str, tmp_path: Path
+) -> None:
+    clamp = "kind: clamp, to: 0.5 x max, when: active"
+    sizes = "sequence_length: 64"
+    few = f"calibration: {{tokens: 256, {sizes}, scan: 0}}\nfidelity: {{tokens: 256, {sizes}}}\n"
+    with pytest.raises(RecipeError, match="feature 7, which was never active in calibration"):
+        spliced(workshop, rare, tmp_path / "none", few, edit=clamp)
+    spliced(workshop, rare, tmp_path / "found", few.replace("scan: 0", "scan: 9000"), edit=clamp)
+    (site,) = load_intervention(tmp_path / "found" / INTERVENTION).sites
+    held_at = site.terms[0].function.intercepts[-1]
+    weights = load_file(workshop.folder / "rare" / "sae_weights.safetensors")
+    # Half of what is above the threshold, and not half of the 1 that stands in for the unknown.
+    assert held_at > weights["threshold"][RARE] / 2
+
+
+def test_prompts_are_measured_on_and_count_for_no_mean(
+    workshop: Workshop, rare: str, tmp_path: Path
+) -> None:
+    asked = "prompts:\n" + "".join(f'  - text: "Prompt number {i} is this."\n' for i in range(6))
+    bare, _ = spliced(workshop, rare, tmp_path / "bare", text(0))
+    report, calibration = spliced(workshop, rare, tmp_path / "asked", text(0) + asked)
+    assert report.text.sequences == 32 + 3
+    assert report.text.drawn_sequences == 32
+    assert calibration.chosen_sequences == 3
+    assert report.edit_effect.mean == pytest.approx(bare.edit_effect.mean, rel=1e-3)
+    assert report.scored_tokens == bare.scored_tokens
+    assert "prompts" in (tmp_path / "asked" / "reproduce" / "recipe.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ('[{chat: [{role: user, content: "Hi"}]}]', "prompts.0..chat: .*has no chat template"),
+        ("[{user: a, text: b}]", "found user and text, expected one of user, chat and text"),
+        ("[{}]", "found nothing, expected one of"),
+        ("[{question: a}]", "question"),
+        ("[3]", "prompts"),
+    ],
+)
+def test_prompts_that_are_none(
+    workshop: Workshop, rare: str, tmp_path: Path, prompts: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        spliced(workshop, rare, tmp_path / "out", f"{text(0)}prompts: {prompts}\n")
+    assert not (tmp_path / "out").exists()
