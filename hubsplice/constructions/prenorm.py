@@ -22,6 +22,7 @@ from hubsplice.constructions.jump_ramps import JumpGates
 from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.quiet_bias import BiasCost, quiet_bias
 from hubsplice.constructions.ramp_gates import RampGates
 from hubsplice.constructions.readout import RidgeFitter
 from hubsplice.constructions.sink_gate import sink_gate
@@ -38,15 +39,24 @@ class GatedConstants(PreNormConstants):
     Attributes:
         guard_modes: how many directions of what is written at sinks are followed from sink to
             sink, beside its mean.
+        jump_copies: how many pairs of neurons make a jump, at the most.
+        copied_jumps: how many pairs all jumps together may have for that.
     """
 
     guard_modes: int = 3
+    jump_copies: int = 8
+    copied_jumps: int = 16
 
 
 CONSTANTS = {
     torch.bfloat16: GatedConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
     torch.float32: GatedConstants(
-        injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
+        injection=16.0,
+        channels=1,
+        longest_bias=32.0,
+        ramp_sigmas=0.0,
+        damping=1e-9,
+        jump_copies=1,
     ),
 }
 
@@ -68,14 +78,19 @@ def compile_prenorm(
         constants: overrides `CONSTANTS[dtype]`.
         multiplier: of what a block adds to the stream, in families that have one.
     """
-    constants = constants or CONSTANTS[dtype]
+    choose, constants = constants is None, constants or CONSTANTS[dtype]
     empty = replace(
         SplicedLayer.empty(activations.reference.shape[1], dtype), multiplier=multiplier
     )
     if not site.terms:
         return empty
     parts = decompose(site, activations)
-    bias = threshold_bias(site, parts, activations, constants)
+    bias, chosen = threshold_bias(site, parts, activations, constants), "strong"
+    if choose and dtype is not torch.float32 and parts.read_the_stream:
+        cost = BiasCost.of(site, parts, activations)
+        quiet = quiet_bias(cost)
+        if cost.total(quiet) < cost.total(bias):
+            bias, chosen = quiet, "quiet"
     frame = replace(empty, attention_bias=(bias / multiplier).to(dtype))
     view = SiteView.of(site, activations, frame, damping=constants.damping)
     wanted = parts.constant - frame.constant.double()
@@ -91,7 +106,8 @@ def compile_prenorm(
     layer = assembled(blocks, frame)
     return replace(
         layer,
-        constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
+        constants=asdict(constants)
+        | {"construction": "prenorm-bias", "neurons": layer.neurons, "bias": chosen},
         jump_gates=parts.jump_gates,
     )
 
@@ -186,13 +202,25 @@ def centred_rows(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor]
 
 
 def _jumps(affines: list[Affine], view: SiteView, constants: GatedConstants) -> Block:
-    """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
+    """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one.
+
+    Far above the jump it is a difference of large numbers, which round alike unless a power of two
+    lies between them. The mean over copies at scales of their own makes that rare and small.
+    """
     if not affines:
         return Block.none(len(view.bias))
-    weights, biases = JumpGates.of(affines, view, constants).on_grid(view, constants.saturation)
+    gates = JumpGates.of(affines, view, constants)
+    copies = max(1, min(constants.jump_copies, constants.copied_jumps // len(affines)))
     up_weights, up_biases, factors = _heights(affines, view)
-    height = directions(affines) / (2 * constants.saturation * factors[:, None])
-    return _pairs(weights, biases, up_weights, up_biases, height, constants.saturation)
+    height = directions(affines) / (2 * constants.saturation * copies * factors[:, None])
+    rows = [
+        gates.scaled(2.0 ** (copy / copies)).on_grid(view, constants.saturation)
+        for copy in range(copies)
+    ]
+    return Block.joined(
+        _pairs(weights, biases, up_weights, up_biases, height, constants.saturation)
+        for weights, biases in rows
+    )
 
 
 def _pairs(
