@@ -5,6 +5,8 @@ thresholds and outputs need. The attention bias a is chosen so that ⟨e, a⟩ =
 threshold t of every term: then the sign of ⟨e, x⟩ is the sign of p - t, whatever r is. The `up`
 projection of a ramp is a linear read-out of r, which gives the scale back; a jump's height is a
 constant and needs no scale. What a adds to the stream, `down_bias` takes away.
+
+Many strong features want a strong a, and a rare one a quiet one: see `quiet_bias`.
 """
 
 from __future__ import annotations
@@ -75,7 +77,7 @@ def compile_prenorm(
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
         activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
-        constants: overrides `CONSTANTS[dtype]`.
+        constants: overrides `CONSTANTS[dtype]`, and the choice of the attention bias with it.
         multiplier: of what a block adds to the stream, in families that have one.
     """
     choose, constants = constants is None, constants or CONSTANTS[dtype]
@@ -107,7 +109,12 @@ def compile_prenorm(
     return replace(
         layer,
         constants=asdict(constants)
-        | {"construction": "prenorm-bias", "neurons": layer.neurons, "bias": chosen},
+        | {
+            "construction": "prenorm-bias",
+            "neurons": layer.neurons,
+            "bias": chosen,
+            "bias_channels": int((frame.attention_bias != 0).sum()),
+        },
         jump_gates=parts.jump_gates,
     )
 

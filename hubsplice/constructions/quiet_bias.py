@@ -23,8 +23,10 @@ from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
 
 # The weight of a change where nothing should change, beside an error where the edit acts: 3% of
-# the precision's noise weighs as much as an eighth of the hook's own squared error.
-_ELSEWHERE = 150.0
+# the precision's noise weighs as much as a quarter of the hook's own squared error.
+_ELSEWHERE = 300.0
+# Tokens at which a rare feature is active are unlike others, and a scale is told less well there.
+_UNLIKE = 2.0
 # On how many tokens the rounding of a channel is counted, and from how many acted ones on they
 # say what an edit is like.
 _COUNTED, _TELLING = 512, 16
@@ -83,12 +85,13 @@ class BiasCost:
         made = site.edit(before).float() - before.float()
         hook = (made - change).double().square().sum(dim=-1).mean().clamp(min=1e-30)
         # A change that is zero, or small, is as good as not rounded at all.
-        hook = hook.clamp(min=float(_spacing(serving).square().sum(dim=-1).mean()) / 12)
-        noise = (serving.float() - reference).double().square().sum(dim=-1).mean()
+        spacing = _spacing(_some(serving)).square().mean(dim=0)
+        hook = hook.clamp(min=float(spacing.sum()) / 12)
+        noise = (serving.float() - reference).square().sum(dim=-1).double().mean()
         double = reference.double()
         covariance = torch.cov(serving.double().T)
         # What is read is rounded once more, and the rows that read it are as well.
-        covariance.diagonal().add_(_spacing(serving).square().mean(dim=0) / 6)
+        covariance.diagonal().add_(spacing / 6)
         covariance.diagonal().add_(1e-6 * covariance.diagonal().mean())
         rows, wanted, weights = _thresholds(parts, double, serving.double(), float(hook))
         return BiasCost(
@@ -127,7 +130,7 @@ class BiasCost:
         It is of a constant c that is read out of the stream, with c = mean + bias and told =
         c·precision·c.
         """
-        return 1.0 / (1.0 + told.clamp(min=0.0))
+        return _UNLIKE / (1.0 + told.clamp(min=0.0))
 
     def total(self, bias: Tensor) -> float:
         """What a bias [d] costs."""
