@@ -24,7 +24,7 @@ from hubsplice.constructions.jump_ramps import JumpGates
 from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.prenorm_layer import SplicedLayer
-from hubsplice.constructions.quiet_bias import BiasCost, quiet_bias
+from hubsplice.constructions.quiet_bias import cheaper_bias
 from hubsplice.constructions.ramp_gates import RampGates
 from hubsplice.constructions.readout import RidgeFitter
 from hubsplice.constructions.sink_gate import sink_gate
@@ -89,10 +89,7 @@ def compile_prenorm(
     parts = decompose(site, activations)
     bias, chosen = threshold_bias(site, parts, activations, constants), "strong"
     if choose and dtype is not torch.float32 and parts.read_the_stream:
-        cost = BiasCost.of(site, parts, activations)
-        quiet = quiet_bias(cost)
-        if cost.total(quiet) < cost.total(bias):
-            bias, chosen = quiet, "quiet"
+        bias, chosen = cheaper_bias(site, parts, activations, bias)
     frame = replace(empty, attention_bias=(bias / multiplier).to(dtype))
     view = SiteView.of(site, activations, frame, damping=constants.damping)
     wanted = parts.constant - frame.constant.double()

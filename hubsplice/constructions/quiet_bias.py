@@ -25,8 +25,8 @@ from hubsplice.streams.calibration import SiteActivations
 # The weight of a change where nothing should change, beside an error where the edit acts: 3% of
 # the precision's noise weighs as much as a quarter of the hook's own squared error.
 _ELSEWHERE = 300.0
-# Tokens at which a rare feature is active are unlike others, and a scale is told less well there.
-_UNLIKE = 2.0
+# Tokens at which a rare feature is active are unlike others: a scale is told half as well there.
+_UNLIKE = 4.0
 # On how many tokens the rounding of a channel is counted, and from how many acted ones on they
 # say what an edit is like.
 _COUNTED, _TELLING = 512, 16
@@ -141,6 +141,17 @@ class BiasCost:
         return float(self.untold(told) * missing + self.rounding(bias)[bias != 0].sum())
 
 
+def cheaper_bias(
+    site: Site, parts: Parts, activations: SiteActivations, strong: Tensor
+) -> tuple[Tensor, str]:
+    """The cheaper of a given bias [d] and the quiet one, and which it is, for the manifest."""
+    cost = BiasCost.of(site, parts, activations)
+    quiet = quiet_bias(cost)
+    if cost.total(quiet) < cost.total(strong):
+        return quiet, "quiet"
+    return strong, "strong"
+
+
 def quiet_bias(cost: BiasCost) -> Tensor:
     """A bias [d] that costs little, found channel by channel.
 
@@ -208,7 +219,7 @@ def _in_proportion(affines: Sequence[Affine], h: Tensor, *, telling: bool) -> fl
     if not affines:
         return 0.0
     encoders = torch.stack([a.encoder for a in affines], dim=1)
-    values = h @ encoders + torch.tensor([a.offset for a in affines]).double()
+    values = h @ encoders + torch.tensor([a.offset + a.mean_constant for a in affines]).double()
     sizes = torch.stack([a.direction for a in affines]).norm(dim=-1)
     # Where no token tells: as far beyond the bend as tokens lie in front of it, on average.
     far = (values.mean(dim=0).abs() + values.std(dim=0))[None]
