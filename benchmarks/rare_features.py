@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 import random
+import signal
 import sys
 import time
 from collections import Counter
@@ -652,6 +653,8 @@ def main() -> None:
     arguments.name = arguments.name or (arguments.sae and arguments.sae.name)
     lines = arguments.kept.read_text().splitlines() if arguments.kept.is_file() else []
     results: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    # A run that is told to end leaves the page of what it has, as one that is interrupted does.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(1))
     try:
         if arguments.sae is not None:
             for result in measured(arguments, list(results)):
