@@ -66,7 +66,8 @@ test-serving: venv .venv-vllm/.installed .venv-llamacpp/.installed
 
 # Tables and plots in benchmarks/results, from nothing but this repository and PyPI: about two hours
 # and 17 GB of disk, and to be run on a machine that does nothing else. The table of edit kinds needs
-# SAEs of one's own, and is made with `python benchmarks/edit_kinds.py`.
+# SAEs of one's own, and is made with `python benchmarks/edit_kinds.py`; so does that of single rare
+# features, with `python benchmarks/rare_features.py`.
 BENCH_DISK ?= .cache/bench
 
 bench: venv .venv-vllm/.installed

@@ -9,7 +9,7 @@ units of p's standard deviation, and a jump is one high.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,8 +19,10 @@ from docs.figures.canvas import Plot, Point
 from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.layernorm import CONSTANTS as LAYERNORM
 from hubsplice.constructions.layernorm import compile_layernorm
 from hubsplice.constructions.layernorm_layer import PlainLayer
+from hubsplice.constructions.prenorm import CONSTANTS as PRENORM
 from hubsplice.constructions.prenorm import compile_prenorm
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.sandwich import compile_sandwich
@@ -119,8 +121,9 @@ Construction = Callable[[Site], CompiledLayer]
 
 
 def biased(site: Site) -> SplicedLayer:
-    """The construction with biases everywhere."""
-    return compile_prenorm(site, FEATURE.activations, _DTYPE)
+    """The construction with biases everywhere, with one pair of neurons for a jump."""
+    constants = replace(PRENORM[_DTYPE], jump_copies=1)
+    return compile_prenorm(site, FEATURE.activations, _DTYPE, constants)
 
 
 def bias_free(site: Site) -> BiasFreeLayer:
@@ -140,7 +143,14 @@ def post_norm(site: Site) -> SandwichLayer:
 
 def layernorm(site: Site) -> PlainLayer:
     """That for LayerNorm and a plain MLP."""
-    return compile_layernorm(site, FEATURE.activations, _DTYPE, activation="gelu", room=_ROOM)
+    return compile_layernorm(
+        site,
+        FEATURE.activations,
+        _DTYPE,
+        activation="gelu",
+        room=_ROOM,
+        constants=LAYERNORM[_DTYPE],
+    )
 
 
 def line(construct: Construction) -> Plot:

@@ -25,6 +25,7 @@ from hubsplice.constructions.jump_ramps import JumpGates
 from hubsplice.constructions.layernorm_layer import PlainLayer
 from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.prenorm_constants import PreNormConstants
+from hubsplice.constructions.quiet_bias import cheaper_bias
 from hubsplice.constructions.ramp_gates import RampGates
 from hubsplice.constructions.sink_gate import sink_gate
 from hubsplice.constructions.site_view import SiteView
@@ -80,16 +81,19 @@ def compile_layernorm(
         dtype: the serving precision, which the tensors are rounded to.
         activation: the MLP's, one of `GELUS`.
         room: how many neurons there are; with many terms, each gets fewer knots.
-        constants: overrides `CONSTANTS[dtype]`.
+        constants: overrides `CONSTANTS[dtype]`, and the choice of the attention bias with it.
     """
-    constants = constants or CONSTANTS[dtype]
+    choose, constants = constants is None, constants or CONSTANTS[dtype]
     empty = PlainLayer.empty(activations.reference.shape[1], dtype, activation)
     if not site.terms:
         return empty
     ordinary = ~site.is_sink(activations.reference)
     typical_mean = float(activations.reference.double()[ordinary].mean())
     parts = _centred(decompose(site, activations), typical_mean)
-    bias = threshold_bias(site, parts, activations, constants).to(dtype)
+    bias, chosen = threshold_bias(site, parts, activations, constants), "strong"
+    if choose and dtype is not torch.float32 and parts.read_the_stream:
+        bias, chosen = cheaper_bias(site, parts, activations, bias)
+    bias = bias.to(dtype)
     out_bias = parts.constant - bias.double()
     frame = replace(empty, attention_bias=bias, out_bias=out_bias.to(dtype))
     view = SiteView.of(site, activations, frame, damping=constants.damping)
@@ -111,7 +115,12 @@ def compile_layernorm(
     return replace(
         layer,
         constants=asdict(constants)
-        | {"construction": "layernorm-bias", "neurons": layer.neurons, "knots": knots},
+        | {
+            "construction": "layernorm-bias",
+            "neurons": layer.neurons,
+            "knots": knots,
+            "bias": chosen,
+        },
         jump_gates=parts.jump_gates,
         approximations=tuple(_unseen_means(site, [*ramps, *parts.jumps], view)),
     )

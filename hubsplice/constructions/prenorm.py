@@ -5,6 +5,8 @@ thresholds and outputs need. The attention bias a is chosen so that ⟨e, a⟩ =
 threshold t of every term: then the sign of ⟨e, x⟩ is the sign of p - t, whatever r is. The `up`
 projection of a ramp is a linear read-out of r, which gives the scale back; a jump's height is a
 constant and needs no scale. What a adds to the stream, `down_bias` takes away.
+
+Many strong features want a strong a, and a rare one a quiet one: see `quiet_bias`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from hubsplice.constructions.jump_ramps import JumpGates
 from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.quiet_bias import cheaper_bias
 from hubsplice.constructions.ramp_gates import RampGates
 from hubsplice.constructions.readout import RidgeFitter
 from hubsplice.constructions.sink_gate import sink_gate
@@ -38,15 +41,24 @@ class GatedConstants(PreNormConstants):
     Attributes:
         guard_modes: how many directions of what is written at sinks are followed from sink to
             sink, beside its mean.
+        jump_copies: how many pairs of neurons make a jump, at the most.
+        copied_jumps: how many pairs all jumps together may have for that.
     """
 
     guard_modes: int = 3
+    jump_copies: int = 8
+    copied_jumps: int = 16
 
 
 CONSTANTS = {
     torch.bfloat16: GatedConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
     torch.float32: GatedConstants(
-        injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
+        injection=16.0,
+        channels=1,
+        longest_bias=32.0,
+        ramp_sigmas=0.0,
+        damping=1e-9,
+        jump_copies=1,
     ),
 }
 
@@ -65,17 +77,19 @@ def compile_prenorm(
         site: what to compile; its `sink_norm` says which tokens must stay untouched.
         activations: calibration at this site, of tokens at which the two precisions agree.
         dtype: the serving precision, which the tensors are rounded to.
-        constants: overrides `CONSTANTS[dtype]`.
+        constants: overrides `CONSTANTS[dtype]`, and the choice of the attention bias with it.
         multiplier: of what a block adds to the stream, in families that have one.
     """
-    constants = constants or CONSTANTS[dtype]
+    choose, constants = constants is None, constants or CONSTANTS[dtype]
     empty = replace(
         SplicedLayer.empty(activations.reference.shape[1], dtype), multiplier=multiplier
     )
     if not site.terms:
         return empty
     parts = decompose(site, activations)
-    bias = threshold_bias(site, parts, activations, constants)
+    bias, chosen = threshold_bias(site, parts, activations, constants), "strong"
+    if choose and dtype is not torch.float32 and parts.read_the_stream:
+        bias, chosen = cheaper_bias(site, parts, activations, bias)
     frame = replace(empty, attention_bias=(bias / multiplier).to(dtype))
     view = SiteView.of(site, activations, frame, damping=constants.damping)
     wanted = parts.constant - frame.constant.double()
@@ -91,7 +105,13 @@ def compile_prenorm(
     layer = assembled(blocks, frame)
     return replace(
         layer,
-        constants=asdict(constants) | {"construction": "prenorm-bias", "neurons": layer.neurons},
+        constants=asdict(constants)
+        | {
+            "construction": "prenorm-bias",
+            "neurons": layer.neurons,
+            "bias": chosen,
+            "bias_channels": int((frame.attention_bias != 0).sum()),
+        },
         jump_gates=parts.jump_gates,
     )
 
@@ -186,13 +206,25 @@ def centred_rows(affines: list[Affine], view: SiteView) -> tuple[Tensor, Tensor]
 
 
 def _jumps(affines: list[Affine], view: SiteView, constants: GatedConstants) -> Block:
-    """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one."""
+    """silu(g + c) - silu(g - c) rises from 0 to 2c around g = 0; `up` is s(h), mostly one.
+
+    Far above the jump it is a difference of large numbers, which round alike unless a power of two
+    lies between them. The mean over copies at scales of their own makes that rare and small.
+    """
     if not affines:
         return Block.none(len(view.bias))
-    weights, biases = JumpGates.of(affines, view, constants).on_grid(view, constants.saturation)
+    gates = JumpGates.of(affines, view, constants)
+    copies = max(1, min(constants.jump_copies, constants.copied_jumps // len(affines)))
     up_weights, up_biases, factors = _heights(affines, view)
-    height = directions(affines) / (2 * constants.saturation * factors[:, None])
-    return _pairs(weights, biases, up_weights, up_biases, height, constants.saturation)
+    height = directions(affines) / (2 * constants.saturation * copies * factors[:, None])
+    rows = [
+        gates.scaled(2.0 ** (copy / copies)).on_grid(view, constants.saturation)
+        for copy in range(copies)
+    ]
+    return Block.joined(
+        _pairs(weights, biases, up_weights, up_biases, height, constants.saturation)
+        for weights, biases in rows
+    )
 
 
 def _pairs(

@@ -76,7 +76,10 @@ class SiteView:
         # Sinks would cost the read-outs most of their precision (what marks a sink is what best
         # tells r on other tokens), so a guard takes back what the layer writes there.
         energy = site.delta(activations.reference).double().pow(2).sum(dim=-1)[~is_sink]
-        weights = 0.1 + energy / energy.mean().clamp(min=1e-30)
+        share = energy / energy.mean().clamp(min=1e-30)
+        # As many tokens as share the energy; fewer than there are channels tell too little alone.
+        sharing = len(share) / share.square().mean().clamp(min=1.0)
+        weights = 0.1 + x.shape[1] / sharing + share
         weights = weights.clamp(max=float(weights.quantile(0.999))) / r[~is_sink].pow(2)
         fitter = RidgeFitter(x[~is_sink], weights, damping=damping, intercept=intercept)
         return SiteView(activations, frame.constant, x, r, is_sink, fitter)
