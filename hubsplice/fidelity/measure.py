@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.fidelity.acting import TokenGroups
+from hubsplice.fidelity.curve import Response, curves, responses, with_figures
 from hubsplice.fidelity.divergence import Comparison, Readable, compare
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
@@ -128,14 +129,19 @@ def measure_fidelity(
     scored = precise.scored
     precisions = []
     greedy = None
+    found: dict[str, tuple[Response, ...]] = {}
     if served is not None:
-        splice, continued = _run_splice(subject, text.ids, subject.dtype, progress, greedy=True)
+        splice, continued, found[_name(subject.dtype)] = _run_splice(
+            subject, text.ids, subject.dtype, precise, progress, greedy=True
+        )
         assert continued is not None
         precisions.append(_precision(subject, splice, precise, served, text.seed))
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
-    splice, _ = _run_splice(subject, text.ids, torch.float32, progress, greedy=False)
+    splice, _, found[_name(torch.float32)] = _run_splice(
+        subject, text.ids, torch.float32, precise, progress, greedy=False
+    )
     precisions.append(_precision(subject, splice, precise, None, text.seed))
-    precisions = [judged(p) for p in precisions]
+    precisions = [judged(with_figures(p, found[p.dtype])) for p in precisions]
     sentence, outcome, passed = verdict(precisions[0], require)
     return FidelityReport(
         verdict=sentence,
@@ -161,6 +167,7 @@ def measure_fidelity(
             else None
         ),
         greedy=greedy,
+        curves=curves(found),
         approximations=subject.approximations,
     )
 
@@ -240,13 +247,22 @@ class _Served:
 
 
 def _run_splice(
-    subject: Subject, ids: Tensor, dtype: torch.dtype, progress: Progress, *, greedy: bool
-) -> tuple[Run, Tensor | None]:
+    subject: Subject,
+    ids: Tensor,
+    dtype: torch.dtype,
+    precise: _Precise,
+    progress: Progress,
+    *,
+    greedy: bool,
+) -> tuple[Run, Tensor | None, tuple[Response, ...]]:
     with loaded(subject.spliced, dtype) as model:
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
         run = run_model(model, ids, subject.inserted, step, places)
-        return run, greedy_tokens(model, _prompts(ids), _NEW_TOKENS) if greedy else None
+        continued = greedy_tokens(model, _prompts(ids), _NEW_TOKENS) if greedy else None
+        sites, streams = subject.sites_of_layers, precise.streams
+        found = responses(model, sites, subject.inserted, streams, precise.scored, ids)
+    return run, continued, found
 
 
 def _precision(

@@ -21,6 +21,7 @@ TOP1_AGREEMENT = "top-1 agreement"
 GREEDY_MATCH = "greedy match"
 RESIDUAL_ERROR = "residual error"
 GATE_F1 = "gate F1"
+RESPONSE_CURVE = "response curve"
 STRENGTH = "strength"
 ACTED = "acted tokens"
 BEHIND = "behind"
@@ -42,6 +43,9 @@ DEFINITIONS = {
     GREEDY_MATCH: "new tokens of a greedy continuation before the first that differs.",
     RESIDUAL_ERROR: "‖splice's change − hook's change‖ / ‖hook's change‖ at the edited layer, over "
     "tokens that are edited.",
+    RESPONSE_CURVE: "what the inserted layer by itself writes along the edit's direction as the "
+    "pre-activation p sweeps, on streams of the text that are moved along the encoder. It is no "
+    "text: it shows that a layer is wrong, not that a model is right.",
     GATE_F1: "agreement on where a feature counts as active, with the hook in float32.",
     SINK: "a token whose residual norm is many times the others', such as the first one; where "
     "the recipe says so, sinks are left alone.",
@@ -79,6 +83,39 @@ def edits(report: FidelityReport) -> Table:
         ),
         text_columns=4,
         title="Each edit, on the tokens that it changes",
+    )
+
+
+def curves(report: FidelityReport) -> Table:
+    """Per edit and precision: how far the layer by itself is from the edit as p sweeps."""
+    return Table(
+        (
+            "edit",
+            "after layer",
+            "precision",
+            "height",
+            "largest deviation",
+            "at p",
+            "beyond the text",
+            "at p",
+        ),
+        tuple(
+            (
+                edit.label,
+                str(edit.place),
+                precision.dtype,
+                significant(edit.curve.height),
+                significant(edit.curve.deviation),
+                significant(edit.curve.at),
+                significant(edit.curve.beyond),
+                significant(edit.curve.beyond_at),
+            )
+            for precision in report.precisions
+            for edit in precision.edits
+            if edit.curve is not None
+        ),
+        text_columns=3,
+        title=f"Each edit, by its {RESPONSE_CURVE}",
     )
 
 

@@ -21,6 +21,10 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
     if edits.rows:
         yield edits
         yield Line()
+    curves = summary.curves(report)
+    if curves.rows:
+        yield curves
+        yield Line()
     yield summary.agreement(report)
     yield summary.divergences(report)
     greedy = summary.greedy_match(report)
