@@ -74,6 +74,8 @@ class FidelityContext:
     sequence_length: str
     seed: int
     device: str
+    effect: str | None
+    effect_warning: str | None
     edits: Table
     curves: Table
     picture: Markdown | None
@@ -198,6 +200,8 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
         sequence_length=count(text.sequence_length),
         seed=text.seed,
         device=report.device,
+        effect=summary.effect_sentence(report.effect) if report.effect else None,
+        effect_warning=summary.effect_warning(report.effect) if report.effect else None,
         edits=summary.edits(report),
         curves=summary.curves(report),
         picture=(

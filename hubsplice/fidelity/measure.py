@@ -13,10 +13,12 @@ from torch import Tensor
 from hubsplice.fidelity.acting import TokenGroups
 from hubsplice.fidelity.curve import Response, curves, responses, with_figures
 from hubsplice.fidelity.divergence import Comparison, Readable, compare
+from hubsplice.fidelity.effect import Continued, edit_effect, text_loss
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import (
     Distribution,
+    EditEffect,
     EditFidelity,
     FidelityReport,
     Greedy,
@@ -167,6 +169,7 @@ def measure_fidelity(
             else None
         ),
         greedy=greedy,
+        effect=precise.words(subject.intervention, text.ids),
         curves=curves(found),
         approximations=subject.approximations,
     )
@@ -180,11 +183,13 @@ class _Precise:
     """
 
     hook: Readable
+    base: Readable
     streams: Mapping[Place, Tensor]
     effect: Comparison
     plain: Comparison
     scored: Tensor
     greedy: Tensor
+    continued: Continued
 
     @staticmethod
     def of(base: Path, edit: Intervention, ids: Tensor, progress: Progress) -> _Precise:
@@ -195,6 +200,7 @@ class _Precise:
                 step = _step(progress, "measuring the hook in float32")
                 hook = run_model(model, ids, (), step, places)
                 greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
+            continued = Continued.of(model, edit, ids)
             with hooked(model, editing_sinks(edit)):
                 plain = run_model(
                     model, ids, (), _step(progress, "measuring a plain hook in float32")
@@ -212,7 +218,32 @@ class _Precise:
                 "plain": Readable(plain.hidden, head, scale),
             },
         )
-        return _Precise(truth, hook.streams, found["base"], found["plain"], scored, greedy)
+        base_states = Readable(bare.hidden, head, scale)
+        return _Precise(
+            truth,
+            base_states,
+            hook.streams,
+            found["base"],
+            found["plain"],
+            scored,
+            greedy,
+            continued,
+        )
+
+    def words(self, edit: Intervention, ids: Tensor) -> EditEffect:
+        """What the edit does to the text."""
+        acted = torch.zeros_like(self.scored)
+        for site in edit.sites:
+            changed = site.delta(self.streams[site.place]).norm(dim=-1) > 0
+            acted |= changed.reshape(ids.shape)
+        return edit_effect(
+            self.continued,
+            text_loss(self.base, ids),
+            text_loss(self.hook, ids),
+            self.effect.divergence,
+            acted,
+            self.scored,
+        )
 
     def comparison(self, hidden: Tensor, head: Tensor) -> Comparison:
         """How far another model is from the float32 hook, by its last hidden states."""

@@ -264,6 +264,28 @@ class Greedy(Record):
     )
 
 
+class EditEffect(Record):
+    """What the edit does to the text: the hook in float32 against the base in float32."""
+
+    word: Literal["hardly visible", "visible", "strong", "breaks the text"]
+    acted_share: float = Field(description="Of the scored tokens, where any edit acts.")
+    acted_effect: float | None = Field(
+        description="Mean KL(hook ‖ base) there, in nats; null where none acts."
+    )
+    base_text_loss: float = Field(description="Of the base on held-out text, in nats per token.")
+    edited_text_loss: float = Field(description="Of the hook on the same.")
+    base_own_loss: float = Field(
+        description="Of the base on its own sampled continuations of prompts."
+    )
+    edited_own_loss: float = Field(
+        description="Of the base on those of the hook, with the same random numbers."
+    )
+    edited_self_loss: float = Field(description="Of the hook on those.")
+    prompts: int
+    new_tokens: int
+    same_continuations: int = Field(description="Prompts that both continue alike to the end.")
+
+
 class FidelityReport(Rendered, Record):
     """The whole of `fidelity.json`."""
 
@@ -281,6 +303,9 @@ class FidelityReport(Rendered, Record):
     precisions: tuple[PrecisionFidelity, ...]
     plain_hook: PlainHook | None = Field(description="Null where no site leaves sinks alone.")
     greedy: Greedy | None
+    effect: EditEffect | None = Field(
+        None, description="What the edit does, in words; it doesn't change the verdict."
+    )
     curves: tuple[ResponseCurve, ...] = Field(
         (), description="One for every term of an edit that reads the stream."
     )

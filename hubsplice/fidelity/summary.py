@@ -5,6 +5,7 @@ from __future__ import annotations
 from hubsplice.fidelity.format import MISSING, count, interval, percent, significant
 from hubsplice.fidelity.report import (
     Distribution,
+    EditEffect,
     FidelityReport,
     PrecisionFidelity,
     SiteFidelity,
@@ -222,6 +223,38 @@ def features(report: FidelityReport) -> Table:
         text_columns=3,
         title=f"Each edit: {RESIDUAL_ERROR}, and {GATE_F1}",
     )
+
+
+def effect_sentence(effect: EditEffect) -> str:
+    """The word, and the figures that it is made from."""
+    figures = [f"it acts on {percent(effect.acted_share)} of the tokens"]
+    if effect.acted_effect is not None:
+        figures.append(
+            f"changes the next token there by {significant(effect.acted_effect)} nats on average"
+        )
+    text = effect.edited_text_loss - effect.base_text_loss
+    own = effect.edited_own_loss - effect.edited_self_loss
+    return (
+        f"The edit is {effect.word}: "
+        if effect.word != "breaks the text"
+        else "The edit breaks the text: "
+    ) + (
+        f"{' and '.join(figures)}; {effect.same_continuations} of {effect.prompts} continuations "
+        "stay the same; held-out text is stranger to the edited model by "
+        f"{text:.2f} nats a token, and its own text to the base by {own:.2f}."
+    )
+
+
+def effect_warning(effect: EditEffect) -> str | None:
+    """What a user may not have meant; None where nothing stands out."""
+    if effect.word == "hardly visible":
+        return (
+            "the edit hardly shows in text: is the strength what you meant, and the feature active "
+            "on the text that you have in mind?"
+        )
+    if effect.word == "breaks the text":
+        return "text does not survive the edit: a smaller strength is worth a try"
+    return None
 
 
 def _spread(values: Distribution | None) -> tuple[str, str, str, str, str]:

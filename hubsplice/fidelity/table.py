@@ -17,6 +17,7 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         f"{count(report.scored_tokens)} tokens scored of {report.text.dataset}, on {report.device}",
         Tone.FAINT,
     )
+    yield from _effect(report)
     edits = summary.edits(report)
     if edits.rows:
         yield edits
@@ -36,3 +37,12 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
             yield table
     for line in report.approximations:
         yield Line(f"not exact: {line}", Tone.CAUTION)
+
+
+def _effect(report: FidelityReport) -> Iterator[Part]:
+    if report.effect is None:
+        return
+    yield Line(summary.effect_sentence(report.effect))
+    warning = summary.effect_warning(report.effect)
+    if warning is not None:
+        yield Line(f"warning: {warning}", Tone.CAUTION)

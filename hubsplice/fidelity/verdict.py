@@ -46,7 +46,7 @@ _ELSEWHERE = 3.0
 _CURVE = {"float32": 0.15, "bfloat16": 0.42}
 """The largest deviation of a layer's response curve from the edit's, by precision."""
 
-_HEIGHT = {"float32": 0.05, "bfloat16": 0.35}
+_HEIGHT = {"float32": 0.05, "bfloat16": 0.4}
 """How far from 1 the height of that curve may be."""
 
 _WIDEST = 0.5
