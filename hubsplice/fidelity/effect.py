@@ -31,7 +31,7 @@ PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 
 Word = Literal["hardly visible", "visible", "strong", "breaks the text"]
 
-BREAKS, STRONG = 0.85, 0.2
+BREAKS, STRONG = 0.75, 0.2
 """Nats per token that held-out text, or the edited model's own, is stranger by."""
 
 HARDLY, UNCHANGED = 0.02, 0.1
