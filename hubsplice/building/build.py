@@ -17,6 +17,7 @@ from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
+from hubsplice.fidelity.picture import PICTURE, write_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
 from hubsplice.files.digest import digest_file
 from hubsplice.files.staging import staged_directory
@@ -109,7 +110,8 @@ def build(
             )
             report = measure_fidelity(subject, text, require=require, progress=progress)
             write_report(report, folder)
-        described = [INTERVENTION, RECIPE, *([REPORT] if report else [])]
+            write_picture(report, folder)
+        described = [n for n in (INTERVENTION, RECIPE, REPORT, PICTURE) if (folder / n).exists()]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)

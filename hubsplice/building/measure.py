@@ -19,6 +19,7 @@ from hubsplice.errors import CheckpointError, OutputError, RecipeError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject, measure_fidelity
+from hubsplice.fidelity.picture import PICTURE, write_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.space import full_disk
@@ -85,17 +86,21 @@ def measure(
 
 
 def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
-    """Replace report and manifest by new files, so that none is ever half written."""
+    """Replace report, picture and manifest by new files, so that none is ever half written."""
     try:
-        with TemporaryDirectory(prefix=".measured-", dir=folder) as name:
-            new = Path(name)
+        with TemporaryDirectory(prefix=".measured-", dir=folder) as temporary:
+            new = Path(temporary)
             write_report(report, new)
-            files = manifest.files | {REPORT: digest_file(new / REPORT)}
+            written = [REPORT] if write_picture(report, new) is None else [REPORT, PICTURE]
+            files = {name: digest for name, digest in manifest.files.items() if name != PICTURE}
+            files |= {name: digest_file(new / name) for name in written}
             write_manifest(
                 manifest.model_copy(update={"files": files, "fidelity": summary(report)}), new
             )
-            for written in (REPORT, MANIFEST):
-                (new / written).replace(folder / written)
+            for name in (*written, MANIFEST):
+                (new / name).replace(folder / name)
+            if PICTURE not in files:
+                (folder / PICTURE).unlink(missing_ok=True)
     except OSError as error:
         raise full_disk(error, folder) or OutputError(
             f"{folder}: cannot be written: {error.strerror}"
@@ -106,7 +111,7 @@ def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """Refuse a folder in which a file was altered: its report would be of another model."""
     for name, expected in files.items():
         path = folder / name
-        if name != REPORT and (not path.is_file() or digest_file(path) != expected):
+        if name not in (REPORT, PICTURE) and (not path.is_file() or digest_file(path) != expected):
             raise CheckpointError(
                 f"{path}: it is not the file that {MANIFEST} lists (sha256 {expected.sha256}); "
                 "`hubsplice verify` says what differs. Only what hubsplice wrote is measured"

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from hubsplice.card.escape import Markdown, clean, code
+from hubsplice.card.escape import Markdown, clean, code, inline
 from hubsplice.card.metadata import license_files
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
 from hubsplice.checkpoint.manifest import (
@@ -28,6 +28,7 @@ from hubsplice.constructions.output_bias import OUTPUT_BIAS
 from hubsplice.families.engines import EngineKey
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.format import MISSING, count, significant
+from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import BUILTIN
@@ -75,7 +76,11 @@ class FidelityContext:
     sequence_length: str
     seed: int
     device: str
+    effect: str | None
+    effect_warning: str | None
     edits: Table
+    curves: Table
+    picture: Markdown | None
     agreement: Table
     divergences: Table
     sites: Table
@@ -179,11 +184,11 @@ def card_context(
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
         definitions=tuple(summary.DEFINITIONS.items()),
-        fidelity=None if report is None else _fidelity(report),
+        fidelity=None if report is None else _fidelity(report, manifest),
     )
 
 
-def _fidelity(report: FidelityReport) -> FidelityContext:
+def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
     text = report.text
     return FidelityContext(
         verdict=report.verdict,
@@ -199,7 +204,15 @@ def _fidelity(report: FidelityReport) -> FidelityContext:
         sequence_length=count(text.sequence_length),
         seed=text.seed,
         device=report.device,
+        effect=summary.effect_sentence(report.effect) if report.effect else None,
+        effect_warning=summary.effect_warning(report.effect) if report.effect else None,
         edits=summary.edits(report),
+        curves=summary.curves(report),
+        picture=(
+            Markdown(f"![{inline(description(report))}]({PICTURE})")
+            if PICTURE in manifest.files
+            else None
+        ),
         agreement=summary.agreement(report),
         divergences=summary.divergences(report),
         sites=summary.sites(report),

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from hubsplice.fidelity.acting import TokenGroups
+from hubsplice.fidelity.curve import Response, curves, responses, with_figures
 from hubsplice.fidelity.divergence import Comparison, Readable, compare
+from hubsplice.fidelity.effect import Continued, edit_effect, text_loss
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.report import (
     Distribution,
+    EditEffect,
     EditFidelity,
     FidelityReport,
     Greedy,
@@ -131,14 +134,19 @@ def measure_fidelity(
     scored = precise.ordinary
     precisions = []
     greedy = None
+    found: dict[str, tuple[Response, ...]] = {}
     if served is not None:
-        splice, continued = _run_splice(subject, text.ids, subject.dtype, progress, greedy=True)
+        splice, continued, found[_name(subject.dtype)] = _run_splice(
+            subject, text.ids, subject.dtype, precise, progress, greedy=True
+        )
         assert continued is not None
         precisions.append(_precision(subject, splice, precise, served, acting))
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
-    splice, _ = _run_splice(subject, text.ids, torch.float32, progress, greedy=False)
+    splice, _, found[_name(torch.float32)] = _run_splice(
+        subject, text.ids, torch.float32, precise, progress, greedy=False
+    )
     precisions.append(_precision(subject, splice, precise, None, acting))
-    precisions = [judged(p) for p in precisions]
+    precisions = [judged(with_figures(p, found[p.dtype])) for p in precisions]
     sentence, outcome, passed = verdict(precisions[0], require)
     return FidelityReport(
         verdict=sentence,
@@ -166,6 +174,8 @@ def measure_fidelity(
             else None
         ),
         greedy=greedy,
+        effect=precise.words(subject.intervention, text),
+        curves=curves(found),
         approximations=subject.approximations,
     )
 
@@ -180,12 +190,14 @@ class _Precise:
     """
 
     hook: Readable
+    base: Readable
     streams: Mapping[Place, Tensor]
     effect: Comparison
     plain: Comparison
     scored: Tensor
     ordinary: Tensor
     greedy: Tensor
+    continued: Continued
 
     @staticmethod
     def of(base: Path, edit: Intervention, text: TokenSequences, progress: Progress) -> _Precise:
@@ -197,6 +209,7 @@ class _Precise:
                 step = _step(progress, "measuring the hook in float32")
                 hook = run_model(model, ids, (), step, places)
                 greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
+            continued = Continued.of(model, edit, ids)
             with hooked(model, editing_sinks(edit)):
                 plain = run_model(
                     model, ids, (), _step(progress, "measuring a plain hook in float32")
@@ -216,8 +229,33 @@ class _Precise:
         )
         ordinary = scored.clone()
         ordinary[text.drawn :] = False
+        base_states = Readable(bare.hidden, head, scale)
         return _Precise(
-            truth, hook.streams, found["base"], found["plain"], scored, ordinary, greedy
+            truth,
+            base_states,
+            hook.streams,
+            found["base"],
+            found["plain"],
+            scored,
+            ordinary,
+            greedy,
+            continued,
+        )
+
+    def words(self, edit: Intervention, text: TokenSequences) -> EditEffect:
+        """What the edit does to the text."""
+        acted = torch.zeros_like(self.scored)
+        for site in edit.sites:
+            changed = site.delta(self.streams[site.place]).norm(dim=-1) > 0
+            acted |= changed.reshape(acted.shape)
+        drawn = text.ids[: text.drawn]
+        return edit_effect(
+            self.continued,
+            text_loss(self.base, drawn),
+            text_loss(self.hook, drawn),
+            self.effect.divergence,
+            acted & self.scored,
+            self.ordinary,
         )
 
     def comparison(self, hidden: Tensor, head: Tensor) -> Comparison:
@@ -253,13 +291,22 @@ class _Served:
 
 
 def _run_splice(
-    subject: Subject, ids: Tensor, dtype: torch.dtype, progress: Progress, *, greedy: bool
-) -> tuple[Run, Tensor | None]:
+    subject: Subject,
+    ids: Tensor,
+    dtype: torch.dtype,
+    precise: _Precise,
+    progress: Progress,
+    *,
+    greedy: bool,
+) -> tuple[Run, Tensor | None, tuple[Response, ...]]:
     with loaded(subject.spliced, dtype) as model:
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
         run = run_model(model, ids, subject.inserted, step, places)
-        return run, greedy_tokens(model, _prompts(ids), _NEW_TOKENS) if greedy else None
+        continued = greedy_tokens(model, _prompts(ids), _NEW_TOKENS) if greedy else None
+        sites, streams = subject.sites_of_layers, precise.streams
+        found = responses(model, sites, subject.inserted, streams, precise.scored, ids)
+    return run, continued, found
 
 
 def _precision(

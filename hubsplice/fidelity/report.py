@@ -10,6 +10,7 @@ scored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,9 @@ MORE_TEXT = (
     "fidelity.scan, which is how many tokens are searched."
 )
 """What helps where an edit acted on too few tokens."""
+
+# No text in JSON holds a line break.
+_NUMBERS = re.compile(r"\[\n([-+.,eE\d\s]+)\]")
 
 
 class Record(BaseModel):
@@ -102,6 +106,22 @@ class GroupFidelity(Record):
     ratio: Interval | None = Field(description="Null in float32.")
 
 
+class CurveFigures(Record):
+    """How far an inserted layer alone is from the exact edit as p sweeps; see `ResponseCurve`."""
+
+    deviation: float = Field(
+        description="The largest |median of layer − φ| / max(|φ|, φ just beyond its bends), where "
+        "the text reaches with p, or close to a bend."
+    )
+    at: float = Field(description="The p where it is largest.")
+    beyond: float = Field(description="The same over the whole curve.")
+    beyond_at: float
+    height: float | None = Field(
+        description="Σ layer·φ / Σ φ² where the text reaches; 1 is the whole edit. Null where φ is "
+        "zero there."
+    )
+
+
 class EditFidelity(Record):
     """One edit, judged on the tokens that it changes."""
 
@@ -117,6 +137,9 @@ class EditFidelity(Record):
     acted: GroupFidelity | None = Field(description="Null where there are no such tokens.")
     behind: GroupFidelity | None = None
     elsewhere: GroupFidelity | None = None
+    curve: CurveFigures | None = Field(
+        None, description="Of its response curve; null where it has none."
+    )
     outcome: Literal["shown", "fails", "not shown"] = "not shown"
     reason: str = Field("", description="Why; a half-sentence.")
 
@@ -186,6 +209,36 @@ class PrecisionFidelity(Record):
     edits: tuple[EditFidelity, ...] = ()
 
 
+class Band(Record):
+    """A quantity over streams, at each point of a curve: the middle nine tenths of it."""
+
+    median: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+class CurvePrecision(Record):
+    """A response curve at one precision, in units of φ along the edit's direction."""
+
+    dtype: str
+    layer: Band = Field(description="What the inserted layer writes.")
+    hook: Band = Field(description="What the exact edit writes once h + dh is rounded.")
+
+
+class ResponseCurve(Record):
+    """What a layer writes as an edit's pre-activation p sweeps, on moved streams of the text.
+
+    It is no text: it shows the layer alone, also at strengths that no text reached.
+    """
+
+    label: str
+    layer: int
+    block: Block = Block.MLP
+    p: tuple[float, ...]
+    exact: tuple[float, ...] = Field(description="φ(p) of the exact edit.")
+    precisions: tuple[CurvePrecision, ...]
+
+
 class PlainHook(Record):
     """How far a hook that also edits attention sinks would be from this edit."""
 
@@ -223,6 +276,28 @@ class Greedy(Record):
     )
 
 
+class EditEffect(Record):
+    """What the edit does to the text: the hook in float32 against the base in float32."""
+
+    word: Literal["hardly visible", "visible", "strong", "breaks the text"]
+    acted_share: float = Field(description="Of the scored tokens, where any edit acts.")
+    acted_effect: float | None = Field(
+        description="Mean KL(hook ‖ base) there, in nats; null where none acts."
+    )
+    base_text_loss: float = Field(description="Of the base on held-out text, in nats per token.")
+    edited_text_loss: float = Field(description="Of the hook on the same.")
+    base_own_loss: float = Field(
+        description="Of the base on its own sampled continuations of prompts."
+    )
+    edited_own_loss: float = Field(
+        description="Of the base on those of the hook, with the same random numbers."
+    )
+    edited_self_loss: float = Field(description="Of the hook on those.")
+    prompts: int
+    new_tokens: int
+    same_continuations: int = Field(description="Prompts that both continue alike to the end.")
+
+
 class FidelityReport(Rendered, Record):
     """The whole of `fidelity.json`."""
 
@@ -240,6 +315,12 @@ class FidelityReport(Rendered, Record):
     precisions: tuple[PrecisionFidelity, ...]
     plain_hook: PlainHook | None = Field(description="Null where no site leaves sinks alone.")
     greedy: Greedy | None
+    effect: EditEffect | None = Field(
+        None, description="What the edit does, in words; it doesn't change the verdict."
+    )
+    curves: tuple[ResponseCurve, ...] = Field(
+        (), description="One for every term of an edit that reads the stream."
+    )
     approximations: tuple[str, ...] = Field(
         (), description="What the reference itself does not reproduce of the source features."
     )
@@ -276,9 +357,12 @@ class FidelityReport(Rendered, Record):
 
 
 def write_report(report: FidelityReport, folder: Path) -> Path:
-    """Write `fidelity.json` into a folder."""
+    """Write `fidelity.json` into a folder, lists of numbers in one line each."""
     path = folder / REPORT
-    path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    text = _NUMBERS.sub(
+        lambda found: f"[{' '.join(found[1].split())}]", report.model_dump_json(indent=2)
+    )
+    path.write_text(text + "\n", encoding="utf-8")
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hubsplice.fidelity.format import MISSING, count, interval, percent, significant
 from hubsplice.fidelity.report import (
     Distribution,
+    EditEffect,
     FidelityReport,
     PrecisionFidelity,
     SiteFidelity,
@@ -21,6 +22,7 @@ TOP1_AGREEMENT = "top-1 agreement"
 GREEDY_MATCH = "greedy match"
 RESIDUAL_ERROR = "residual error"
 GATE_F1 = "gate F1"
+RESPONSE_CURVE = "response curve"
 STRENGTH = "strength"
 ACTED = "acted tokens"
 BEHIND = "behind"
@@ -42,6 +44,9 @@ DEFINITIONS = {
     GREEDY_MATCH: "new tokens of a greedy continuation before the first that differs.",
     RESIDUAL_ERROR: "‖splice's change − hook's change‖ / ‖hook's change‖ at the edited layer, over "
     "tokens that are edited.",
+    RESPONSE_CURVE: "what the inserted layer by itself writes along the edit's direction as the "
+    "pre-activation p sweeps, on streams of the text that are moved along the encoder. It is no "
+    "text: it shows that a layer is wrong, not that a model is right.",
     GATE_F1: "agreement on where a feature counts as active, with the hook in float32.",
     SINK: "a token whose residual norm is many times the others', such as the first one; where "
     "the recipe says so, sinks are left alone.",
@@ -79,6 +84,39 @@ def edits(report: FidelityReport) -> Table:
         ),
         text_columns=4,
         title="Each edit, on the tokens that it changes",
+    )
+
+
+def curves(report: FidelityReport) -> Table:
+    """Per edit and precision: how far the layer by itself is from the edit as p sweeps."""
+    return Table(
+        (
+            "edit",
+            "after layer",
+            "precision",
+            "height",
+            "largest deviation",
+            "at p",
+            "beyond the text",
+            "at p",
+        ),
+        tuple(
+            (
+                edit.label,
+                str(edit.place),
+                precision.dtype,
+                significant(edit.curve.height),
+                significant(edit.curve.deviation),
+                significant(edit.curve.at),
+                significant(edit.curve.beyond),
+                significant(edit.curve.beyond_at),
+            )
+            for precision in report.precisions
+            for edit in precision.edits
+            if edit.curve is not None
+        ),
+        text_columns=3,
+        title=f"Each edit, by its {RESPONSE_CURVE}",
     )
 
 
@@ -185,6 +223,38 @@ def features(report: FidelityReport) -> Table:
         text_columns=3,
         title=f"Each edit: {RESIDUAL_ERROR}, and {GATE_F1}",
     )
+
+
+def effect_sentence(effect: EditEffect) -> str:
+    """The word, and the figures that it is made from."""
+    figures = [f"it acts on {percent(effect.acted_share)} of the tokens"]
+    if effect.acted_effect is not None:
+        figures.append(
+            f"changes the next token there by {significant(effect.acted_effect)} nats on average"
+        )
+    text = effect.edited_text_loss - effect.base_text_loss
+    own = effect.edited_own_loss - effect.edited_self_loss
+    return (
+        f"The edit is {effect.word}: "
+        if effect.word != "breaks the text"
+        else "The edit breaks the text: "
+    ) + (
+        f"{' and '.join(figures)}; {effect.same_continuations} of {effect.prompts} continuations "
+        "stay the same; held-out text is stranger to the edited model by "
+        f"{text:.2f} nats a token, and its own text to the base by {own:.2f}."
+    )
+
+
+def effect_warning(effect: EditEffect) -> str | None:
+    """What a user may not have meant; None where nothing stands out."""
+    if effect.word == "hardly visible":
+        return (
+            "the edit hardly shows in text: is the strength what you meant, and the feature active "
+            "on the text that you have in mind?"
+        )
+    if effect.word == "breaks the text":
+        return "text does not survive the edit: a smaller strength is worth a try"
+    return None
 
 
 def _spread(values: Distribution | None) -> tuple[str, str, str, str, str]:

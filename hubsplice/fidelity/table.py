@@ -18,9 +18,14 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         f"{_chosen(report)}",
         Tone.FAINT,
     )
+    yield from _effect(report)
     edits = summary.edits(report)
     if edits.rows:
         yield edits
+        yield Line()
+    curves = summary.curves(report)
+    if curves.rows:
+        yield curves
         yield Line()
     yield summary.agreement(report)
     yield summary.divergences(report)
@@ -43,3 +48,12 @@ def _chosen(report: FidelityReport) -> str:
         f"; beside them {count(text.sequences - text.drawn_sequences)} sequences on which edits "
         f"act, chosen in {count(text.scanned_tokens)} tokens and the recipe's prompts"
     )
+
+
+def _effect(report: FidelityReport) -> Iterator[Part]:
+    if report.effect is None:
+        return
+    yield Line(summary.effect_sentence(report.effect))
+    warning = summary.effect_warning(report.effect)
+    if warning is not None:
+        yield Line(f"warning: {warning}", Tone.CAUTION)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from hubsplice.fidelity.format import significant
 from hubsplice.fidelity.report import (
+    CurveFigures,
     EditFidelity,
     Interval,
     PrecisionFidelity,
@@ -41,6 +42,12 @@ and by itself in float32: a layer at another place reads another stream."""
 
 _ELSEWHERE = 3.0
 """The ratio to the noise floor on tokens that the edit does not reach."""
+
+_CURVE = {"float32": 0.15, "bfloat16": 0.42}
+"""The largest deviation of a layer's response curve from the edit's, by precision."""
+
+_HEIGHT = {"float32": 0.05, "bfloat16": 0.4}
+"""How far from 1 the height of that curve may be."""
 
 _WIDEST = 0.5
 """The largest half-width of a ratio's interval that tells anything."""
@@ -101,6 +108,21 @@ def _edit_failures(edit: EditFidelity, dtype: str) -> Iterator[str]:
     error = site.residual_error
     if error is not None and error > _RESIDUAL.get(dtype, _RESIDUAL["bfloat16"]):
         yield f"the layer's change is {error:.0%} off where the edit acts"
+    yield from curve_failures(edit.curve, dtype)
+
+
+def curve_failures(curve: CurveFigures | None, dtype: str) -> Iterator[str]:
+    """What is clearly wrong with a layer's response curve at a precision."""
+    if curve is None:
+        return
+    height = curve.height
+    if height is not None and abs(height - 1) > _HEIGHT.get(dtype, _HEIGHT["bfloat16"]):
+        yield f"the layer by itself makes {height:.2f} times the edit, as p sweeps over its range"
+    if curve.deviation > _CURVE.get(dtype, _CURVE["bfloat16"]):
+        yield (
+            f"the layer by itself is {curve.deviation:.0%} off the edit where the pre-activation "
+            f"is {significant(curve.at)}"
+        )
 
 
 def _doubts(edit: EditFidelity) -> Iterator[str]:

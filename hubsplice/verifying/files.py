@@ -14,12 +14,13 @@ from hubsplice.checkpoint.companions import (
     is_companion,
 )
 from hubsplice.errors import CheckpointError
+from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.intervention.saved import INTERVENTION, RECIPE
 
 _UNLISTED = frozenset({MANIFEST, "README.md"})
-_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, INTERVENTION, RECIPE})
+_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, INTERVENTION, RECIPE})
 
 OnRead = Callable[[int], None]
 

@@ -13,6 +13,7 @@ from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, RecipeError
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_file
+from hubsplice.verifying.files import unexpected_files
 from tests.building.conftest import Workshop, quiet
 from tests.conftest import Command
 
@@ -31,7 +32,7 @@ def test_the_numbers_are_those_of_the_build(
     )
     assert report == read_report(bfloat16_build)
     assert report.precisions[0].ratio is not None
-    for name in ("fidelity.json", "splice.json"):
+    for name in ("fidelity.json", "fidelity.svg", "splice.json"):
         assert (folder / name).read_bytes() == (bfloat16_build / name).read_bytes()
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         p.name for p in bfloat16_build.iterdir()
@@ -67,6 +68,26 @@ def test_another_base_is_refused(workshop: Workshop, folder: Path) -> None:
     with pytest.raises(CheckpointError, match="is not the file that the model was made from"):
         measure(folder, base=str(workshop.bases["llama"]), require_fidelity=None, progress=quiet)
     assert (folder / "fidelity.json").read_bytes() == before
+
+
+def test_the_picture_is_listed_shown_and_renewed(
+    workshop: Workshop, bfloat16_build: Path, folder: Path
+) -> None:
+    picture = folder / "fidelity.svg"
+    listed = read_manifest(folder / "splice.json").files
+    assert listed["fidelity.svg"] == digest_file(picture)
+    assert "](fidelity.svg)\n" in (folder / "README.md").read_text(encoding="utf-8")
+    assert not unexpected_files({path.name for path in folder.glob("*.*")}, listed)
+    picture.write_text("another")
+    measure(folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet)
+    assert picture.read_bytes() == (bfloat16_build / "fidelity.svg").read_bytes()
+    # A report of an older hubsplice came without one.
+    picture.unlink()
+    manifest = json.loads((folder / "splice.json").read_text())
+    del manifest["files"]["fidelity.svg"]
+    (folder / "splice.json").write_text(json.dumps(manifest))
+    measure(folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet)
+    assert read_manifest(folder / "splice.json").files == listed
 
 
 def test_a_local_base_must_be_named(folder: Path) -> None:
