@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.building.findings import Findings
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.card import write_card
 from hubsplice.checkpoint.manifest import write_manifest
@@ -14,6 +15,7 @@ from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
@@ -37,19 +39,28 @@ class BuildResult(Rendered):
         folder: where it is.
         report: its fidelity; None where it was not measured.
         warnings: what was built, and may not be what was meant.
+        amounts: what the strengths of the edits come to.
     """
 
     folder: Path
     report: FidelityReport | None
     warnings: tuple[str, ...]
+    amounts: tuple[EditAmounts, ...] = ()
+
+    @property
+    def other_warnings(self) -> tuple[str, ...]:
+        """Those that the report does not show."""
+        shown = self.report.warnings if self.report else ()
+        return tuple(warning for warning in self.warnings if warning not in shown)
 
     def content(self) -> Iterable[Part]:
         """The verdict, the measurements, the warnings, and where the checkpoint is."""
         if self.report is None:
             yield Line("The fidelity was not measured.", Tone.STRONG)
+            yield from (Line(str(amounts)) for amounts in self.amounts)
         else:
             yield from self.report.content()
-        for warning in self.warnings:
+        for warning in self.other_warnings:
             yield Line(f"warning: {warning}", Tone.CAUTION)
         yield Line(f"The spliced model is in {self.folder}")
 
@@ -88,6 +99,7 @@ def build(
     with staged_directory(output) as folder:
         plan = open_plan(planned)
         compiled = compile_plan(plan, progress)
+        findings = Findings.of(compiled)
         written = _write(plan, compiled, folder, hard_link, progress)
         _write_reproduction(plan, compiled, folder)
         report = None
@@ -105,7 +117,8 @@ def build(
                 compiled.approximations,
                 bias_indices(plan.linker.layers, compiled.biases),
             )
-            report = measure_fidelity(subject, text, require=require, progress=progress)
+            measured = measure_fidelity(subject, text, require=require, progress=progress)
+            report = findings.told_in(measured)
             write_report(report, folder)
         described = [INTERVENTION, RECIPE, *([REPORT] if report else [])]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
@@ -113,7 +126,8 @@ def build(
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
-    return BuildResult(output, report, planned.warnings)
+    warnings = (*planned.warnings, *findings.warnings)
+    return BuildResult(output, report, warnings, findings.amounts)
 
 
 def _write(

@@ -26,6 +26,7 @@ from hubsplice.checkpoint.manifest import (
 )
 from hubsplice.constructions.output_bias import OUTPUT_BIAS
 from hubsplice.families.engines import EngineKey
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.format import MISSING, count, significant
 from hubsplice.fidelity.report import FidelityReport
@@ -105,6 +106,8 @@ class CardContext:
     has_split: bool
     edits: Table
     edits_are_many: bool
+    amounts: tuple[str, ...]
+    warnings: tuple[str, ...]
     biases: tuple[tuple[str, str], ...]
     servers: Table
     quantised_options: Markdown | None
@@ -159,6 +162,8 @@ def card_context(
         has_split=any(layer.construction == SPLIT for layer in manifest.layers),
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
+        amounts=_amounts(manifest),
+        warnings=manifest.calibration.warnings if manifest.calibration else (),
         biases=tuple((f, _BIASES.get(f, "linear layers")) for f in requirements.bias_fields),
         servers=_servers(requirements),
         quantised_options=_quantised_options(manifest, requirements),
@@ -339,6 +344,12 @@ def _edits(manifest: Manifest) -> Table:
         ),
         text_columns=6,
     )
+
+
+def _amounts(manifest: Manifest) -> tuple[str, ...]:
+    """What the strengths come to, a line for each edit that has one."""
+    terms = (term for layer in manifest.edits for term in layer.terms if term.amounts)
+    return tuple(str(EditAmounts(term.label, term.amounts)) for term in terms)
 
 
 def _settings(term: TermRecord) -> str:

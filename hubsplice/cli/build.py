@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -46,13 +47,17 @@ def build(
         hard_link=hard_link,
         allow_failed=allow_failed,
     )
-    for warning in result.warnings:
+    for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)
     report = result.report
     if as_json:
         shown = report.model_dump(mode="json") if report else None
-        print_json({"folder": str(result.folder), "report": shown})
+        amounts = [asdict(entry) for entry in result.amounts]
+        print_json({"folder": str(result.folder), "report": shown, "amounts": amounts})
         return
     if report:
         print_content(report.content())
+    else:
+        for found in result.amounts:
+            typer.echo(str(found))
     typer.echo(str(result.folder))

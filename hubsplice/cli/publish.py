@@ -114,7 +114,7 @@ def publish(
 
 
 def _print_built(result: BuildResult, *, as_json: bool) -> None:
-    for warning in result.warnings:
+    for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)
     if result.report is not None and not as_json:
         print_content(result.report.content())

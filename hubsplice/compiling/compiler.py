@@ -19,6 +19,7 @@ from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.output_bias import OutputBias
 from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
@@ -71,6 +72,16 @@ class Compiled:
         of_edits = [note for splice in self.lowered for note in splice.approximations]
         of_layers = [note for layer in self.layers for note in layer.approximations]
         return tuple(dict.fromkeys((*of_edits, *of_layers)))
+
+    @property
+    def amounts(self) -> tuple[EditAmounts, ...]:
+        """What the strengths came to, an entry for each edit that has one."""
+        return tuple(found for s in self.lowered for found in s.amounts if found.amounts)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What calibration found that may not be what was meant."""
+        return tuple(warning for splice in self.lowered for warning in splice.warnings)
 
 
 def compile_plan(plan: OpenPlan, progress: Progress) -> Compiled:

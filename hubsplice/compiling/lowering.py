@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hubsplice.compiling.amount_warnings import amount_warnings
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.base import Edit
+from hubsplice.edits.recording import Recording
 from hubsplice.errors import HubspliceError
+from hubsplice.features.activity import feature_activity
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.base import SiteStatistics
 from hubsplice.features.extract import CalibratedGate
-from hubsplice.features.max_activation import max_activations
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention.place import Place
@@ -33,12 +36,16 @@ class LoweredSplice:
         origins: the edit that each term came from, in the order of the terms.
         statistics: what strengths were measured in.
         approximations: what the terms do not reproduce of the features.
+        amounts: what the strengths of each of the splice's edits came to, in their order.
+        warnings: what was lowered, and may not be what was meant.
     """
 
     site: Site
     origins: tuple[Edit, ...]
     statistics: SiteStatistics
     approximations: tuple[str, ...]
+    amounts: tuple[EditAmounts, ...]
+    warnings: tuple[str, ...]
 
 
 def lower_splice(
@@ -65,20 +72,25 @@ def lower_splice(
         gates = calibrate_thresholds(sae, ordinary, indices)
     unmeasured = SpliceSources(sae, h.shape[1], SiteStatistics(norm, {}), gates)
     features = [unmeasured.feature(index) for index in indices]
-    statistics = SiteStatistics(norm, max_activations(features, ordinary))
+    statistics = SiteStatistics(norm, feature_activity(features, ordinary))
     sources = SpliceSources(sae, h.shape[1], statistics, gates)
 
     terms: list[Term] = []
     origins: list[Edit] = []
+    amounts: list[EditAmounts] = []
+    warnings: list[str] = []
     problems: list[HubspliceError] = []
     for i, edit in enumerate(splice.edits):
+        recording = Recording(sources)
         try:
-            lowered = edit.lower(sources)
+            lowered = edit.lower(recording)
         except HubspliceError as error:
             problems.append(type(error)(f"{field}.edits[{i}]: {error}"))
             continue
         terms += lowered
         origins += [edit] * len(lowered)
+        amounts.append(EditAmounts(lowered[0].label, tuple(recording.amounts)))
+        warnings += [f"{field}.edits[{i}]: {w}" for w in amount_warnings(recording.amounts)]
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     return LoweredSplice(
@@ -91,4 +103,6 @@ def lower_splice(
         tuple(origins),
         statistics,
         tuple(f"{f.name}: {f.approximation}" for f in features if f.approximation),
+        tuple(amounts),
+        tuple(warnings),
     )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hubsplice.compiling.sources import require_feature
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
+from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.probe import load_probe
 from hubsplice.features.references import ProbeSource, TensorSource
@@ -53,5 +55,33 @@ class StandIns:
     def probe(self, source: ProbeSource) -> Probe:
         return load_probe(source, self._hidden_size)
 
-    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:  # noqa: ARG002
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,  # noqa: ARG002
+        feature: Feature | None,  # noqa: ARG002
+        stated_max: float | None = None,  # noqa: ARG002
+    ) -> float:
         return amount.value
+
+    def resolve(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None,
+    ) -> ResolvedAmount:
+        """What the recipe alone says of an amount; see `SpliceSources.resolve`."""
+        require_feature(amount, feature, stated_max)
+        value = {"sae": amount.value, "max": None, "norm": None}[amount.unit]
+        if amount.unit == "max" and stated_max is not None:
+            value = amount.value * stated_max
+        return ResolvedAmount(
+            stated=str(amount),
+            value=value,
+            share=abs(amount.value) if amount.unit == "norm" else None,
+            direction_norm=float(direction.norm()) if feature is None else None,
+            stated_max=stated_max,
+        )

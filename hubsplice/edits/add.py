@@ -10,7 +10,7 @@ from typing_extensions import override
 from hubsplice.edits.base import Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
-from hubsplice.edits.strength import Strength
+from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import activation_units
 from hubsplice.features.base import Feature
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -25,7 +25,8 @@ class Add(FeatureEdit):
 
     kind: Literal["add"] = "add"
     strength: Strength = Field(description="The number to add to the activation.")
+    max: StatedMaximum = None
 
     @override
     def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:
-        return feature.active.scaled(activation_units(sources, self.strength, feature))
+        return feature.active.scaled(activation_units(sources, self.strength, feature, self.max))

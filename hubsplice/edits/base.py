@@ -32,7 +32,14 @@ class Sources(Protocol):
     def probe(self, source: ProbeSource) -> Probe:
         """A linear probe."""
 
-    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None = None,
+    ) -> float:
         """The multiple of `direction` that `amount` means, in calibration's units."""
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from hubsplice.edits.base import Sources
 from hubsplice.edits.directed import DirectedEdit
 from hubsplice.edits.registry import EDITS
-from hubsplice.edits.strength import Strength
+from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import stream_units
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term
@@ -26,10 +26,13 @@ class Steer(DirectedEdit):
 
     kind: Literal["steer"] = "steer"
     strength: Strength = Field(description="The multiple of the direction that is added.")
+    max: StatedMaximum = None
 
     def lower(self, sources: Sources) -> tuple[Term, ...]:
         direction = self.direction(sources)
-        multiple = stream_units(sources, self.strength, direction.vector, direction.feature)
+        multiple = stream_units(
+            sources, self.strength, direction.vector, direction.feature, self.max
+        )
         return (
             Term(
                 self.name(direction.name),

@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 from hubsplice.rendering.content import Part
@@ -230,6 +231,12 @@ class FidelityReport(Rendered, Record):
     greedy: Greedy | None
     approximations: tuple[str, ...] = Field(
         (), description="What the reference itself does not reproduce of the source features."
+    )
+    amounts: tuple[EditAmounts, ...] = Field(
+        (), description="What the strengths of the edits come to."
+    )
+    warnings: tuple[str, ...] = Field(
+        (), description="What calibration found that may not be what was meant."
     )
 
     def at(self, dtype: str) -> PrecisionFidelity:

@@ -17,6 +17,8 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         f"{count(report.scored_tokens)} tokens scored of {report.text.dataset}, on {report.device}",
         Tone.FAINT,
     )
+    for amounts in report.amounts:
+        yield Line(str(amounts))
     edits = summary.edits(report)
     if edits.rows:
         yield edits
@@ -30,5 +32,7 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         if table.rows:
             yield Line()
             yield table
+    for warning in report.warnings:
+        yield Line(f"warning: {warning}", Tone.CAUTION)
     for line in report.approximations:
         yield Line(f"not exact: {line}", Tone.CAUTION)

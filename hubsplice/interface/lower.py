@@ -25,7 +25,7 @@ def lower(recipe: RecipeSource, *, progress: ProgressChoice = True) -> Intervent
 
     Returns:
         The edit, for `hooked`. What it does not reproduce of the features, such as the
-        competition in a TopK SAE, is a Python warning.
+        competition in a TopK SAE, and what may not be what was meant, are Python warnings.
 
     Raises:
         HubspliceError: as `build` raises.
@@ -38,6 +38,6 @@ def lower(recipe: RecipeSource, *, progress: ProgressChoice = True) -> Intervent
     with reporting(progress) as report:
         calibrated = calibrate(open_plan(make_plan(parsed)), report)
     for splice in calibrated.splices:
-        for approximation in splice.approximations:
-            warnings.warn(approximation, stacklevel=2)
+        for doubt in (*splice.approximations, *splice.warnings):
+            warnings.warn(doubt, stacklevel=2)
     return calibrated.intervention
