@@ -70,8 +70,8 @@ _STRENGTHS = (
     "A rare feature's largest activation on the calibration text can be far below the largest one"
     " that it has. If it is active on fewer than 20 tokens there, the build warns. State the"
     " maximum then: `{kind: clamp, feature: 3585, to: 0.5 x max, max: 17.6}`. The SAE's page on"
-    " Neuronpedia shows it. It is in the SAE's own units, as SAELens gives activations; Neuronpedia's"
-    " numbers are those times the length of the feature's decoder row.",
+    " Neuronpedia shows it. It is in the SAE's own units, as SAELens gives activations;"
+    " Neuronpedia's numbers are those times the length of the feature's decoder row.",
     "`check` prints what strengths come to as far as the recipe says. `build`, the report, the"
     " manifest and the card give every one in the units of the recipe, in those of the SAE, and as"
     " a share of the residual norm: `0.5 x max = 8.8 (max 17.6, over 214 active of 20,000 scanned"

@@ -74,6 +74,7 @@ def build(
     hard_link: bool,
     progress: Progress,
     allow_failed: bool = False,
+    allow_misfit: bool = False,
 ) -> BuildResult:
     """Build a recipe into a new folder, which appears whole or not at all.
 
@@ -86,6 +87,7 @@ def build(
         hard_link: link unchanged shards rather than copy them.
         progress: told of every step.
         allow_failed: keep a result that misses the requirement; its report says so.
+        allow_misfit: use an SAE that does not fit the base; report and card say so.
 
     Raises:
         FidelityError: the requirement is not met; nothing is left behind.
@@ -98,7 +100,7 @@ def build(
     planned = make_plan(recipe)
     with staged_directory(output) as folder:
         plan = open_plan(planned)
-        compiled = compile_plan(plan, progress)
+        compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
         findings = Findings.of(compiled)
         written = _write(plan, compiled, folder, hard_link, progress)
         _write_reproduction(plan, compiled, folder)

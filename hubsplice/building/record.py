@@ -215,5 +215,6 @@ def _calibration(compiled: Compiled) -> CalibrationRecord:
             str(s.site.place): s.site.sink_norm if math.isfinite(s.site.sink_norm) else None
             for s in compiled.lowered
         },
+        sae_fit=compiled.sae_fit,
         warnings=compiled.warnings,
     )

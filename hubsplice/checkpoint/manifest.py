@@ -29,6 +29,7 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.layer_map import LayerMap, layer_map_problem
 from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
@@ -200,6 +201,9 @@ class CalibrationRecord(Record):
     median_norm: dict[str, float] = Field(description="Of the residual stream, by site.")
     sink_norm: dict[str, float | None] = Field(
         description="Tokens above it are left alone, by site; null where all are edited."
+    )
+    sae_fit: dict[str, SaeFit] = Field(
+        default_factory=dict, description="Whether each SAE fits the base, by site."
     )
     warnings: tuple[str, ...] = Field(
         (), description="What calibration found that may not be what was meant."

@@ -34,6 +34,13 @@ def build(
         bool,
         typer.Option("--allow-failed", help="Keep a result that misses the required fidelity."),
     ] = False,
+    allow_misfit: Annotated[
+        bool,
+        typer.Option(
+            "--allow-misfit",
+            help="Use an SAE that explains nothing of the model's residual stream.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, and measure it."""
@@ -46,6 +53,7 @@ def build(
         measure=measure,
         hard_link=hard_link,
         allow_failed=allow_failed,
+        allow_misfit=allow_misfit,
     )
     for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)

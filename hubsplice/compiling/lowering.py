@@ -17,6 +17,8 @@ from hubsplice.features.activity import feature_activity
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.base import SiteStatistics
 from hubsplice.features.extract import CalibratedGate
+from hubsplice.features.fit import measure_fit
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention.place import Place
@@ -38,6 +40,7 @@ class LoweredSplice:
         approximations: what the terms do not reproduce of the features.
         amounts: what the strengths of each of the splice's edits came to, in their order.
         warnings: what was lowered, and may not be what was meant.
+        fit: whether the SAE fits; None where no edit is of one of its features.
     """
 
     site: Site
@@ -46,6 +49,7 @@ class LoweredSplice:
     approximations: tuple[str, ...]
     amounts: tuple[EditAmounts, ...]
     warnings: tuple[str, ...]
+    fit: SaeFit | None = None
 
 
 def lower_splice(
@@ -74,11 +78,12 @@ def lower_splice(
     features = [unmeasured.feature(index) for index in indices]
     statistics = SiteStatistics(norm, feature_activity(features, ordinary))
     sources = SpliceSources(sae, h.shape[1], statistics, gates)
+    fit = measure_fit(sae, ordinary, statistics.activity) if sae is not None and indices else None
 
     terms: list[Term] = []
     origins: list[Edit] = []
     amounts: list[EditAmounts] = []
-    warnings: list[str] = []
+    warnings = [f"{field}.sae: {doubt}" for doubt in (fit.doubts if fit else ())]
     problems: list[HubspliceError] = []
     for i, edit in enumerate(splice.edits):
         recording = Recording(sources)
@@ -105,4 +110,5 @@ def lower_splice(
         tuple(f"{f.name}: {f.approximation}" for f in features if f.approximation),
         tuple(amounts),
         tuple(warnings),
+        fit,
     )

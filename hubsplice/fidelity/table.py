@@ -17,6 +17,8 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         f"{count(report.scored_tokens)} tokens scored of {report.text.dataset}, on {report.device}",
         Tone.FAINT,
     )
+    for place, fit in report.sae_fit.items():
+        yield Line(f"after layer {place}: {fit}")
     for amounts in report.amounts:
         yield Line(str(amounts))
     edits = summary.edits(report)
