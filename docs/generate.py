@@ -59,8 +59,14 @@ _SYMBOLS = (
 )
 _TOGETHER = (
     "All edits of one splice read the same h, and what they write is added up. Two edits of one"
-    " feature therefore add up too: `ablate` and `scale` with `factor: 2` of one feature together"
-    " change nothing. Give one edit for each feature."
+    " feature therefore add up too: `ablate` and `scale` with `factor: 2` together change nothing,"
+    " two ablations turn the feature round, and two clamps hold it at neither value. Such pairs are"
+    " errors that name both edits; give one edit for each feature. `add`, `steer` and"
+    " `gated_steer` plainly add up, so they go with others. There is a warning where one of them"
+    " writes along nearly the same direction (a cosine above 0.9 or below −0.9) as another one, or"
+    " as an edit that holds a value. There is also one for a factor or a strength of more than 10"
+    " times the largest activation of the feature, and for a change that is longer than the"
+    " residual stream itself."
 )
 _STRENGTHS = (
     "A strength is a number, in the units of the SAE's activations; for a vector it counts"

@@ -128,7 +128,8 @@ def build(
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
-    warnings = (*planned.warnings, *findings.warnings)
+    # What the recipe alone says is found again by calibration.
+    warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
     return BuildResult(output, report, warnings, findings.amounts)
 
 

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hubsplice.compiling.amount_warnings import amount_warnings
+from hubsplice.compiling.contradictions import NamedEdit, contradictions
+from hubsplice.compiling.far import far_amounts, far_changes, far_factors
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.base import Edit
+from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.recording import Recording
-from hubsplice.errors import HubspliceError
+from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.activity import feature_activity
-from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.amounts import EditAmounts, ResolvedAmount
 from hubsplice.features.base import SiteStatistics
 from hubsplice.features.extract import CalibratedGate
 from hubsplice.features.fit import measure_fit
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
+from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.recipe.models import Splice
@@ -84,6 +89,7 @@ def lower_splice(
     origins: list[Edit] = []
     amounts: list[EditAmounts] = []
     warnings = [f"{field}.sae: {doubt}" for doubt in (fit.doubts if fit else ())]
+    named: list[NamedEdit] = []
     problems: list[HubspliceError] = []
     for i, edit in enumerate(splice.edits):
         recording = Recording(sources)
@@ -95,7 +101,14 @@ def lower_splice(
         terms += lowered
         origins += [edit] * len(lowered)
         amounts.append(EditAmounts(lowered[0].label, tuple(recording.amounts)))
-        warnings += [f"{field}.edits[{i}]: {w}" for w in amount_warnings(recording.amounts)]
+        name = f"{field}.edits[{i}]"
+        named.append(NamedEdit(name, edit, lowered))
+        warnings += [
+            f"{name}: {doubt}" for doubt in _doubts(edit, lowered, recording.amounts, statistics)
+        ]
+    together = contradictions(named)
+    problems += map(RecipeError, together.problems)
+    warnings += together.doubts
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     return LoweredSplice(
@@ -112,3 +125,21 @@ def lower_splice(
         tuple(warnings),
         fit,
     )
+
+
+def _doubts(
+    edit: Edit,
+    lowered: Sequence[Term],
+    amounts: Sequence[ResolvedAmount],
+    statistics: SiteStatistics,
+) -> Iterator[str]:
+    """What may not be meant of one edit by itself."""
+    yield from amount_warnings(amounts)
+    yield from far_amounts(amounts)
+    yield from far_factors(edit)
+    if isinstance(edit, FeatureEdit):
+        activity, (term, *_) = statistics.activity[f"feature {edit.feature}"], lowered
+        # A normalised stream has the norm √d.
+        normalised = term.normalization is not Normalization.NONE
+        norm = math.sqrt(len(term.direction)) if normalised else statistics.median_norm
+        yield from far_changes(edit, activity, float(term.direction.norm()), norm)

@@ -116,6 +116,7 @@ def make_plan(recipe: Recipe) -> Plan:
         rehearsal = rehearse(splice, config, architecture.hidden_size, field)
         problems += rehearsal.problems
         amounts += rehearsal.amounts
+        warnings += rehearsal.warnings
         if found.sae is not None:
             doubts = (
                 *match_warnings(found.sae.config, names, splice.place),

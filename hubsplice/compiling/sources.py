@@ -101,6 +101,7 @@ class SpliceSources:
             direction_norm=norm,
             stated_max=stated_max,
             activity=activity,
+            of_max=_of_max(value, activity, stated_max),
         )
 
 
@@ -115,6 +116,11 @@ def require_feature(amount: Amount, feature: Feature | None, stated_max: float |
         )
     if stated_max is not None:
         raise RecipeError(f"max: {stated_max:g} is of a feature, and a vector has no activation")
+
+
+def _of_max(value: float, activity: Activity | None, stated_max: float | None) -> float | None:
+    largest = stated_max or (activity.maximum if activity else 0.0)
+    return value / largest if largest > 0.0 else None
 
 
 def _largest(

@@ -17,6 +17,9 @@ from hubsplice.features.vector import load_subspace, load_vector
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
+# A threshold that is not known yet. Edits that act on the same tokens with this one do so with any.
+_FAR_AWAY = 1e12
+
 
 class StandIns:
     """Sources whose features are in range and mean nothing: what lowering asks for is checked."""
@@ -33,15 +36,17 @@ class StandIns:
                 f"feature: {index} is out of range; {self._sae.origin} has features 0 to "
                 f"{self._sae.d_sae - 1}"
             )
-        axis = torch.zeros(self._hidden_size)
-        axis[0] = 1.0
+        # Of every index its own, so that two edits are of one feature if they are, and only then.
+        axis = torch.randn(self._hidden_size, generator=torch.Generator().manual_seed(index))
+        axis /= axis.norm()
+        threshold = 0.0 if self._sae.architecture == "standard" else _FAR_AWAY
         scalings = {kind.value: kind for kind in Normalization}
         return Feature(
             name=f"feature {index}",
             encoder=axis,
             bias=0.0,
-            activation=PiecewiseLinear.relu(),
-            threshold=0.0,
+            activation=PiecewiseLinear.jump_relu(threshold),
+            threshold=threshold,
             decoder=axis,
             normalization=scalings.get(self._sae.normalize_activations, Normalization.NONE),
         )
@@ -78,10 +83,14 @@ class StandIns:
         value = {"sae": amount.value, "max": None, "norm": None}[amount.unit]
         if amount.unit == "max" and stated_max is not None:
             value = amount.value * stated_max
+        of_max = amount.value if amount.unit == "max" else None
+        if amount.unit == "sae" and stated_max is not None:
+            of_max = amount.value / stated_max
         return ResolvedAmount(
             stated=str(amount),
             value=value,
             share=abs(amount.value) if amount.unit == "norm" else None,
             direction_norm=float(direction.norm()) if feature is None else None,
             stated_max=stated_max,
+            of_max=of_max,
         )

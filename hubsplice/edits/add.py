@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
@@ -22,6 +22,7 @@ class Add(FeatureEdit):
 
     summary: ClassVar[str] = "add a constant to the feature where it is active"
     formula: ClassVar[str] = "h + strength·1[f active]·d"
+    role: ClassVar[Role] = Role.ADDS
 
     kind: Literal["add"] = "add"
     strength: Strength = Field(description="The number to add to the activation.")

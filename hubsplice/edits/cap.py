@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
@@ -22,6 +22,7 @@ class Cap(FeatureEdit):
 
     summary: ClassVar[str] = "keep the feature from exceeding a value"
     formula: ClassVar[str] = "h − relu(f − at)·d"
+    role: ClassVar[Role] = Role.HOLDS
 
     kind: Literal["cap"] = "cap"
     at: Strength = Field(description="The largest activation that is allowed.")

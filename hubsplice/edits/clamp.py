@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
@@ -22,6 +22,7 @@ class Clamp(FeatureEdit):
 
     summary: ClassVar[str] = "hold the feature at a value, always or only where it is active"
     formula: ClassVar[str] = "always: h + (to − f)·d; when active: h + 1[f active]·(to − f)·d"
+    role: ClassVar[Role] = Role.HOLDS
 
     kind: Literal["clamp"] = "clamp"
     to: Strength = Field(description="The activation to hold the feature at.")

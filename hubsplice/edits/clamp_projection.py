@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.directed import DirectedEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
@@ -21,6 +21,7 @@ class ClampProjection(DirectedEdit):
 
     summary: ClassVar[str] = "hold the stream's component along a unit direction at a value"
     formula: ClassVar[str] = "h − ⟨h, v⟩·v + to·v, v = d/‖d‖"
+    role: ClassVar[Role] = Role.HOLDS
 
     kind: Literal["clamp_projection"] = "clamp_projection"
     to: Strength = Field(

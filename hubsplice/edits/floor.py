@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
@@ -22,6 +22,7 @@ class Floor(FeatureEdit):
 
     summary: ClassVar[str] = "keep the feature from falling below a value"
     formula: ClassVar[str] = "h + relu(at − f)·d"
+    role: ClassVar[Role] = Role.HOLDS
 
     kind: Literal["floor"] = "floor"
     at: Strength = Field(description="The smallest activation, also where f is inactive.")

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.directed import DirectedEdit, Direction
 from hubsplice.edits.gate import Gate, GateFunction, feature_gate
 from hubsplice.edits.registry import EDITS
@@ -23,6 +23,7 @@ class GatedSteer(DirectedEdit):
 
     summary: ClassVar[str] = "add a multiple of a direction at the tokens that a gate picks"
     formula: ClassVar[str] = "h + strength·1[p > threshold]·d"
+    role: ClassVar[Role] = Role.ADDS
 
     kind: Literal["gated_steer"] = "gated_steer"
     strength: Strength = Field(description="The multiple of the direction that is added.")

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.directed import DirectedEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
@@ -22,6 +22,7 @@ class Steer(DirectedEdit):
 
     summary: ClassVar[str] = "add a constant multiple of a direction at every token"
     formula: ClassVar[str] = "h + strength·d"
+    role: ClassVar[Role] = Role.ADDS
     constant: ClassVar[bool] = True
 
     kind: Literal["steer"] = "steer"

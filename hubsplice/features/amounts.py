@@ -68,6 +68,9 @@ class ResolvedAmount:
     activity: Annotated[
         Activity | None, Field(description="Of the feature, in calibration; null for a vector.")
     ] = None
+    of_max: Annotated[
+        float | None, Field(description="The value as a multiple of the feature's maximum.")
+    ] = None
 
     def __str__(self) -> str:
         """`0.5 x max = 8.8 (max 17.6, over 214 active of 2,100,000 scanned tokens), …`."""
