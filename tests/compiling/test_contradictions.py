@@ -196,7 +196,7 @@ def test_a_kind_of_an_unknown_role_can_still_cancel() -> None:
     edits = [
         EDITS.get(f["kind"], "kind").model_validate({"feature": 1, **f}) for f in (ABLATE, SCALE)
     ]
-    unknown = type("Unknown", (type(edits[1]),), {"role": None})
+    unknown: Any = type("Unknown", (type(edits[1]),), {"role": None})
     edits[1] = unknown.model_validate({"feature": 1, **SCALE})
     assert edits[1].role is None
     named = [NamedEdit(f"edits[{i}]", e, e.lower(sources)) for i, e in enumerate(edits)]
