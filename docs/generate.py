@@ -59,14 +59,29 @@ _SYMBOLS = (
 )
 _TOGETHER = (
     "All edits of one splice read the same h, and what they write is added up. Two edits of one"
-    " feature therefore add up too: `ablate` and `scale` with `factor: 2` of one feature together"
-    " change nothing. Give one edit for each feature."
+    " feature therefore add up too: `ablate` and `scale` with `factor: 2` together change nothing,"
+    " two ablations turn the feature round, and two clamps hold it at neither value. Such pairs are"
+    " errors that name both edits; give one edit for each feature. `add`, `steer` and"
+    " `gated_steer` plainly add up, so they go with others. There is a warning where one of them"
+    " writes along nearly the same direction (a cosine above 0.9 or below −0.9) as another one, or"
+    " as an edit that holds a value. There is also one for a factor or a strength of more than 10"
+    " times the largest activation of the feature, and for a change that is longer than the"
+    " residual stream itself."
 )
 _STRENGTHS = (
     "A strength is a number, in the units of the SAE's activations; for a vector it counts"
     " multiples of that vector. `0.5 x max` means half of the largest activation that the feature"
     " has on the calibration text. `0.3 x norm` scales the written vector to 0.3 times the median"
-    " norm of the residual stream."
+    " norm of the residual stream.",
+    "A rare feature's largest activation on the calibration text can be far below the largest one"
+    " that it has. If it is active on fewer than 20 tokens there, the build warns. State the"
+    " maximum then: `{kind: clamp, feature: 3585, to: 0.5 x max, max: 17.6}`. The SAE's page on"
+    " Neuronpedia shows it. It is in the SAE's own units, as SAELens gives activations;"
+    " Neuronpedia's numbers are those times the length of the feature's decoder row.",
+    "`check` prints what strengths come to as far as the recipe says. `build`, the report, the"
+    " manifest and the card give every one in the units of the recipe, in those of the SAE, and as"
+    " a share of the residual norm: `0.5 x max = 8.8 (max 17.6, over 214 active of 20,000 scanned"
+    " tokens), 0.06 of the median residual norm`.",
 )
 _STREAMS = (
     "Results go to stdout. Progress, warnings and errors go to stderr. With `--json`, stdout holds"
@@ -203,7 +218,7 @@ def edits_page() -> str:
             "",
             _TOGETHER,
             "",
-            _STRENGTHS,
+            "\n\n".join(_STRENGTHS),
             *(
                 line
                 for kind, edit in kinds.items()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.card import write_card
@@ -15,6 +16,7 @@ from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.picture import PICTURE, write_picture
@@ -37,19 +39,28 @@ class BuildResult(Rendered):
         folder: where it is.
         report: its fidelity; None where it was not measured.
         warnings: what was built, and may not be what was meant.
+        amounts: what the strengths of the edits come to.
     """
 
     folder: Path
     report: FidelityReport | None
     warnings: tuple[str, ...]
+    amounts: tuple[EditAmounts, ...] = ()
+
+    @property
+    def other_warnings(self) -> tuple[str, ...]:
+        """Those that the report does not show."""
+        shown = self.report.warnings if self.report else ()
+        return tuple(warning for warning in self.warnings if warning not in shown)
 
     def content(self) -> Iterable[Part]:
         """The verdict, the measurements, the warnings, and where the checkpoint is."""
         if self.report is None:
             yield Line("The fidelity was not measured.", Tone.STRONG)
+            yield from (Line(str(amounts)) for amounts in self.amounts)
         else:
             yield from self.report.content()
-        for warning in self.warnings:
+        for warning in self.other_warnings:
             yield Line(f"warning: {warning}", Tone.CAUTION)
         yield Line(f"The spliced model is in {self.folder}")
 
@@ -63,6 +74,7 @@ def build(
     hard_link: bool,
     progress: Progress,
     allow_failed: bool = False,
+    allow_misfit: bool = False,
 ) -> BuildResult:
     """Build a recipe into a new folder, which appears whole or not at all.
 
@@ -75,6 +87,7 @@ def build(
         hard_link: link unchanged shards rather than copy them.
         progress: told of every step.
         allow_failed: keep a result that misses the requirement; its report says so.
+        allow_misfit: use an SAE that does not fit the base; report and card say so.
 
     Raises:
         FidelityError: the requirement is not met; nothing is left behind.
@@ -87,7 +100,8 @@ def build(
     planned = make_plan(recipe)
     with staged_directory(output) as folder:
         plan = open_plan(planned)
-        compiled = compile_plan(plan, progress)
+        compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
+        findings = Findings.of(compiled)
         written = _write(plan, compiled, folder, hard_link, progress)
         _write_reproduction(plan, compiled, folder)
         report = None
@@ -108,7 +122,8 @@ def build(
                 compiled.approximations,
                 bias_indices(plan.linker.layers, compiled.biases),
             )
-            report = measure_fidelity(subject, text, require=require, progress=progress)
+            measured = measure_fidelity(subject, text, require=require, progress=progress)
+            report = findings.told_in(measured)
             write_report(report, folder)
             write_picture(report, folder)
         described = [n for n in (INTERVENTION, RECIPE, REPORT, PICTURE) if (folder / n).exists()]
@@ -117,7 +132,9 @@ def build(
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
-    return BuildResult(output, report, planned.warnings)
+    # What the recipe alone says is found again by calibration.
+    warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
+    return BuildResult(output, report, warnings, findings.amounts)
 
 
 def _write(

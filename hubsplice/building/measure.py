@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
+from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import summary
 from hubsplice.card import write_card
@@ -78,7 +79,8 @@ def measure(
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
-    report = measure_fidelity(subject, text, require=require, progress=progress)
+    measured = measure_fidelity(subject, text, require=require, progress=progress)
+    report = Findings.recorded(manifest).told_in(measured)
     _record_again(report, manifest, folder)
     write_card(folder, model_id=recipe.publish.repo_id)
     report.require_passed()

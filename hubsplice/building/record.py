@@ -30,6 +30,7 @@ from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.edits.base import Edit
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae import LoadedSae
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest
@@ -164,15 +165,29 @@ def _terms(
     planned: PlannedSplice, sae: LoadedSae | None, portable_splice: Any, lowered: LoweredSplice
 ) -> tuple[TermRecord, ...]:
     source = portable_splice.sae.model_dump(mode="json", exclude_none=True) if sae else {}
-    names = dict(zip(map(id, planned.splice.edits), portable_splice.edits, strict=True))
+    edits = planned.splice.edits
+    names = dict(zip(map(id, edits), portable_splice.edits, strict=True))
+    amounts = dict(zip(map(id, edits), lowered.amounts, strict=True))
     return tuple(
-        _term(term.label, edit, names[id(edit)], source, sae.sha256 if sae else None)
+        _term(
+            term.label,
+            edit,
+            names[id(edit)],
+            source,
+            sae.sha256 if sae else None,
+            amounts[id(edit)],
+        )
         for term, edit in zip(lowered.site.terms, lowered.origins, strict=True)
     )
 
 
 def _term(
-    label: str, edit: Edit, shown: Edit, source: dict[str, Any], sha256: str | None
+    label: str,
+    edit: Edit,
+    shown: Edit,
+    source: dict[str, Any],
+    sha256: str | None,
+    amounts: EditAmounts,
 ) -> TermRecord:
     features = edit.feature_indices()
     return TermRecord(
@@ -183,6 +198,7 @@ def _term(
         edit=shown.model_dump(mode="json", exclude_none=True),
         source=source if features else {},
         source_sha256=sha256 if features else None,
+        amounts=amounts.amounts,
     )
 
 
@@ -202,4 +218,6 @@ def _calibration(compiled: Compiled) -> CalibrationRecord:
             str(s.site.place): s.site.sink_norm if math.isfinite(s.site.sink_norm) else None
             for s in compiled.lowered
         },
+        sae_fit=compiled.sae_fit,
+        warnings=compiled.warnings,
     )

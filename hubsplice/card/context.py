@@ -26,8 +26,10 @@ from hubsplice.checkpoint.manifest import (
 )
 from hubsplice.constructions.output_bias import OUTPUT_BIAS
 from hubsplice.families.engines import EngineKey
+from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
-from hubsplice.fidelity.format import MISSING, count, significant
+from hubsplice.fidelity.format import MISSING, count, percent, significant
 from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
@@ -112,6 +114,11 @@ class CardContext:
     has_split: bool
     edits: Table
     edits_are_many: bool
+    amounts: tuple[str, ...]
+    sae_fit: tuple[str, ...]
+    misfit: bool
+    edited_features: Table
+    warnings: tuple[str, ...]
     biases: tuple[tuple[str, str], ...]
     servers: Table
     quantised_options: Markdown | None
@@ -166,6 +173,11 @@ def card_context(
         has_split=any(layer.construction == SPLIT for layer in manifest.layers),
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
+        amounts=_amounts(manifest),
+        sae_fit=tuple(f"after layer {place}: {fit}" for place, fit in _fits(manifest)),
+        misfit=any(fit.misfit for _, fit in _fits(manifest)),
+        edited_features=_edited_features(manifest),
+        warnings=manifest.calibration.warnings if manifest.calibration else (),
         biases=tuple((f, _BIASES.get(f, "linear layers")) for f in requirements.bias_fields),
         servers=_servers(requirements),
         quantised_options=_quantised_options(manifest, requirements),
@@ -355,6 +367,36 @@ def _edits(manifest: Manifest) -> Table:
             for term in layer.terms
         ),
         text_columns=6,
+    )
+
+
+def _amounts(manifest: Manifest) -> tuple[str, ...]:
+    """What the strengths come to, a line for each edit that has one."""
+    terms = (term for layer in manifest.edits for term in layer.terms if term.amounts)
+    return tuple(str(EditAmounts(term.label, term.amounts)) for term in terms)
+
+
+def _fits(manifest: Manifest) -> list[tuple[str, SaeFit]]:
+    return [] if manifest.calibration is None else _by_site(manifest.calibration.sae_fit)
+
+
+def _edited_features(manifest: Manifest) -> Table:
+    """How often each edited feature is active, and how strongly."""
+    return Table(
+        ("feature", "after layer", "active on", "mean where active", "maximum"),
+        tuple(
+            (
+                name,
+                place,
+                percent(found.active_tokens / found.scanned_tokens),
+                significant(found.mean),
+                significant(found.maximum),
+            )
+            for place, fit in _fits(manifest)
+            for name, found in fit.features.items()
+            if found.scanned_tokens
+        ),
+        text_columns=2,
     )
 
 

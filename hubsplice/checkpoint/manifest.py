@@ -28,6 +28,8 @@ from pydantic import (
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.layer_map import LayerMap, layer_map_problem
 from hubsplice.errors import CheckpointError
+from hubsplice.features.amounts import ResolvedAmount
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
@@ -151,6 +153,9 @@ class TermRecord(Record):
     edit: FreeForm = Field(description="The edit as the recipe has it.")
     source: PublicSource = Field(description="Where the feature came from.")
     source_sha256: Sha256 | None = Field(None, description="Of the source's weights.")
+    amounts: tuple[ResolvedAmount, ...] = Field(
+        (), description="What the strengths of the edit come to."
+    )
 
 
 class InsertedLayer(Record):
@@ -205,6 +210,12 @@ class CalibrationRecord(Record):
     median_norm: dict[str, float] = Field(description="Of the residual stream, by site.")
     sink_norm: dict[str, float | None] = Field(
         description="Tokens above it are left alone, by site; null where all are edited."
+    )
+    sae_fit: dict[str, SaeFit] = Field(
+        default_factory=dict, description="Whether each SAE fits the base, by site."
+    )
+    warnings: tuple[str, ...] = Field(
+        (), description="What calibration found that may not be what was meant."
     )
 
 

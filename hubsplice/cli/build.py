@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,13 @@ def build(
         bool,
         typer.Option("--allow-failed", help="Keep a result that misses the required fidelity."),
     ] = False,
+    allow_misfit: Annotated[
+        bool,
+        typer.Option(
+            "--allow-misfit",
+            help="Use an SAE that explains nothing of the model's residual stream.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, and measure it."""
@@ -45,14 +53,19 @@ def build(
         measure=measure,
         hard_link=hard_link,
         allow_failed=allow_failed,
+        allow_misfit=allow_misfit,
     )
-    for warning in result.warnings:
+    for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)
     report = result.report
     if as_json:
         shown = report.model_dump(mode="json") if report else None
-        print_json({"folder": str(result.folder), "report": shown})
+        amounts = [asdict(entry) for entry in result.amounts]
+        print_json({"folder": str(result.folder), "report": shown, "amounts": amounts})
         return
     if report:
         print_content(report.content())
+    else:
+        for found in result.amounts:
+            typer.echo(str(found))
     typer.echo(str(result.folder))

@@ -22,4 +22,4 @@ def check(recipe: RecipePath, as_json: AsJson = False) -> None:
     if as_json:
         print_json(asdict(report))
     else:
-        print_content([report.table])
+        print_content(report.findings())

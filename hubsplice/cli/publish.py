@@ -67,6 +67,13 @@ def publish(
         bool,
         typer.Option("--allow-failed", help="Publish a result that misses the required fidelity."),
     ] = False,
+    allow_misfit: Annotated[
+        bool,
+        typer.Option(
+            "--allow-misfit",
+            help="Use an SAE that explains nothing of the model's residual stream.",
+        ),
+    ] = False,
     require_fidelity: RequireFidelity = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, and send nothing.")
@@ -89,6 +96,7 @@ def publish(
         license_id=license_id,
         replace=replace,
         allow_failed=allow_failed,
+        allow_misfit=allow_misfit,
         require_fidelity=require_fidelity,
         dry_run=dry_run,
     )
@@ -114,7 +122,7 @@ def publish(
 
 
 def _print_built(result: BuildResult, *, as_json: bool) -> None:
-    for warning in result.warnings:
+    for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)
     if result.report is not None and not as_json:
         print_content(result.report.content())

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.errors import CheckpointError
-from hubsplice.features.max_activation import max_activations
+from hubsplice.features.activity import feature_activity
+from hubsplice.features.amounts import Activity
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import ActingText, acting_text
@@ -68,9 +69,9 @@ def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
     require_vocabulary(text.sequences(text.prompts), plan.base)
     with loaded(plan.resolved.folder, torch.float32) as model:
         _require_sound(model, plan.resolved.folder)
-        pass_ = _Pass(plan, model, progress)
-        first = pass_.over(drawn, None)
-        largest = _Largest(first)
+        lowering = _Pass(plan, model, progress)
+        first = lowering.over(drawn, None)
+        seen = _Seen(first)
         found = acting_text(
             model,
             Intervention(tuple(splice.site for splice in first.splices)),
@@ -78,9 +79,9 @@ def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
             budget=recipe.calibration.most_scanned,
             kind="calibration",
             progress=progress,
-            observe=largest.see,
+            observe=seen.see,
         )
-        last = pass_.over(found.sequences, largest, first)
+        last = lowering.over(found.sequences, seen, first)
     return CalibratedPlan(tokenizer, found, last.streams, last.splices)
 
 
@@ -90,22 +91,22 @@ class _Lowered:
     splices: tuple[LoweredSplice, ...]
 
 
-class _Largest:
-    """The largest activation of every edited feature in text that was scanned."""
+class _Seen:
+    """How active every edited feature is in the text that was scanned."""
 
     def __init__(self, lowered: _Lowered) -> None:
         self._splices = {splice.site.place: splice for splice in lowered.splices}
-        self._found: dict[Place, dict[str, float]] = {}
+        self._found: dict[Place, dict[str, Activity]] = {}
 
     def see(self, place: Place, h: Tensor) -> None:
         splice = self._splices[place]
         ordinary = h[torch.linalg.vector_norm(h, dim=-1) <= splice.sink_norm]
         if len(ordinary):
             known = self._found.setdefault(place, {})
-            for name, value in max_activations(splice.features, ordinary).items():
-                known[name] = max(known.get(name, 0.0), value)
+            for name, found in feature_activity(splice.features, ordinary).items():
+                known[name] = found.with_more(known[name]) if name in known else found
 
-    def at(self, place: Place) -> Mapping[str, float]:
+    def at(self, place: Place) -> Mapping[str, Activity]:
         return self._found.get(place, {})
 
 
@@ -118,13 +119,13 @@ class _Pass:
     progress: Progress
 
     def over(
-        self, text: TokenSequences, largest: _Largest | None, first: _Lowered | None = None
+        self, text: TokenSequences, seen: _Seen | None, first: _Lowered | None = None
     ) -> _Lowered:
         """Lower on a text.
 
         Args:
             text: the tokens.
-            largest: activations in other text; None for edits that only serve to look for text,
+            seen: activity in other text; None for edits that only serve to look for text,
                 whose strengths are stood in for where they aren't known.
             first: the same on the drawn sequences alone, which `text` begins with.
         """
@@ -143,7 +144,7 @@ class _Pass:
                 h,
                 planned.field,
                 drawn=text.drawn * text.ids.shape[1],
-                seen=None if largest is None else largest.at(planned.place),
+                seen=None if seen is None else seen.at(planned.place),
             )
             lowered.append(splice)
             unchanged = (

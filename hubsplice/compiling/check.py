@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
 from hubsplice.edits.base import Edit
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Table, Tone
@@ -60,6 +61,7 @@ class CheckReport(Rendered):
         hidden_size: the width of its residual stream.
         splices: in the recipe's order.
         warnings: what builds, and may not be what was meant.
+        amounts: what strengths come to, as far as the recipe alone says, in its order.
     """
 
     base_model: str
@@ -69,6 +71,7 @@ class CheckReport(Rendered):
     hidden_size: int
     splices: tuple[SpliceSummary, ...]
     warnings: tuple[str, ...]
+    amounts: tuple[EditAmounts, ...] = ()
 
     @staticmethod
     def of(plan: Plan) -> CheckReport:
@@ -83,6 +86,7 @@ class CheckReport(Rendered):
             hidden_size=plan.architecture.hidden_size,
             splices=tuple(map(_summary, in_order)),
             warnings=plan.warnings,
+            amounts=plan.amounts,
         )
 
     def content(self) -> Iterable[Part]:
@@ -90,7 +94,12 @@ class CheckReport(Rendered):
         yield Line("The recipe would build.", Tone.GOOD)
         for warning in self.warnings:
             yield Line(f"warning: {warning}", Tone.CAUTION)
+        yield from self.findings()
+
+    def findings(self) -> Iterable[Part]:
+        """What is spliced where, and what the strengths come to."""
         yield self.table
+        yield from (Line(str(amounts)) for amounts in self.amounts)
 
     @property
     def table(self) -> Table:

@@ -14,11 +14,14 @@ from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.compiling.calibrated import CalibratedPlan, calibrate
 from hubsplice.compiling.construct import compile_site, stacked
 from hubsplice.compiling.lowering import LoweredSplice
+from hubsplice.compiling.misfits import require_fit
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.output_bias import OutputBias
 from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
@@ -72,14 +75,36 @@ class Compiled:
         of_layers = [note for layer in self.layers for note in layer.approximations]
         return tuple(dict.fromkeys((*of_edits, *of_layers)))
 
+    @property
+    def amounts(self) -> tuple[EditAmounts, ...]:
+        """What the strengths came to, an entry for each edit that has one."""
+        return tuple(found for s in self.lowered for found in s.amounts if found.amounts)
 
-def compile_plan(plan: OpenPlan, progress: Progress) -> Compiled:
+    @property
+    def sae_fit(self) -> dict[str, SaeFit]:
+        """Whether each SAE fits, by the site, as the manifest calls it."""
+        return {str(s.site.place): s.fit for s in self.lowered if s.fit is not None}
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What calibration found that may not be what was meant."""
+        return tuple(warning for splice in self.lowered for warning in splice.warnings)
+
+
+def compile_plan(plan: OpenPlan, progress: Progress, *, allow_misfit: bool = False) -> Compiled:
     """Compile every splice of a plan.
+
+    Args:
+        plan: the plan, with its weights.
+        progress: told of every step.
+        allow_misfit: whether an SAE may be used that does not fit the base.
 
     Raises:
         HubspliceError: an edit can't be lowered or does not fit, or a model can't be loaded.
     """
     calibrated = calibrate(plan, progress)
+    if not allow_misfit:
+        require_fit(plan.splices, calibrated.splices)
     reference, lowered = calibrated.streams, calibrated.splices
     for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
         _require_finite(planned, splice.site, h, plan.dtype)

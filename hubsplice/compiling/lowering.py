@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from hubsplice.compiling.amount_warnings import amount_warnings
+from hubsplice.compiling.contradictions import NamedEdit, contradictions
+from hubsplice.compiling.far import far_amounts, far_changes, far_factors
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.base import Edit
-from hubsplice.errors import HubspliceError
+from hubsplice.edits.feature_edit import FeatureEdit
+from hubsplice.edits.recording import Recording
+from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.features.activity import feature_activity
+from hubsplice.features.amounts import Activity, EditAmounts, ResolvedAmount
 from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.extract import CalibratedGate
-from hubsplice.features.max_activation import max_activations
+from hubsplice.features.fit import measure_fit
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
+from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.recipe.models import Splice
@@ -36,6 +45,9 @@ class LoweredSplice:
         sink_norm: tokens above this are sinks, whether the edits leave them alone or not.
         statistics: what strengths were measured in.
         approximations: what the terms do not reproduce of the features.
+        amounts: what the strengths of each of the splice's edits came to, in their order.
+        warnings: what was lowered, and may not be what was meant.
+        fit: whether the SAE fits; None where no edit is of one of its features.
     """
 
     site: Site
@@ -44,6 +56,9 @@ class LoweredSplice:
     sink_norm: float
     statistics: SiteStatistics
     approximations: tuple[str, ...]
+    amounts: tuple[EditAmounts, ...]
+    warnings: tuple[str, ...]
+    fit: SaeFit | None = None
 
 
 def lower_splice(
@@ -54,7 +69,7 @@ def lower_splice(
     field: str,
     *,
     drawn: int,
-    seen: Mapping[str, float] | None,
+    seen: Mapping[str, Activity] | None,
 ) -> LoweredSplice:
     """Lower all edits of a splice.
 
@@ -65,38 +80,61 @@ def lower_splice(
         h: the float32 calibration stream at the site, shape [tokens, d].
         field: how the recipe calls the splice, for messages (`splices[0]`).
         drawn: how many of the tokens, the first ones, were drawn at random.
-        seen: the largest activations in text that `h` is not of, by feature; None where the
-            edits serve only to look for text, so that 1 can stand for a maximum of zero.
+        seen: how active the features are in other text, by their names; None where the edits
+            serve only to look for text, so that 1 can stand for a maximum of zero.
 
     Raises:
         HubspliceError: of the class of the first problem, one line per edit that has one.
     """
     norm = median_norm(h[:drawn])
     sink_norm = splice.sink_multiple * norm
-    ordinary = h[torch.linalg.vector_norm(h, dim=-1) <= sink_norm]
+    is_ordinary = torch.linalg.vector_norm(h, dim=-1) <= sink_norm
+    ordinary = h[is_ordinary]
     indices = sorted({index for edit in splice.edits for index in edit.feature_indices()})
     gates: dict[int, CalibratedGate] = {}
     if sae is not None and sae.config.architecture in _COMPETING:
         gates = calibrate_thresholds(sae, ordinary, indices)
     unmeasured = SpliceSources(sae, h.shape[1], SiteStatistics(norm, {}), gates)
     features = [unmeasured.feature(index) for index in indices]
-    largest = max_activations(features, ordinary)
-    for name, value in largest.items():
-        largest[name] = max(value, seen.get(name, 0.0)) if seen is not None else value or 1.0
-    statistics = SiteStatistics(norm, largest)
+    by_chance = ordinary[: int(is_ordinary[:drawn].sum())]
+    activity = feature_activity(features, by_chance)
+    if seen is None:
+        activity = {name: found.or_else(1.0) for name, found in activity.items()}
+    else:
+        activity = {
+            name: found.with_more(seen[name]) if name in seen else found
+            for name, found in activity.items()
+        }
+    statistics = SiteStatistics(norm, activity)
     sources = SpliceSources(sae, h.shape[1], statistics, gates)
+    fit = None
+    if seen is not None and sae is not None and indices:
+        fit = measure_fit(sae, by_chance, statistics.activity)
 
     terms: list[Term] = []
     origins: list[Edit] = []
+    amounts: list[EditAmounts] = []
+    warnings = [f"{field}.sae: {doubt}" for doubt in (fit.doubts if fit else ())]
+    named: list[NamedEdit] = []
     problems: list[HubspliceError] = []
     for i, edit in enumerate(splice.edits):
+        recording = Recording(sources)
         try:
-            lowered = edit.lower(sources)
+            lowered = edit.lower(recording)
         except HubspliceError as error:
             problems.append(type(error)(f"{field}.edits[{i}]: {error}"))
             continue
         terms += lowered
         origins += [edit] * len(lowered)
+        amounts.append(EditAmounts(lowered[0].label, tuple(recording.amounts)))
+        name = f"{field}.edits[{i}]"
+        named.append(NamedEdit(name, edit, lowered))
+        warnings += [
+            f"{name}: {doubt}" for doubt in _doubts(edit, lowered, recording.amounts, statistics)
+        ]
+    together = contradictions(named)
+    problems += map(RecipeError, together.problems)
+    warnings += together.doubts
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     return LoweredSplice(
@@ -111,4 +149,25 @@ def lower_splice(
         sink_norm,
         statistics,
         tuple(f"{f.name}: {f.approximation}" for f in features if f.approximation),
+        tuple(amounts),
+        tuple(warnings),
+        fit,
     )
+
+
+def _doubts(
+    edit: Edit,
+    lowered: Sequence[Term],
+    amounts: Sequence[ResolvedAmount],
+    statistics: SiteStatistics,
+) -> Iterator[str]:
+    """What may not be meant of one edit by itself."""
+    yield from amount_warnings(amounts)
+    yield from far_amounts(amounts)
+    yield from far_factors(edit)
+    if isinstance(edit, FeatureEdit):
+        activity, (term, *_) = statistics.activity[f"feature {edit.feature}"], lowered
+        # A normalised stream has the norm √d.
+        normalised = term.normalization is not Normalization.NONE
+        norm = math.sqrt(len(term.direction)) if normalised else statistics.median_norm
+        yield from far_changes(edit, activity, float(term.direction.norm()), norm)

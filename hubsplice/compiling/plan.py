@@ -8,10 +8,11 @@ from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
 from hubsplice.compiling.carrying import in_bias
+from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
-from hubsplice.compiling.stand_ins import StandIns
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_support import config_warnings, require_supported
@@ -54,6 +55,7 @@ class Plan:
         architecture: what it is.
         splices: in the order of their places.
         warnings: what builds, and may not be what was meant.
+        amounts: what strengths come to, as far as the recipe alone says, in its order.
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Plan:
     architecture: Architecture
     splices: tuple[PlannedSplice, ...]
     warnings: tuple[str, ...]
+    amounts: tuple[EditAmounts, ...]
 
     @property
     def layers(self) -> LayerMap:
@@ -93,6 +96,7 @@ def make_plan(recipe: Recipe) -> Plan:
     problems: list[HubspliceError] = []
     warnings: list[str] = []
     planned: list[PlannedSplice] = []
+    amounts: list[EditAmounts] = []
     names = dict.fromkeys(
         (recipe.base_model, str(base.config.get("_name_or_path", recipe.base_model)))
     )
@@ -109,7 +113,11 @@ def make_plan(recipe: Recipe) -> Plan:
             problems.append(
                 RecipeError(f"{field}: another splice is after layer {found.place} already")
             )
-        problems += _edit_problems(found, architecture.hidden_size)
+        config = None if found.sae is None else found.sae.config
+        rehearsal = rehearse(splice, config, architecture.hidden_size, field)
+        problems += rehearsal.problems
+        amounts += rehearsal.amounts
+        warnings += rehearsal.warnings
         if found.sae is not None:
             doubts = (
                 *match_warnings(found.sae.config, names, splice.place),
@@ -125,7 +133,9 @@ def make_plan(recipe: Recipe) -> Plan:
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     planned.sort(key=lambda splice: splice.place)
-    return Plan(recipe, resolved, base, architecture, tuple(planned), tuple(warnings))
+    return Plan(
+        recipe, resolved, base, architecture, tuple(planned), tuple(warnings), tuple(amounts)
+    )
 
 
 def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedSplice:
@@ -140,14 +150,3 @@ def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedS
     assert place is not None
     architecture.require_place(place)
     return PlannedSplice(index, splice, place, sae, in_bias(splice, place, architecture))
-
-
-def _edit_problems(planned: PlannedSplice, hidden_size: int) -> list[HubspliceError]:
-    sources = StandIns(None if planned.sae is None else planned.sae.config, hidden_size)
-    problems: list[HubspliceError] = []
-    for i, edit in enumerate(planned.splice.edits):
-        try:
-            edit.lower(sources)
-        except HubspliceError as error:
-            problems.append(type(error)(f"{planned.field}.edits[{i}]: {error}"))
-    return problems

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,12 +10,14 @@ from torch import Tensor
 
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
+from hubsplice.features.amounts import Activity, ResolvedAmount
 from hubsplice.features.base import Feature, Probe, SiteStatistics
 from hubsplice.features.extract import CalibratedGate, extract_feature
 from hubsplice.features.probe import load_probe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.vector import load_subspace, load_vector
+from hubsplice.intervention.normalization import Normalization
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,25 +54,84 @@ class SpliceSources:
         """A linear probe."""
         return load_probe(source, self.hidden_size)
 
-    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:
-        """The multiple of `direction` [d] that `amount` means.
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None = None,
+    ) -> float:
+        """The multiple of `direction` [d] that `amount` means; raises as `resolve` does."""
+        found = self.resolve(amount, direction=direction, feature=feature, stated_max=stated_max)
+        assert found.value is not None
+        return found.value
+
+    def resolve(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None,
+    ) -> ResolvedAmount:
+        """What `amount` of `direction` [d] comes to.
 
         Raises:
-            RecipeError: `x max` without a feature, or of one that calibration never saw active.
+            RecipeError: `x max` or `max` without a feature, or `x max` of a feature that
+                calibration never saw active, if the recipe states no maximum.
         """
+        require_feature(amount, feature, stated_max)
+        norm = float(direction.norm())
+        activity = None if feature is None else self.statistics.activity.get(feature.name)
         if amount.unit == "norm":
-            return amount.value * self.statistics.median_norm / float(direction.norm())
-        if amount.unit == "sae":
-            return amount.value
-        if feature is None:
-            raise RecipeError(
-                f"strength: '{amount}' needs a feature, whose largest activation it counts in; a "
-                "vector takes a number, or one like '0.3 x norm'"
-            )
-        largest = self.statistics.max_activation.get(feature.name, 0.0)
-        if largest <= 0.0:
-            raise RecipeError(
-                f"strength: '{amount}' of {feature.name}, which was never active in calibration; "
-                "give a number, or calibrate on text where it is active"
-            )
-        return amount.value * largest
+            value = amount.value * self.statistics.median_norm / norm
+        elif amount.unit == "max":
+            value = amount.value * _largest(amount, feature, activity, stated_max)
+        else:
+            value = amount.value
+        own_norm = feature is not None and feature.normalization is not Normalization.NONE
+        # A normalised stream has the norm √d.
+        whole = math.sqrt(self.hidden_size) if own_norm else self.statistics.median_norm
+        return ResolvedAmount(
+            stated=str(amount),
+            value=value,
+            share=abs(value) * norm / whole if whole else None,
+            own_norm=own_norm,
+            direction_norm=norm,
+            stated_max=stated_max,
+            activity=activity,
+            of_max=_of_max(value, activity, stated_max),
+        )
+
+
+def require_feature(amount: Amount, feature: Feature | None, stated_max: float | None) -> None:
+    """Raise `RecipeError` where a vector's strength counts in a feature's activations."""
+    if feature is not None:
+        return
+    if amount.unit == "max":
+        raise RecipeError(
+            f"strength: '{amount}' needs a feature, whose largest activation it counts in; a "
+            "vector takes a number, or one like '0.3 x norm'"
+        )
+    if stated_max is not None:
+        raise RecipeError(f"max: {stated_max:g} is of a feature, and a vector has no activation")
+
+
+def _of_max(value: float, activity: Activity | None, stated_max: float | None) -> float | None:
+    largest = stated_max or (activity.maximum if activity else 0.0)
+    return value / largest if largest > 0.0 else None
+
+
+def _largest(
+    amount: Amount, feature: Feature | None, activity: Activity | None, stated_max: float | None
+) -> float:
+    if stated_max is not None:
+        return stated_max
+    if activity is None or activity.maximum <= 0.0:
+        name = "a vector" if feature is None else feature.name
+        raise RecipeError(
+            f"strength: '{amount}' of {name}, which was never active in calibration; give a "
+            "number, state its maximum (`max:`), or calibrate on text where it is active"
+        )
+    return activity.maximum

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hubsplice.compiling.sources import require_feature
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
+from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.probe import load_probe
 from hubsplice.features.references import ProbeSource, TensorSource
@@ -14,6 +16,9 @@ from hubsplice.features.sae_config import SaeConfig
 from hubsplice.features.vector import load_subspace, load_vector
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+
+# A threshold that is not known yet. Edits that act on the same tokens with this one do so with any.
+_FAR_AWAY = 1e12
 
 
 class StandIns:
@@ -31,15 +36,17 @@ class StandIns:
                 f"feature: {index} is out of range; {self._sae.origin} has features 0 to "
                 f"{self._sae.d_sae - 1}"
             )
-        axis = torch.zeros(self._hidden_size)
-        axis[0] = 1.0
+        # Of every index its own, so that two edits are of one feature if they are, and only then.
+        axis = torch.randn(self._hidden_size, generator=torch.Generator().manual_seed(index))
+        axis /= axis.norm()
+        threshold = 0.0 if self._sae.architecture == "standard" else _FAR_AWAY
         scalings = {kind.value: kind for kind in Normalization}
         return Feature(
             name=f"feature {index}",
             encoder=axis,
             bias=0.0,
-            activation=PiecewiseLinear.relu(),
-            threshold=0.0,
+            activation=PiecewiseLinear.jump_relu(threshold),
+            threshold=threshold,
             decoder=axis,
             normalization=scalings.get(self._sae.normalize_activations, Normalization.NONE),
         )
@@ -53,5 +60,37 @@ class StandIns:
     def probe(self, source: ProbeSource) -> Probe:
         return load_probe(source, self._hidden_size)
 
-    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:  # noqa: ARG002
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,  # noqa: ARG002
+        feature: Feature | None,  # noqa: ARG002
+        stated_max: float | None = None,  # noqa: ARG002
+    ) -> float:
         return amount.value
+
+    def resolve(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None,
+    ) -> ResolvedAmount:
+        """What the recipe alone says of an amount; see `SpliceSources.resolve`."""
+        require_feature(amount, feature, stated_max)
+        value = {"sae": amount.value, "max": None, "norm": None}[amount.unit]
+        if amount.unit == "max" and stated_max is not None:
+            value = amount.value * stated_max
+        of_max = amount.value if amount.unit == "max" else None
+        if amount.unit == "sae" and stated_max is not None:
+            of_max = amount.value / stated_max
+        return ResolvedAmount(
+            stated=str(amount),
+            value=value,
+            share=abs(amount.value) if amount.unit == "norm" else None,
+            direction_norm=float(direction.norm()) if feature is None else None,
+            stated_max=stated_max,
+            of_max=of_max,
+        )

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from typing_extensions import override
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.feature_edit import FeatureEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.features.base import Feature
@@ -19,6 +19,7 @@ class Ablate(FeatureEdit):
 
     summary: ClassVar[str] = "set the feature to zero"
     formula: ClassVar[str] = "h − f·d"
+    role: ClassVar[Role] = Role.HOLDS
 
     kind: Literal["ablate"] = "ablate"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from abc import ABC, abstractmethod
 from typing import ClassVar, Protocol
 
@@ -12,6 +13,19 @@ from hubsplice.edits.strength import Amount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.site import Term
+
+
+class Role(enum.Enum):
+    """What an edit says of the activation or component that it edits."""
+
+    ADDS = "adds"
+    """It becomes larger or smaller by an amount; two such edits plainly add up."""
+
+    HOLDS = "holds"
+    """It becomes a value, or stays within a bound."""
+
+    SCALES = "scales"
+    """It becomes a multiple of what it is."""
 
 
 class Sources(Protocol):
@@ -32,7 +46,14 @@ class Sources(Protocol):
     def probe(self, source: ProbeSource) -> Probe:
         """A linear probe."""
 
-    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None = None,
+    ) -> float:
         """The multiple of `direction` that `amount` means, in calibration's units."""
 
 
@@ -43,6 +64,8 @@ class Edit(BaseModel, ABC):
         summary: one line that says what the edit does.
         formula: φ(p), or the whole edit, in the words of the documentation.
         constant: whether it adds the same to every token, and its terms read nothing.
+        role: what it says, by which two edits of one thing are found to contradict each other;
+            None for a kind that only cancels others by accident.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +73,7 @@ class Edit(BaseModel, ABC):
     summary: ClassVar[str]
     formula: ClassVar[str]
     constant: ClassVar[bool] = False
+    role: ClassVar[Role | None] = None
 
     kind: str
     label: str | None = Field(None, description="What the feature means, for the card.")
@@ -60,6 +84,10 @@ class Edit(BaseModel, ABC):
 
     def feature_indices(self) -> tuple[int, ...]:
         """The SAE features that the edit reads or writes, for checks and statistics."""
+        return ()
+
+    def factors(self) -> tuple[float, ...]:
+        """What the edit multiplies a feature or a component by."""
         return ()
 
     def name(self, what: str) -> str:

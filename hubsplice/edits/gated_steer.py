@@ -6,11 +6,11 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.directed import DirectedEdit, Direction
 from hubsplice.edits.gate import Gate, GateFunction, feature_gate
 from hubsplice.edits.registry import EDITS
-from hubsplice.edits.strength import Strength
+from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import activation_units, stream_units
 from hubsplice.errors import UnsupportedError
 from hubsplice.intervention.normalization import Normalization
@@ -23,9 +23,11 @@ class GatedSteer(DirectedEdit):
 
     summary: ClassVar[str] = "add a multiple of a direction at the tokens that a gate picks"
     formula: ClassVar[str] = "h + strength·1[p > threshold]·d"
+    role: ClassVar[Role] = Role.ADDS
 
     kind: Literal["gated_steer"] = "gated_steer"
     strength: Strength = Field(description="The multiple of the direction that is added.")
+    max: StatedMaximum = None
     gate: Gate | None = Field(
         None, description="When to act. Default: where the direction's feature is active."
     )
@@ -65,7 +67,9 @@ class GatedSteer(DirectedEdit):
 
     def _multiple(self, direction: Direction, gate: GateFunction, sources: Sources) -> float:
         if gate.normalization is Normalization.NONE:
-            return stream_units(sources, self.strength, direction.vector, direction.feature)
+            return stream_units(
+                sources, self.strength, direction.vector, direction.feature, self.max
+            )
         # A ridge function whose input is normalised writes at the token's own scale too, which
         # is what an activation of the same SAE means, and is not what a plain vector means.
         if direction.feature is None:
@@ -75,4 +79,4 @@ class GatedSteer(DirectedEdit):
                 "vector has no fixed length; use a feature as the direction, or a gate with "
                 "read: raw, a vector or a probe"
             )
-        return activation_units(sources, self.strength, direction.feature)
+        return activation_units(sources, self.strength, direction.feature, self.max)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.directed import DirectedEdit, source_name
 from hubsplice.edits.registry import EDITS
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -23,11 +23,15 @@ class Project(DirectedEdit):
 
     summary: ClassVar[str] = "project a direction or subspace out, or rescale the stream along it"
     formula: ClassVar[str] = "h + (factor − 1)·P h"
+    role: ClassVar[Role] = Role.SCALES
 
     kind: Literal["project"] = "project"
     factor: FiniteFloat = Field(
         0.0, description="0 takes the component out, 1 changes nothing, 2 doubles it."
     )
+
+    def factors(self) -> tuple[float, ...]:
+        return (self.factor,)
 
     def lower(self, sources: Sources) -> tuple[Term, ...]:
         what, basis = self._subspace(sources)

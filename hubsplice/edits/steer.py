@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Role, Sources
 from hubsplice.edits.directed import DirectedEdit
 from hubsplice.edits.registry import EDITS
-from hubsplice.edits.strength import Strength
+from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import stream_units
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term
@@ -22,14 +22,18 @@ class Steer(DirectedEdit):
 
     summary: ClassVar[str] = "add a constant multiple of a direction at every token"
     formula: ClassVar[str] = "h + strength·d"
+    role: ClassVar[Role] = Role.ADDS
     constant: ClassVar[bool] = True
 
     kind: Literal["steer"] = "steer"
     strength: Strength = Field(description="The multiple of the direction that is added.")
+    max: StatedMaximum = None
 
     def lower(self, sources: Sources) -> tuple[Term, ...]:
         direction = self.direction(sources)
-        multiple = stream_units(sources, self.strength, direction.vector, direction.feature)
+        multiple = stream_units(
+            sources, self.strength, direction.vector, direction.feature, self.max
+        )
         return (
             Term(
                 self.name(direction.name),

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _PATTERN = re.compile(r"^\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*[x×*]\s*(max|norm)\s*$")
 
@@ -17,8 +17,8 @@ class Amount:
     """A strength and what it is counted in.
 
     `unit` is `sae` (the SAE's own activations; for a plain vector, multiples of that vector),
-    `max` (the feature's largest activation in calibration) or `norm` (the site's median residual
-    norm in calibration: the written vector gets that length).
+    `max` (the feature's largest activation in calibration, or the one that the edit states) or
+    `norm` (the site's median residual norm in calibration: the written vector gets that length).
     """
 
     value: float
@@ -53,5 +53,16 @@ Strength = Annotated[
                 {"type": "string", "pattern": r"^\s*[-+]?[0-9.eE+-]+\s*[x×*]\s*(max|norm)\s*$"},
             ]
         }
+    ),
+]
+
+StatedMaximum = Annotated[
+    Annotated[float, Field(gt=0, allow_inf_nan=False)] | None,
+    Field(
+        description="The feature's largest activation, which `x max` then counts in. Default: the "
+        "largest one on the calibration text, which is far too small where the feature is rare "
+        "there. It is in the SAE's own units, as SAELens gives activations. Neuronpedia shows "
+        "activations times the length of the feature's decoder row: divide its number by that "
+        "length where it is not 1."
     ),
 ]

@@ -15,8 +15,16 @@ from hubsplice.features.base import Feature
 from hubsplice.intervention.normalization import Normalization
 
 
-def activation_units(sources: Sources, amount: Amount, feature: Feature) -> float:
+def activation_units(
+    sources: Sources, amount: Amount, feature: Feature, stated_max: float | None = None
+) -> float:
     """`amount` as a value of the feature's activation.
+
+    Args:
+        sources: what looks it up.
+        amount: the strength.
+        feature: the feature.
+        stated_max: the recipe's own `max` for the feature, if it gives one.
 
     Raises:
         UnsupportedError: `x norm` for an SAE that normalises its input.
@@ -28,13 +36,24 @@ def activation_units(sources: Sources, amount: Amount, feature: Feature) -> floa
             f"({feature.normalization.value}) measures activations at each token's own scale; "
             "give a number in SAE units, or one like '0.5 x max'"
         )
-    return sources.amount(amount, direction=feature.decoder, feature=feature)
+    return sources.amount(amount, direction=feature.decoder, feature=feature, stated_max=stated_max)
 
 
 def stream_units(
-    sources: Sources, amount: Amount, direction: Tensor, feature: Feature | None
+    sources: Sources,
+    amount: Amount,
+    direction: Tensor,
+    feature: Feature | None,
+    stated_max: float | None = None,
 ) -> float:
     """`amount` as a multiple of `direction` [d], the same at every token.
+
+    Args:
+        sources: what looks it up.
+        amount: the strength.
+        direction: what is written, shape [d].
+        feature: the feature that the direction is of, if it is of one.
+        stated_max: the recipe's own `max` for the feature, if it gives one.
 
     Raises:
         UnsupportedError: `x max` for an SAE that normalises its input.
@@ -50,4 +69,4 @@ def stream_units(
             f"none: this SAE ({feature.normalization.value}) measures activations at each token's "
             "own scale; give a number, or one like '0.3 x norm'"
         )
-    return sources.amount(amount, direction=direction, feature=feature)
+    return sources.amount(amount, direction=direction, feature=feature, stated_max=stated_max)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from hubsplice.features.amounts import Activity
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
@@ -67,8 +69,8 @@ class SiteStatistics:
 
     Attributes:
         median_norm: the median residual norm at the site over calibration tokens, sinks apart.
-        max_activation: the largest activation seen in calibration, by feature name.
+        activity: how active the features are there, by their names.
     """
 
     median_norm: float
-    max_activation: dict[str, float]
+    activity: Mapping[str, Activity]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,16 @@ def _loaded(load: Callable[[], Any], found: FoundSae) -> LoadedSae:
         ValueError,
     ) as error:
         raise CheckpointError(f"{origin}: SAELens cannot load it: {error}") from error
-    return wrap_sae(module, origin, revision=found.commit, notes=found.notes)
+    loaded = wrap_sae(module, origin, revision=found.commit, notes=found.notes)
+    # SAELens keeps what it knows of a configuration; the registry's figures and notes it does not.
+    told = found.config
+    config = replace(
+        loaded.config,
+        stated_l0=told.stated_l0,
+        stated_variance=told.stated_variance,
+        sliced=told.sliced,
+    )
+    return replace(loaded, config=config)
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ _OLD_NAMES = {
     "hook_point_layer": "hook_layer",
     "activation_fn_str": "activation_fn",
 }
+
+# What those who cut features out of an SAE note of it.
+_SLICE_NOTES = ("sliced_from", "feature_indices")
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class SaeConfig:
         k: how many features TopK keeps, or None.
         centred_weights: whether the model's weights were centred for the SAE's training.
         dataset: the text that it was trained on, as it names it, or None.
+        stated_l0: how many features are active at a token, as its files or the registry state it.
+        stated_variance: the share of the variance that it explains, likewise.
+        sliced: whether it holds some of an SAE's features only.
     """
 
     origin: str
@@ -54,6 +61,9 @@ class SaeConfig:
     k: int | None = None
     centred_weights: bool = False
     dataset: str | None = None
+    stated_l0: float | None = None
+    stated_variance: float | None = None
+    sliced: bool = False
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,11 @@ def find_sae(source: SaeSource) -> FoundSae:
     entry = registry_entry(source.release, source.id)
     entry.require_supported()
     config = _registry_config(source.release, source.id)
+    config = replace(
+        config,
+        stated_l0=entry.l0 or config.stated_l0,
+        stated_variance=entry.variance_explained or config.stated_variance,
+    )
     if not entry.pickled:
         return FoundSae(source, config)
     pickled = (
@@ -145,6 +160,9 @@ def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
             (metadata.get("model_from_pretrained_kwargs") or {}).get("center_writing_weights")
         ),
         dataset=dataset if isinstance(dataset := metadata.get("dataset_path"), str) else None,
+        stated_l0=_number(metadata.get("l0")),
+        stated_variance=_number(metadata.get("variance_explained")),
+        sliced=any(metadata.get(note) is not None for note in _SLICE_NOTES),
     )
 
 
@@ -184,6 +202,13 @@ def _positive(config: Mapping[str, Any], name: str, origin: str) -> int:
             f"{origin}: {name} in its configuration is {value!r}; expected a positive integer"
         )
     return value
+
+
+def _number(value: object) -> float | None:
+    """A positive number, or None for anything else: what files state is no reason to fail."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    return None
 
 
 def _hook(metadata: Mapping[str, Any]) -> HookPoint | None:

@@ -44,6 +44,8 @@ class RegistryEntry:
         path: where it lies in that repository.
         model: the model that it was trained on.
         loader: SAELens's name for the format of its files.
+        l0: how many features are active at a token, or None where the registry doesn't say.
+        variance_explained: the share of the variance that it explains, or None.
     """
 
     release: str
@@ -52,6 +54,8 @@ class RegistryEntry:
     path: str
     model: str
     loader: str
+    l0: float | None = None
+    variance_explained: float | None = None
 
     @property
     def pickled(self) -> bool:
@@ -78,17 +82,23 @@ def registry_entry(release: str, sae_id: str) -> RegistryEntry:
     if release not in directory:
         raise RecipeError(unknown_name("sae.release", release, directory))
     entry = directory[release]
-    paths = {str(sae["id"]): str(sae["path"]) for sae in entry["saes"]}
-    if sae_id not in paths:
-        raise RecipeError(unknown_name(f"sae.id in release {release}", sae_id, paths))
+    saes = {str(sae["id"]): sae for sae in entry["saes"]}
+    if sae_id not in saes:
+        raise RecipeError(unknown_name(f"sae.id in release {release}", sae_id, saes))
     return RegistryEntry(
         release,
         sae_id,
         str(entry["repo_id"]),
-        paths[sae_id],
+        str(saes[sae_id]["path"]),
         str(entry["model"]),
         str(entry.get("conversion_func") or "sae_lens"),
+        _positive(saes[sae_id].get("l0")),
+        _positive(saes[sae_id].get("variance_explained")),
     )
+
+
+def _positive(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
 @cache

@@ -18,6 +18,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError
+from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 from hubsplice.rendering.content import Part
@@ -323,6 +325,15 @@ class FidelityReport(Rendered, Record):
     )
     approximations: tuple[str, ...] = Field(
         (), description="What the reference itself does not reproduce of the source features."
+    )
+    amounts: tuple[EditAmounts, ...] = Field(
+        (), description="What the strengths of the edits come to."
+    )
+    sae_fit: dict[str, SaeFit] = Field(
+        default_factory=dict, description="Whether each SAE fits the base, by site."
+    )
+    warnings: tuple[str, ...] = Field(
+        (), description="What calibration found that may not be what was meant."
     )
 
     def at(self, dtype: str) -> PrecisionFidelity:

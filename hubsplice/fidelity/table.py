@@ -19,6 +19,10 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         Tone.FAINT,
     )
     yield from _effect(report)
+    for place, fit in report.sae_fit.items():
+        yield Line(f"after layer {place}: {fit}")
+    for amounts in report.amounts:
+        yield Line(str(amounts))
     edits = summary.edits(report)
     if edits.rows:
         yield edits
@@ -36,6 +40,8 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         if table.rows:
             yield Line()
             yield table
+    for warning in report.warnings:
+        yield Line(f"warning: {warning}", Tone.CAUTION)
     for line in report.approximations:
         yield Line(f"not exact: {line}", Tone.CAUTION)
 

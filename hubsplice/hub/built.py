@@ -11,7 +11,7 @@ from pathlib import Path
 from hubsplice.card.write import card_text
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
-from hubsplice.errors import CheckpointError, FidelityError, NotShownError
+from hubsplice.errors import CheckpointError, FidelityError, NotShownError, UnsupportedError
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.fidelity.verdict import verdict
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
@@ -77,6 +77,7 @@ def open_built(
     *,
     require_fidelity: float | None,
     allow_failed: bool,
+    allow_misfit: bool = False,
     on_read: Callable[[int, int], None],
 ) -> BuiltFolder:
     """Verify a built folder, reading every file once.
@@ -86,12 +87,14 @@ def open_built(
         require_fidelity: the largest ratio of splice error to noise floor that passes, beside
             what the report was held to; None asks for nothing more.
         allow_failed: accept a checkpoint that missed the fidelity that it requires.
+        allow_misfit: accept one that was built with an SAE that does not fit its base.
         on_read: told how many bytes have been read, of how many.
 
     Raises:
         CheckpointError: hubsplice did not build the folder, or a file was altered, is missing,
             or is none that hubsplice wrote.
         FidelityError: the required fidelity was missed, or not measured.
+        UnsupportedError: it was built with an SAE that does not fit its base.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: expected a recipe or a folder that hubsplice built")
@@ -99,6 +102,8 @@ def open_built(
     report = read_report(folder)
     if not allow_failed:
         _refuse_failed(folder, report, require_fidelity)
+    if not allow_misfit:
+        _refuse_misfit(folder, manifest)
     _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD})
     total = sum(expected.size for expected in manifest.files.values())
     done = 0
@@ -137,6 +142,16 @@ def _refuse_failed(folder: Path, report: FidelityReport | None, require: float |
     if passed is False:
         kind = NotShownError if outcome == "not shown" else FidelityError
         raise kind(f"{folder}: {sentence} --allow-failed publishes it anyway")
+
+
+def _refuse_misfit(folder: Path, manifest: Manifest) -> None:
+    fits = manifest.calibration.sae_fit if manifest.calibration else {}
+    for place, fit in fits.items():
+        if fit.misfit:
+            raise UnsupportedError(
+                f"{folder}: after layer {place}, {'; '.join(fit.doubts)}. --allow-misfit publishes "
+                "it anyway"
+            )
 
 
 def _in_memory(data: bytes) -> LocalFile:

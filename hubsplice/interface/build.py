@@ -19,6 +19,7 @@ def build(
     measure: bool = True,
     hard_link: bool = False,
     allow_failed: bool = False,
+    allow_misfit: bool = False,
     progress: ProgressChoice = True,
 ) -> BuildResult:
     """Compile a recipe into a checkpoint, and measure how faithful it is to the exact hook.
@@ -34,6 +35,7 @@ def build(
         hard_link: whether to link unchanged weight files instead of copying them. A later write
             into one then changes both.
         allow_failed: whether to keep a result that misses the fidelity that it requires.
+        allow_misfit: whether to use an SAE that explains nothing of the base's residual stream.
         progress: True for bars in a terminal or a notebook, False for none, or a function that
             gets the name of a step, how much is done, and how much there is.
 
@@ -43,7 +45,8 @@ def build(
     Raises:
         FidelityError: the requirement is not met. Nothing is left behind.
         RecipeError: the recipe asks for what is malformed, unknown or out of range.
-        UnsupportedError: the model, the SAE or the edit can't be compiled faithfully.
+        UnsupportedError: the model, the SAE or the edit can't be compiled faithfully, or the SAE
+            does not fit the model.
         CheckpointError: files are missing or damaged.
         OutputError: the folder is not empty, or it can't be written.
     """
@@ -60,4 +63,5 @@ def build(
             hard_link=hard_link,
             progress=report,
             allow_failed=allow_failed,
+            allow_misfit=allow_misfit,
         )

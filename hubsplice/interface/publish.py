@@ -18,6 +18,7 @@ def publish(
     license_id: str | None = None,
     replace: bool = False,
     allow_failed: bool = False,
+    allow_misfit: bool = False,
     require_fidelity: float | None = None,
     dry_run: bool = False,
     progress: ProgressChoice = True,
@@ -37,6 +38,7 @@ def publish(
         license_id: another licence than the base's, such as `apache-2.0`.
         replace: whether to publish over files that hubsplice did not publish.
         allow_failed: whether to publish what missed the fidelity that it requires.
+        allow_misfit: whether to build and publish with an SAE that does not fit the model.
         require_fidelity: the largest ratio of splice error to noise floor that passes.
         dry_run: whether to plan alone: nothing is written on the Hub.
         progress: as in `build`.
@@ -46,6 +48,7 @@ def publish(
 
     Raises:
         FidelityError: the required fidelity was missed, or not measured.
+        UnsupportedError: an SAE does not fit the model.
         CheckpointError: hubsplice did not build the folder, or a file was altered.
         ConflictError: the repository or the tag holds something else than expected.
         HubError: no token, or the Hub refuses, or it can't be reached.
@@ -59,6 +62,7 @@ def publish(
         license_id=license_id,
         replace=replace,
         allow_failed=allow_failed,
+        allow_misfit=allow_misfit,
         require_fidelity=require_fidelity,
         dry_run=dry_run,
     )

@@ -33,6 +33,7 @@ class PublishOptions:
     license_id: str | None = None
     replace: bool = False
     allow_failed: bool = False
+    allow_misfit: bool = False
     require_fidelity: float | None = None
     dry_run: bool = False
 
@@ -98,6 +99,7 @@ class Publishing:
                 hard_link=False,
                 progress=report,
                 allow_failed=True,
+                allow_misfit=self.options.allow_misfit,
             )
 
     def plan(self) -> tuple[BuiltFolder, PublishPlan]:
@@ -110,6 +112,7 @@ class Publishing:
                 self.folder,
                 require_fidelity=self.options.require_fidelity,
                 allow_failed=self.options.allow_failed,
+                allow_misfit=self.options.allow_misfit,
                 on_read=lambda done, total: report("verifying", done, total),
             )
         with reporting(self.progress) as report:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import torch
 from torch import Tensor
@@ -83,9 +83,9 @@ def acting_text(
         budget: the most tokens that are read beyond the drawn ones.
         kind: what messages call such text, such as `held-out`.
         progress: told of the step and how many tokens are read.
-        observe: shown every stream.
+        observe: shown the streams of the prompts and of all that is read beyond what was drawn.
     """
-    scan = _Scan(model, intervention, observe)
+    scan = _Scan(model, intervention)
     given = (*text.drawn, *text.prompts)
     keys = scan.keys
     step = f"looking for {kind} text on which the edits act"
@@ -93,7 +93,8 @@ def acting_text(
         return ActingText.drawn(text.sequences(text.prompts))
     tokens = torch.zeros(len(keys), dtype=torch.long)
     sequences = torch.zeros(len(keys), dtype=torch.long)
-    for _, acted in scan.batches(given):
+    drawn, prompts = scan.batches(text.drawn), scan.batches(text.prompts, observe)
+    for _, acted in chain(drawn, prompts):
         tokens += acted.sum(dim=0)
         sequences += (acted > 0).sum(dim=0)
     kept: list[Row] = []
@@ -114,7 +115,7 @@ def acting_text(
             f"has {int(tokens[scarce])} of {ENOUGH_TOKENS} tokens"
         )
 
-    for rows, acted in () if done() else scan.batches(text.further):
+    for rows, acted in () if done() else scan.batches(text.further, observe):
         for row, found in zip(rows, acted, strict=True):
             reason = (found > 0) & lacking()
             if reason.any():
@@ -142,14 +143,16 @@ def acting_text(
 class _Scan:
     """A model with hooks that says of each sequence on how many tokens each edit acts."""
 
-    def __init__(self, model: Model, intervention: Intervention, observe: Observe | None) -> None:
-        self._model, self._intervention, self._observe = model, intervention, observe
+    def __init__(self, model: Model, intervention: Intervention) -> None:
+        self._model, self._intervention = model, intervention
         self._sites = {site.place: site for site in intervention.sites if site.terms}
         self.keys: tuple[EditKey, ...] = tuple(
             (place, label) for place, site in self._sites.items() for label in labels(site)
         )
 
-    def batches(self, rows: Iterable[Row]) -> Iterator[tuple[list[Row], Tensor]]:
+    def batches(
+        self, rows: Iterable[Row], observe: Observe | None = None
+    ) -> Iterator[tuple[list[Row], Tensor]]:
         """Rows, and the tokens on which each edit acts, shape [rows, edits], batch by batch."""
         remaining = iter(rows)
         first = next(remaining, None)
@@ -158,10 +161,10 @@ class _Scan:
         size = batch_size(self._model, len(first.ids))
         batch = [first, *islice(remaining, size - 1)]
         while batch:
-            yield batch, self._acted(batch)
+            yield batch, self._acted(batch, observe)
             batch = list(islice(remaining, size))
 
-    def _acted(self, rows: list[Row]) -> Tensor:
+    def _acted(self, rows: list[Row], observe: Observe | None) -> Tensor:
         longest = max(len(row.ids) for row in rows)
         ids = torch.tensor([[*row.ids, *[row.ids[-1]] * (longest - len(row.ids))] for row in rows])
         is_text = torch.arange(longest) < torch.tensor([len(row.ids) for row in rows])[:, None]
@@ -173,8 +176,8 @@ class _Scan:
         def see(place: Place, h: Tensor) -> None:
             here = acting(self._sites[place], h).cpu() & counts[..., None]
             found[place] = here.sum(dim=1)
-            if self._observe is not None:
-                self._observe(place, h[is_text.to(h.device)])
+            if observe is not None:
+                observe(place, h[is_text.to(h.device)])
             if place == last:
                 raise StopEarly
 

@@ -46,7 +46,9 @@ def quiet(_step: str, _done: int, _total: int) -> None:
     """No progress is shown."""
 
 
-def save_sae(folder: Path, architecture: str, d_in: int = 64, **parameters: Any) -> None:
+def save_sae(
+    folder: Path, architecture: str, d_in: int = 64, d_sae: int = 96, **parameters: Any
+) -> None:
     """Save a random SAE as SAELens does; `parameters` replace its own by name."""
     from sae_lens import SAE
 
@@ -54,7 +56,7 @@ def save_sae(folder: Path, architecture: str, d_in: int = 64, **parameters: Any)
         {
             "architecture": architecture,
             "d_in": d_in,
-            "d_sae": 96,
+            "d_sae": d_sae,
             "dtype": "float32",
             "device": "cpu",
             "apply_b_dec_to_input": True,
@@ -98,6 +100,7 @@ def build_text(
     folder: Path,
     require_fidelity: float | None = None,
     measure: bool = True,
+    allow_misfit: bool = False,
 ) -> BuildResult:
     """Build the text of a recipe whose relative paths begin at `folder`."""
     return build(
@@ -107,6 +110,7 @@ def build_text(
         measure=measure,
         hard_link=False,
         progress=quiet,
+        allow_misfit=allow_misfit,
     )
 
 

@@ -203,6 +203,45 @@ def test_many_edits_are_folded_away() -> None:
     assert "<summary>All" not in rendered()
 
 
+AMOUNT = {
+    "stated": "0.5 x max",
+    "value": 8.8,
+    "share": 0.0599,
+    "activity": {
+        "maximum": 17.6,
+        "mean": 5.0,
+        "active_tokens": 214,
+        "scanned_tokens": 2_100_000,
+    },
+}
+COMES_TO = (
+    "0.5 x max = 8.8 (max 17.6, over 214 active of 2,100,000 scanned tokens), 0.0599 of the median "
+    "residual norm"
+)
+
+
+@pytest.mark.parametrize("edits", [2, 40])
+def test_what_strengths_come_to(edits: int) -> None:
+    terms = [term(label=f"clamp feature {i} (*a label*)", amounts=[AMOUNT]) for i in range(edits)]
+    layer = {"site": 1, "construction": "prenorm-bias", "constants": {}, "terms": terms}
+    text = rendered(manifest=manifest(layers=[layer], layer_map=[{"base": 0}, {"splice": 0}]))
+    for i in range(edits):
+        assert f"- clamp feature {i} (\\*a label\\*): {COMES_TO}" in text
+    folded = "<summary>What the strengths come to</summary>" in text
+    assert folded is (edits == 40)
+    assert "strengths" not in rendered()
+
+
+def test_warnings_of_calibration() -> None:
+    calibration = manifest().calibration
+    assert calibration is not None
+    doubt = calibration.model_copy(update={"warnings": ("splices[0].edits[0]: a <b>doubt</b>",)})
+    text = rendered(manifest=manifest().model_copy(update={"calibration": doubt}))
+    assert "may not be what was meant" in text
+    assert "<b>" not in text
+    assert "may not be what was meant" not in rendered()
+
+
 def test_an_empty_splice() -> None:
     layer: dict[str, Any] = {"site": 0, "construction": "x", "constants": {}, "terms": []}
     empty = manifest(layers=[layer], layer_map=[{"base": 0}, {"splice": 0}])

@@ -190,3 +190,61 @@ def test_strengths_that_the_sae_cannot_have_are_found(folder: Path) -> None:
             folder,
             "  - {sae: {path: sae}, edits: [{kind: clamp, feature: 1, to: 0.3 x norm}]}",
         )
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "standard", "gated"])
+@pytest.mark.parametrize(
+    ("edits", "message"),
+    [
+        ("{kind: ablate, feature: 1}, {kind: scale, feature: 1, factor: 2}", "change nothing"),
+        (
+            "{kind: ablate, feature: 2}, {kind: ablate, feature: 1}, {kind: ablate, feature: 1}",
+            "neither says",
+        ),
+        (
+            "{kind: clamp, feature: 1, to: 0.5 x max, max: 10}, {kind: clamp, feature: 1, to: 3}",
+            "neither says",
+        ),
+    ],
+)
+def test_edits_that_contradict_each_other_are_an_error(
+    folder: Path, edits: str, message: str, architecture: str
+) -> None:
+    write_sae(folder, architecture=architecture)
+    with pytest.raises(RecipeError) as caught:
+        run(folder, f"  - {{sae: {{path: sae}}, edits: [{edits}]}}")
+    count = edits.count("kind")
+    assert str(caught.value).startswith(f"splices[0].edits[{count - 2}] (")
+    assert f" and splices[0].edits[{count - 1}] (" in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        # Where the maximum is below 6, only the build can know that.
+        "{kind: cap, feature: 1, at: 0.5 x max}, {kind: floor, feature: 1, at: 3}",
+        "{kind: clamp, feature: 1, to: 5, when: active}, {kind: floor, feature: 1, at: 1}",
+    ],
+)
+def test_what_only_the_build_can_know_passes(folder: Path, edits: str) -> None:
+    assert run(folder, f"  - {{sae: {{path: sae}}, edits: [{edits}]}}").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("edits", "messages"),
+    [
+        ("{kind: scale, feature: 1, factor: -200}", ["edits[0]: factor: -200 makes it 200 times"]),
+        ("{kind: add, feature: 1, strength: 20 x max}", ["20 x max is 20 times the largest"]),
+        ("{kind: clamp, feature: 1, to: 1.0e+9, max: 17.6}", ["of the feature, 17.6"]),
+        ("{kind: steer, feature: 1, strength: 3 x norm}", ["3 times as long as the residual"]),
+        (
+            "{kind: clamp, feature: 1, to: 5}, {kind: steer, feature: 1, strength: 2}",
+            ["edits[0] (clamp feature 1) and splices[0].edits[1] (steer feature 1)"],
+        ),
+    ],
+)
+def test_doubts_about_edits_are_warnings(folder: Path, edits: str, messages: list[str]) -> None:
+    (warning,) = run(folder, f"  - {{sae: {{path: sae}}, edits: [{edits}]}}").warnings
+    assert warning.startswith("splices[0].edits[0]")
+    assert all(message in warning for message in messages)

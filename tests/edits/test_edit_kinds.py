@@ -18,6 +18,7 @@ from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.features.amounts import Activity
 from hubsplice.features.base import Feature, Probe, SiteStatistics
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
@@ -97,10 +98,18 @@ class FixedSources:
     def probe(self, source: ProbeSource) -> Probe:
         return Probe("probe", PROBE, PROBE_BIAS)
 
-    def amount(self, amount: Amount, *, direction: Tensor, feature: Feature | None) -> float:
-        statistics = SiteStatistics(MEDIAN_NORM, {"feature 3": LARGEST})
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None = None,
+    ) -> float:
+        activity = Activity(LARGEST, 2.0, 50, 1000)
+        statistics = SiteStatistics(MEDIAN_NORM, {"feature 3": activity})
         return SpliceSources(None, D, statistics).amount(
-            amount, direction=direction, feature=feature
+            amount, direction=direction, feature=feature, stated_max=stated_max
         )
 
 
@@ -130,6 +139,10 @@ FEATURE_EDITS: list[tuple[dict[str, Any], Callable[[float], float]]] = [
     ({"kind": "clamp", "to": 5}, lambda f: 5 - f),
     ({"kind": "clamp", "to": 0}, lambda f: -f),
     ({"kind": "clamp", "to": "0.5 x max", "when": "active"}, lambda f: 3 - f if f else 0.0),
+    ({"kind": "add", "strength": "0.5 x max", "max": 9.0}, lambda f: 4.5 if f else 0.0),
+    ({"kind": "clamp", "to": "0.5 x max", "max": 9.0}, lambda f: 4.5 - f),
+    ({"kind": "cap", "at": "0.1 x max", "max": 9.0}, lambda f: min(f, 0.9) - f),
+    ({"kind": "floor", "at": "0.1 x max", "max": 9.0}, lambda f: max(f, 0.9) - f),
     ({"kind": "clamp", "to": "0.1 x norm"}, lambda f: 0.1 * MEDIAN_NORM / 0.7 - f),
     ({"kind": "cap", "at": 1.2}, lambda f: min(f, 1.2) - f),
     ({"kind": "cap", "at": "0.1 x max"}, lambda f: min(f, 0.6) - f),
@@ -167,6 +180,22 @@ DIRECTED_EDITS: list[tuple[dict[str, Any], Callable[[Tensor], Tensor]]] = [
     (
         {"kind": "steer", "feature": 3, "strength": "0.5 x max"},
         lambda h: (3 * DECODER).expand_as(h),
+    ),
+    (
+        {"kind": "steer", "feature": 3, "strength": "0.5 x max", "max": 9.0},
+        lambda h: (4.5 * DECODER).expand_as(h),
+    ),
+    (
+        {"kind": "gated_steer", "feature": 3, "strength": "0.5 x max", "max": 9.0},
+        lambda h: 4.5 * DECODER * (P > 0.8)[:, None],
+    ),
+    (
+        {"kind": "clamp_projection", "feature": 3, "to": "0.5 x max", "max": 9.0},
+        lambda h: 4.5 * DECODER - project_on(DECODER, h),
+    ),
+    (
+        {"kind": "clamp_projection", "feature": 3, "to": "0.5 x norm"},
+        lambda h: 10 * DECODER / DECODER.norm() - project_on(DECODER, h),
     ),
     (
         {"kind": "steer", "vector": VECTOR_FIELD, "strength": "-0.5 x norm"},
@@ -338,6 +367,9 @@ def test_continuity_is_known_to_the_compiler() -> None:
         ({"kind": "add", "feature": 1, "strength": math.inf}, "expected a number"),
         ({"kind": "clamp", "feature": 1, "to": "5 x mean"}, "expected a number"),
         ({"kind": "clamp", "feature": 1, "to": 5, "when": "sometimes"}, "always"),
+        ({"kind": "add", "feature": 1, "strength": "1 x max", "max": 0}, "greater than 0"),
+        ({"kind": "add", "feature": 1, "strength": "1 x max", "max": math.inf}, "finite"),
+        ({"kind": "ablate", "feature": 1, "max": 3}, "Extra inputs"),
         ({"kind": "ablate", "feature": -1}, "greater than or equal to 0"),
         ({"kind": "ablate", "feature": 1, "factor": 2}, "Extra inputs"),
     ],

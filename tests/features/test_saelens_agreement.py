@@ -17,9 +17,9 @@ from torch import Tensor
 
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.registry import EDITS
+from hubsplice.features.activity import feature_activity
 from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.extract import extract_feature
-from hubsplice.features.max_activation import max_activations
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae, wrap_sae
 from hubsplice.features.topk import calibrate_thresholds
@@ -264,17 +264,25 @@ def test_bfloat16_weights_are_read_as_float32(tmp_path: Path) -> None:
     assert torch.equal(loaded.module.W_enc, sae.W_enc.float())
 
 
-def test_max_activations_are_saelens_own() -> None:
+def test_activity_is_saelens_own() -> None:
     sae, h = random_sae("jumprelu"), stream()
     loaded = wrap_sae(sae, "SAE test")
     features = [extract_feature(loaded, i) for i in FEATURES]
-    found = max_activations(features, h)
-    expected = saelens_activations(sae, h).amax(dim=0)
+    found = feature_activity(features, h)
+    expected = saelens_activations(sae, h)
+    active = (expected != 0).sum(dim=0)
+    assert 0 < int(active.min()) < int(active.max()) < len(h)
     assert list(found) == [f"feature {i}" for i in FEATURES]
-    torch.testing.assert_close(
-        torch.tensor(list(found.values()), dtype=torch.float64), expected, rtol=1e-5, atol=1e-5
-    )
-    assert max_activations([], h) == {}
+    activities = found.values()
+    assert [a.active_tokens for a in activities] == active.tolist()
+    assert {a.scanned_tokens for a in activities} == {len(h)}
+    for values, truth in (
+        ([a.maximum for a in activities], expected.amax(dim=0)),
+        ([a.mean for a in activities], expected.sum(dim=0) / active),
+    ):
+        found_values = torch.tensor(values, dtype=torch.float64)
+        torch.testing.assert_close(found_values, truth, rtol=1e-5, atol=1e-5)
+    assert feature_activity([], h) == {}
 
 
 def test_a_calibrated_threshold_has_the_best_f1() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from torch import Tensor
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.features.amounts import Activity
 from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.probe import load_probe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.features.vector import load_subspace, load_vector
+from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 D = 6
@@ -127,8 +130,11 @@ def test_probes(tmp_path: Path) -> None:
         load_probe(ProbeSource(path=zero), D)
 
 
+ACTIVITY = {"feature 1": Activity(8.0, 3.0, 100, 5000), "feature 2": Activity(0.0, 0.0, 0, 5000)}
+
+
 class TestAmounts:
-    sources = SpliceSources(None, D, SiteStatistics(40.0, {"feature 1": 8.0, "feature 2": 0.0}))
+    sources = SpliceSources(None, D, SiteStatistics(40.0, ACTIVITY))
     direction = torch.tensor([0.0, 3.0, 0.0, 4.0, 0.0, 0.0])
 
     def feature(self, index: int) -> Feature:
@@ -157,6 +163,32 @@ class TestAmounts:
     def test_a_vector_has_no_maximum(self) -> None:
         with pytest.raises(RecipeError, match=r"'1 x max' needs a feature"):
             self.sources.amount(Amount(1.0, "max"), direction=self.direction, feature=None)
+
+    def test_a_stated_maximum_stands_for_the_measured_one(self) -> None:
+        for index in (1, 2, 3):
+            found = self.sources.resolve(
+                Amount(0.5, "max"),
+                direction=self.direction,
+                feature=self.feature(index),
+                stated_max=17.6,
+            )
+            assert found.value == pytest.approx(8.8)
+            assert found.share == pytest.approx(8.8 * 5.0 / 40.0)
+            assert found.activity == ACTIVITY.get(f"feature {index}")
+        with pytest.raises(RecipeError, match=r"max: 17.6 is of a feature"):
+            self.sources.resolve(
+                Amount(3.0), direction=self.direction, feature=None, stated_max=17.6
+            )
+
+    def test_a_share_of_the_residual_norm(self) -> None:
+        """Of each token's own norm, √d times its scale, where the SAE normalises its input."""
+        own = replace(self.feature(1), normalization=Normalization.CONSTANT_NORM_RESCALE)
+        for feature, expected in ((self.feature(1), 2.0 * 5 / 40), (own, 2.0 * 5 / D**0.5)):
+            found = self.sources.resolve(
+                Amount(-2.0), direction=self.direction, feature=feature, stated_max=None
+            )
+            assert found.share == pytest.approx(expected)
+            assert found.own_norm is (feature is own)
 
     def test_a_splice_without_an_sae_has_no_features(self) -> None:
         with pytest.raises(RecipeError, match="feature: 12 needs an SAE"):

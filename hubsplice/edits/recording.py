@@ -1,0 +1,71 @@
+"""Sources that remember what the strengths of an edit came to."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from hubsplice.edits.base import Sources
+from hubsplice.edits.strength import Amount
+from hubsplice.features.amounts import ResolvedAmount
+from hubsplice.features.base import Feature, Probe
+from hubsplice.features.references import ProbeSource, TensorSource
+
+
+class Resolving(Sources, Protocol):
+    """Sources that say what an amount comes to."""
+
+    def resolve(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None,
+    ) -> ResolvedAmount:
+        """What `amount` of `direction` [d] comes to.
+
+        Raises:
+            RecipeError: `x max` or `max` without a feature, or `x max` of a feature that
+                calibration never saw active, if the recipe states no maximum.
+        """
+
+
+class Recording:
+    """Sources that remember every amount that was asked for.
+
+    Attributes:
+        amounts: what they came to, in the order in which they were asked for.
+    """
+
+    def __init__(self, sources: Resolving) -> None:
+        self._sources = sources
+        self.amounts: list[ResolvedAmount] = []
+
+    def feature(self, index: int) -> Feature:
+        return self._sources.feature(index)
+
+    def vector(self, source: TensorSource) -> Tensor:
+        return self._sources.vector(source)
+
+    def subspace(self, source: TensorSource) -> Tensor:
+        return self._sources.subspace(source)
+
+    def probe(self, source: ProbeSource) -> Probe:
+        return self._sources.probe(source)
+
+    def amount(
+        self,
+        amount: Amount,
+        *,
+        direction: Tensor,
+        feature: Feature | None,
+        stated_max: float | None = None,
+    ) -> float:
+        found = self._sources.resolve(
+            amount, direction=direction, feature=feature, stated_max=stated_max
+        )
+        self.amounts.append(found)
+        # A stand-in has no number yet, and what it is used for is thrown away.
+        return amount.value if found.value is None else found.value
