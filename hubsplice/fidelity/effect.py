@@ -68,8 +68,13 @@ class Continued:
         with hooked(model, edit):
             edited = _sampled(model, prompts)
             self_loss = _own_loss(model, prompts, edited)
-        losses = (_own_loss(model, prompts, tokens) for tokens in (base, edited))
-        return Continued(base, edited, *losses, self_loss)
+        return Continued(
+            base,
+            edited,
+            _own_loss(model, prompts, base),
+            _own_loss(model, prompts, edited),
+            self_loss,
+        )
 
 
 def edit_effect(

@@ -45,8 +45,8 @@ def effect_of(trained: Trained, edit: Intervention) -> EditEffect:
     read = [Readable(run.hidden, head, scale) for run in (base, hook)]
     divergence = compare(read[1], {"base": read[0]})["base"].divergence
     everywhere = torch.ones(ids.shape, dtype=torch.bool)
-    losses = [text_loss(r, ids) for r in read]
-    return edit_effect(continued, *losses, divergence, everywhere, everywhere)
+    before, after = (text_loss(r, ids) for r in read)
+    return edit_effect(continued, before, after, divergence, everywhere, everywhere)
 
 
 def test_the_loss_on_text_is_that_of_the_model(trained: Trained) -> None:

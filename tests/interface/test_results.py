@@ -64,7 +64,7 @@ def test_a_prompt_prints_the_same(built: hubsplice.BuildResult) -> None:
 def test_measuring_again_shows_the_same(built: hubsplice.BuildResult, base: Path) -> None:
     report = hubsplice.measure(built.folder, base=base, progress=False)
     assert report == built.report
-    assert report._repr_html_().count("<table>") == 5
+    assert report._repr_html_().count("<table>") == 6
 
 
 def test_verify_shows_every_check(built: hubsplice.BuildResult, base: Path) -> None:
