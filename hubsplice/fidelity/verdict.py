@@ -201,7 +201,7 @@ def verdict(served: PrecisionFidelity, require: float | None) -> tuple[str, Outc
         )
     if require is None:
         return f"{sentence}.", edit.outcome, None
-    told = all(cost.high - cost.low <= 2 * _WIDEST for cost in costs)
+    told = all(cost.high <= require or cost.high - cost.low <= 2 * _WIDEST for cost in costs)
     passed = edit.outcome == "shown" and told and all(cost.low <= require for cost in costs)
     if edit.outcome == "shown" and not told:
         sentence += ", which this text is too short to tell"

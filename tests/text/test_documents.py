@@ -11,6 +11,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hubsplice import __version__
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.documents import LARGEST_DOCUMENT, LARGEST_PASSAGE, Document, passages
 
@@ -51,9 +52,10 @@ def test_passages_are_whole_paragraphs_where_they_can_be() -> None:
     assert list(passages("one\n\n\ntwo")) == ["one\n\ntwo"]
 
 
-def test_builtin_text_is_pythons_own_and_in_the_order_of_hashes() -> None:
+def test_builtin_text_is_a_sample_and_pythons_own_in_the_order_of_hashes() -> None:
     corpus = builtin_corpus()
-    assert (corpus.name, corpus.revision) == ("builtin", f"python {platform.python_version()}")
+    revision = f"hubsplice {__version__}, python {platform.python_version()}"
+    assert (corpus.name, corpus.revision) == ("builtin", revision)
     texts = [document.text for document in corpus.documents]
     digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     assert digests == sorted(set(digests))
@@ -61,4 +63,8 @@ def test_builtin_text_is_pythons_own_and_in_the_order_of_hashes() -> None:
     assert sum(docstring in text for text in texts) == 1
     assert any('The "lambda"' in text or "Lambda" in text for text in texts)
     assert sum(map(len, texts)) > 1_000_000
+    # Few of these are in Python's documentation; program code is at the end of its modules.
+    assert sum("Golden Gate" in text for text in texts) >= 1
+    assert sum("ich" in text.split() for text in texts) >= 3
+    assert sum("\n    return " in text for text in texts) > 100
     assert [document.text for document in builtin_corpus().documents] == texts
