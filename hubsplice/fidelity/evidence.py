@@ -74,8 +74,8 @@ def site_evidence(
     streams: SiteStreams,
     scored: Tensor,
     *,
-    counted: Callable[[str], Tensor],
     seed: int,
+    counted: Callable[[str], Tensor] | None = None,
 ) -> tuple[EditEvidence, ...]:
     """The evidence of each edit of a site.
 
@@ -83,8 +83,8 @@ def site_evidence(
         site: the edits.
         streams: what passed it.
         scored: which tokens count, shape [sequences, length].
-        counted: which sequences count for the edit with a label, shape [sequences].
         seed: of the resampling.
+        counted: which sequences count for the edit with a label, shape [sequences]; all by default.
     """
     frames = {
         "reference": _Frame.of(site, streams.reference, site.edit(streams.reference)),
@@ -93,7 +93,13 @@ def site_evidence(
     if streams.hook is not None:
         frames["hook"] = _Frame.of(site, streams.hook, site.edit(streams.hook))
     return tuple(
-        _evidence(label, part, frames, scored & counted(label)[:, None], seed)
+        _evidence(
+            label,
+            part,
+            frames,
+            scored if counted is None else scored & counted(label)[:, None],
+            seed,
+        )
         for label, part in edits_of(site)
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
 from hubsplice.streams.model import loaded
-from hubsplice.text.builtin import builtin_corpus
+from hubsplice.text import builtin
+from hubsplice.text.documents import Document
 from tests.constructions.streams import EDITS
 from tests.families.variants import Variant, save_tiny
 
@@ -30,8 +30,14 @@ NOTHING = Intervention(())
 
 
 def text_ids() -> Tensor:
-    """Bytes of the built-in text as token ids from 3 on, shape [sequences, LENGTH]; id 1 begins."""
-    text = "\n".join(document.text for document in islice(builtin_corpus().documents, 60))
+    """Bytes of Python's documentation as token ids from 3 on, shape [sequences, LENGTH].
+
+    Id 1 begins a sequence.
+    """
+    texts = (*builtin._help_topics(), *map(builtin._docstrings, builtin._library_files()))
+    documents = {found for found in map(Document.of, texts) if found is not None}
+    first = sorted(documents, key=lambda document: document.digest)[:60]
+    text = "\n".join(document.text for document in first)
     data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + 3
     rows = data[: len(data) // (LENGTH - 1) * (LENGTH - 1)].reshape(-1, LENGTH - 1)
     return functional.pad(rows, (1, 0), value=1)

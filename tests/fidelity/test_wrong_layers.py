@@ -19,6 +19,7 @@ from hubsplice.fidelity.inserted import InsertedAt, inserted_at
 from hubsplice.fidelity.measure import References, Subject, measure_fidelity
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.acting import ActingText
@@ -53,8 +54,10 @@ def scaled(factor: float) -> Callable[[Site, SiteActivations], Site]:
 
 
 def another_direction(site: Site, _: SiteActivations) -> Site:
+    """The first edit writes along the direction of the one that is least like it."""
     first, *others = site.terms
-    return replace(site, terms=(replace(first, direction=others[0].direction), *others))
+    other = min(others, key=lambda term: abs(float(first.direction @ term.direction)))
+    return replace(site, terms=(replace(first, direction=other.direction), *others))
 
 
 def moved(deviations: float) -> Callable[[Site, SiteActivations], Site]:
@@ -69,13 +72,18 @@ def moved(deviations: float) -> Callable[[Site, SiteActivations], Site]:
 
 
 def firing_elsewhere(site: Site, activations: SiteActivations) -> Site:
-    """The first edit acts on as many other tokens as well: those farthest on the other side."""
+    """The first edit acts on as many other tokens as well: those farthest on the other side.
+
+    There it writes what it typically writes where it should.
+    """
     first, *others = site.terms
     (threshold,) = first.function.breakpoints
     p = activations.reference @ first.encoder
-    share = float((p + first.bias > threshold).float().mean())
-    bias = float(p.quantile(share)) + threshold
-    extra = replace(first, label="another", encoder=-first.encoder, bias=bias)
+    acts = p + first.bias > threshold
+    bias = float(p.quantile(float(acts.float().mean())))
+    typical = first.function((p + first.bias)[acts].median().item())
+    function = PiecewiseLinear.step(0.0).scaled(typical)
+    extra = replace(first, label="another", encoder=-first.encoder, bias=bias, function=function)
     return replace(site, terms=(first, *others, extra))
 
 
