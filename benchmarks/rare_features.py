@@ -25,7 +25,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -339,15 +340,30 @@ def passed(
 
 
 def measure(
-    site: Site, chosen: Chosen, prepared: Prepared, behind: Behind, base: Tensor
+    site: Site,
+    chosen: Chosen,
+    prepared: Prepared,
+    behind: Behind,
+    base: Tensor,
+    *,
+    built: Site | None = None,
 ) -> dict[str, Any]:
-    """Every figure of one edit; `base` holds the base's own last hidden states in float32."""
+    """Every figure of one edit.
+
+    Args:
+        site: the edit.
+        chosen: its feature, and the text.
+        prepared: what all edits share.
+        behind: the rest of the base.
+        base: the base's own last hidden states in float32.
+        built: the edit that the layer is compiled for, where that is another one.
+    """
     streams, eps = chosen.streams, behind.architecture.norm_eps
     started = time.monotonic()
     layers = {
         dtype: compile_site(
             behind.architecture,
-            site,
+            site if built is None else built,
             SiteActivations(
                 prepared.calibration[EXACT], prepared.calibration[dtype], prepared.norm, eps
             ),
@@ -430,6 +446,18 @@ def dumped(record: Any) -> Any:
     return None if record is None else record.model_dump()
 
 
+@contextmanager
+def behind_the_site(arguments: argparse.Namespace, prepared: Prepared) -> Iterator[Behind]:
+    """The rest of the base, at both precisions."""
+    architecture = architecture_of(BaseConfig.open(arguments.model).config)
+    with loaded(arguments.model, EXACT) as exact, loaded(arguments.model, COARSE) as coarse:
+        for model in (exact, coarse):
+            keep_rest(model, arguments.layer)
+        some = rest(exact, prepared.chosen[0].streams[EXACT], lambda x: x)
+        vocabulary = likeliest(some, head_weight(exact), arguments.vocabulary)
+        yield Behind({EXACT: exact, COARSE: coarse}, architecture, vocabulary)
+
+
 def measured(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """The figures of every edit that isn't done yet."""
     sae = load_sae(SaeSource(path=arguments.sae.absolute()))
@@ -440,14 +468,8 @@ def measured(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> Itera
     left = [c for c in chosen if any((arguments.name, c.index, k) not in kept for k in KINDS)]
     if not left:
         return
-    architecture = architecture_of(BaseConfig.open(arguments.model).config)
-    with loaded(arguments.model, EXACT) as exact, loaded(arguments.model, COARSE) as coarse:
-        for model in (exact, coarse):
-            keep_rest(model, arguments.layer)
-        models = {EXACT: exact, COARSE: coarse}
-        some = rest(exact, prepared.chosen[0].streams[EXACT], lambda x: x)
-        vocabulary = likeliest(some, head_weight(exact), arguments.vocabulary)
-        behind = Behind(models, architecture, vocabulary)
+    with behind_the_site(arguments, prepared) as behind:
+        exact = behind.models[EXACT]
         for feature in left:
             base = rest(exact, feature.streams[EXACT], lambda x: x)
             for kind, site in sites[feature.index].items():
@@ -460,7 +482,7 @@ def measured(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> Itera
                     "kind": kind,
                     "tokens": feature.ids.numel(),
                     "scanned": prepared.scanned,
-                    "vocabulary": len(vocabulary),
+                    "vocabulary": len(behind.vocabulary),
                     "command": command_line(arguments),
                     "place": f"{date.today()}, PyTorch {torch.__version__}, "
                     f"{torch.get_num_threads()} thread(s) of {processor()}",
@@ -542,16 +564,22 @@ def middle(values: list[float]) -> str:
     return f"{median(values):.2f}; {max(values):.2f}" if values else "–"
 
 
-def summary(results: list[dict[str, Any]]) -> list[str]:
-    """One row for each kind of edit: median and worst."""
+def decade(result: dict[str, Any]) -> str:
+    """How often a feature is active, by powers of ten."""
+    power = min(max(math.floor(-math.log10(result["rate"])), 1), 3)
+    return f"1 in {10**power:,} to 1 in {10 ** (power + 1):,}"
+
+
+def summary(
+    results: list[dict[str, Any]], heading: str, group: Callable[[dict[str, Any]], str]
+) -> list[str]:
+    """One row for each group: median and worst."""
     rows = []
-    for kind in KINDS:
-        of_kind = [r for r in results if r["kind"] == kind]
-        if not of_kind:
-            continue
+    for name in dict.fromkeys(map(group, results)):
+        of_kind = [r for r in results if group(r) == name]
         outcomes = Counter(r["outcome"] for r in of_kind)
         cells = [
-            kind,
+            name,
             str(len(of_kind)),
             middle([r["error_over_hook"]["value"] for r in of_kind if r["error_over_hook"]]),
             middle([r["error_over_rounding"] for r in of_kind if r["error_over_rounding"]]),
@@ -568,8 +596,8 @@ def summary(results: list[dict[str, Any]]) -> list[str]:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     headings = (
-        "edit",
-        "features",
+        heading,
+        "layers",
         "error ÷ hook's",
         "error ÷ rounding",
         "change elsewhere ÷ noise",
@@ -608,7 +636,8 @@ def page(results: list[dict[str, Any]]) -> str:
         "- **change elsewhere ÷ noise**: what the layer changes where the edit doesn't act, over "
         "what bfloat16 has put into the stream there already; root mean squares.",
         "- **ratio**: splice error over noise floor at the logits, where the edit acts and behind.",
-        "- The summaries give the median and the largest.",
+        "- The two summaries, by kind of edit and by decade of firing rate, give the median and "
+        "the largest.",
         "",
         "See [how faithful](../../docs/fidelity.md) for the outcomes.",
     ]
@@ -625,7 +654,9 @@ def page(results: list[dict[str, Any]]) -> str:
             f"{' and on '.join(dict.fromkeys(r['place'] for r in mine))}; among "
             f"{mine[0]['vocabulary']:,} tokens of the vocabulary.",
             "",
-            *summary(mine),
+            *summary(mine, "edit", lambda r: str(r["kind"])),
+            "",
+            *summary(mine, "active on", decade),
             "",
             *table(HEADINGS, [row(r) for r in mine]),
         ]

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hubsplice.rendering.content import Part, Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 # A long step reports its name, how much is done, and how much there is. What follows a colon in
 # the name may change while it lasts.
@@ -51,12 +57,22 @@ def print_content(content: Iterable[Part]) -> None:
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Bars on stderr, one per step; nothing where stderr is no terminal."""
+    """Bars on stderr, one per step; lines where stderr is no terminal."""
     from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with _bars(console) as report:
+            yield report
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Progress]:
     from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
     steps: dict[str, TaskID] = {}
     bars = Bars(
         TextColumn("{task.description}", markup=False),
@@ -64,7 +80,6 @@ def show_progress() -> Iterator[Progress]:
         TaskProgressColumn(),
         TimeElapsedColumn(),
         console=console,
-        disable=not console.is_terminal,
     )
 
     def report(step: str, done: int, total: int) -> None:
@@ -75,3 +90,20 @@ def show_progress() -> Iterator[Progress]:
 
     with bars:
         yield report
+
+
+def _lines() -> Progress:
+    """One line as a step begins, and one now and then while it lasts."""
+    current, shown = "", 0.0
+
+    def report(step: str, done: int, total: int) -> None:
+        nonlocal current, shown
+        name, _, _ = step.partition(": ")
+        now = time.monotonic()
+        if name == current and now - shown < _SECONDS_BETWEEN_LINES:
+            return
+        share = f" ({done / total:.0%})" if name == current and total else ""
+        current, shown = name, now
+        print_note(f"{step}{share}")
+
+    return report
