@@ -179,9 +179,8 @@ def prepare(arguments: argparse.Namespace, sae: LoadedSae) -> Prepared:
     )
     kept = CACHE / f"{hashlib.sha256(repr(asked).encode()).hexdigest()[:16]}.pt"
     if kept.is_file():
-        with torch.serialization.safe_globals([Prepared, Chosen]):
-            found: Prepared = torch.load(kept)
-        return found
+        found = torch.load(kept)
+        return Prepared(**found | {"chosen": [Chosen(**c) for c in found["chosen"]]})
     tokenizer = load_tokenizer(arguments.model)
     fitted = load_sequences(Calibration(), tokenizer, seed=arguments.seed, part="calibration").ids
     source = Fidelity(tokens=arguments.scan, sequence_length=arguments.length)
@@ -208,7 +207,7 @@ def prepare(arguments: argparse.Namespace, sae: LoadedSae) -> Prepared:
     ]
     prepared = Prepared(calibration, norm, chosen, tokens)
     kept.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(prepared, kept)
+    torch.save({**vars(prepared), "chosen": [vars(c) for c in chosen]}, kept)
     return prepared
 
 
