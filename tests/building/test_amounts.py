@@ -16,7 +16,7 @@ from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import load_intervention
-from tests.building.conftest import Build, Workshop, quiet, save_sae
+from tests.building.conftest import TEXT, Build, Workshop, quiet, save_sae
 from tests.conftest import Command
 
 EDITS = """
@@ -107,7 +107,9 @@ def test_measuring_again_keeps_them(built: Any, workshop: Workshop) -> None:
 def test_a_maximum_over_few_tokens_is_a_warning_everywhere(
     make: Build, sae: Path, tmp_path: Path
 ) -> None:
-    built = make(RARE.replace("SAE", str(sae)), tmp_path / "out")
+    # Looking for more text on which the feature is active would find it.
+    text = TEXT.replace("4096, ", "4096, scan: 0, ")
+    built = make(RARE.replace("SAE", str(sae)), tmp_path / "out", more=text)
     activity = built.amounts[0].amounts[0].activity
     assert activity is not None
     assert 0 < activity.active_tokens < 20
@@ -121,7 +123,7 @@ def test_a_maximum_over_few_tokens_is_a_warning_everywhere(
     assert "may be far too small" in (built.folder / "README.md").read_text(encoding="utf-8")
 
     stated = RARE.replace("SAE", str(sae)).replace("0.5 x max}", "0.5 x max, max: 3}")
-    quiet_one = make(stated, tmp_path / "stated", measure=False)
+    quiet_one = make(stated, tmp_path / "stated", measure=False, more=text)
     assert quiet_one.warnings == ()
     assert quiet_one.amounts[0].amounts[0].value == 1.5
     assert "0.5 x max = 1.5 (max 3, as stated; measured" in words(quiet_one)
