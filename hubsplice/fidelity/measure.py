@@ -146,7 +146,8 @@ def measure_fidelity(
         subject, text.ids, torch.float32, precise, progress, greedy=False
     )
     precisions.append(_precision(subject, splice, precise, None, acting))
-    precisions = [judged(with_figures(p, found[p.dtype])) for p in precisions]
+    compiled_for = _name(subject.dtype)
+    precisions = [judged(with_figures(p, found[p.dtype]), compiled_for) for p in precisions]
     sentence, outcome, passed = verdict(precisions[0], require)
     return FidelityReport(
         verdict=sentence,

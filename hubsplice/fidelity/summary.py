@@ -232,8 +232,9 @@ def effect_sentence(effect: EditEffect) -> str:
         figures.append(
             f"changes the next token there by {significant(effect.acted_effect)} nats on average"
         )
-    text = effect.edited_text_loss - effect.base_text_loss
-    own = effect.edited_own_loss - effect.edited_self_loss
+    # Adding zero makes a negative zero positive.
+    text = round(effect.edited_text_loss - effect.base_text_loss, 2) + 0.0
+    own = round(effect.edited_own_loss - effect.edited_self_loss, 2) + 0.0
     return (
         f"The edit is {effect.word}: "
         if effect.word != "breaks the text"

@@ -51,8 +51,8 @@ def _chosen(report: FidelityReport) -> str:
     if text.drawn_sequences is None or text.drawn_sequences == text.sequences:
         return ""
     return (
-        f"; beside them {count(text.sequences - text.drawn_sequences)} sequences on which edits "
-        f"act, chosen in {count(text.scanned_tokens)} tokens and the recipe's prompts"
+        f"; beside them {count(text.sequences - text.drawn_sequences)} sequences that were chosen "
+        f"since edits act there ({count(text.scanned_tokens)} tokens were searched)"
     )
 
 

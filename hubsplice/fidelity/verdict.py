@@ -31,7 +31,7 @@ _STRENGTH = 0.05
 """How far from 1 an edit's strength may be."""
 
 _RESIDUAL = {"float32": 0.35, "bfloat16": 0.7}
-"""The largest residual error of an edit that is made, by precision."""
+"""The largest residual error of an edit that is made, by the precision it was compiled for."""
 
 _GATES, _FEW_GATES = 0.15, 4
 """Tokens on a jump's ramp are neither edited nor not: this share of them, and so many besides."""
@@ -44,7 +44,7 @@ _ELSEWHERE = 3.0
 """The ratio to the noise floor on tokens that the edit does not reach."""
 
 _CURVE = {"float32": 0.15, "bfloat16": 0.42}
-"""The largest deviation of a layer's response curve from the edit's, by precision."""
+"""The largest deviation of a layer's response curve from the edit's, likewise."""
 
 _HEIGHT = {"float32": 0.05, "bfloat16": 0.4}
 """How far from 1 the height of that curve may be."""
@@ -53,14 +53,20 @@ _WIDEST = 0.5
 """The largest half-width of a ratio's interval that tells anything."""
 
 
-def judged(precision: PrecisionFidelity) -> PrecisionFidelity:
-    """The same measurements with an outcome and a reason for each edit."""
+def judged(precision: PrecisionFidelity, compiled_for: str | None = None) -> PrecisionFidelity:
+    """The same measurements with an outcome and a reason for each edit.
+
+    Args:
+        precision: at one precision.
+        compiled_for: the precision that the layers were compiled for, whose rounding their weights
+            have in any other too; that of the measurements where it is None.
+    """
     sites = {site.place: site for site in precision.sites}
     edits = []
     for edit in precision.edits:
         failures = (
             *_site_failures(sites.get(edit.place)),
-            *_edit_failures(edit, precision.dtype),
+            *_edit_failures(edit, compiled_for or precision.dtype),
         )
         outcome: Outcome = "fails"
         if failures:
@@ -90,7 +96,7 @@ def _site_failures(site: SiteFidelity | None) -> Iterator[str]:
         )
 
 
-def _edit_failures(edit: EditFidelity, dtype: str) -> Iterator[str]:
+def _edit_failures(edit: EditFidelity, compiled_for: str) -> Iterator[str]:
     site, strength = edit.site, edit.site.strength
     if strength is not None and (strength.low > 1 + _STRENGTH or strength.high < 1 - _STRENGTH):
         yield f"the layer makes {_with(strength)} times the edit where it acts"
@@ -106,19 +112,19 @@ def _edit_failures(edit: EditFidelity, dtype: str) -> Iterator[str]:
             "the noise floor"
         )
     error = site.residual_error
-    if error is not None and error > _RESIDUAL.get(dtype, _RESIDUAL["bfloat16"]):
+    if error is not None and error > _RESIDUAL.get(compiled_for, _RESIDUAL["bfloat16"]):
         yield f"the layer's change is {error:.0%} off where the edit acts"
-    yield from curve_failures(edit.curve, dtype)
+    yield from curve_failures(edit.curve, compiled_for)
 
 
-def curve_failures(curve: CurveFigures | None, dtype: str) -> Iterator[str]:
-    """What is clearly wrong with a layer's response curve at a precision."""
+def curve_failures(curve: CurveFigures | None, compiled_for: str) -> Iterator[str]:
+    """What is clearly wrong with the response curve of a layer compiled for a precision."""
     if curve is None:
         return
     height = curve.height
-    if height is not None and abs(height - 1) > _HEIGHT.get(dtype, _HEIGHT["bfloat16"]):
+    if height is not None and abs(height - 1) > _HEIGHT.get(compiled_for, _HEIGHT["bfloat16"]):
         yield f"the layer by itself makes {height:.2f} times the edit, as p sweeps over its range"
-    if curve.deviation > _CURVE.get(dtype, _CURVE["bfloat16"]):
+    if curve.deviation > _CURVE.get(compiled_for, _CURVE["bfloat16"]):
         yield (
             f"the layer by itself is {curve.deviation:.0%} off the edit where the pre-activation "
             f"is {significant(curve.at)}"
