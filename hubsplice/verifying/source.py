@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, RecipeError, first_line, from_transport
+from hubsplice.fidelity.picture import PICTURE
 from hubsplice.verifying.files import is_hidden, visible_files
 
-_READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", *COMPANION_PATTERNS)
+_READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", PICTURE, *COMPANION_PATTERNS)
 _NEVER = tuple(p for p in NEVER_CARRIED if p not in ("*.safetensors", "*.safetensors.index.json"))
 
 

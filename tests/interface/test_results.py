@@ -51,7 +51,7 @@ def test_a_build_shows_the_verdict_first(built: hubsplice.BuildResult) -> None:
     assert words(built._repr_html_()).split()[:8] == report.verdict.split()[:8]
     assert str(built.folder) in built._repr_html_()
     assert {name for name, _, _ in PROGRESS} >= {"writing", "compiling"}
-    console = Console(width=200, color_system=None, force_jupyter=False)
+    console = Console(width=400, color_system=None, force_jupyter=False)
     with console.capture() as capture:
         console.print(built)
     assert capture.get().splitlines()[0] == report.verdict

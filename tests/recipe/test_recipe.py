@@ -269,13 +269,16 @@ def test_a_file_that_cannot_be_read_is_a_recipe_error(
 def test_the_starter_and_everything_commented_out_in_it_are_valid(tmp_path: Path) -> None:
     starter = load_template("recipe.yaml.j2").render(name="recipe.yaml", repo_id=None)
     assert len(parse_recipe(starter, folder=tmp_path).splices[0].edits) == 1
-    option = re.compile(r"^(\s*)# (- \{|(?:  )?[a-z_]+: |[a-z]+:\s+#|publish:)", re.MULTILINE)
+    option = re.compile(r"^(\s*)# (- \{|  - |(?:  )?[a-z_]+: |[a-z]+:\s+#|publish:)", re.MULTILINE)
     everything = parse_recipe(option.sub(r"\1\2", starter), folder=tmp_path)
     assert len(everything.splices[0].edits) == 6
     assert everything.fidelity.require == 1.05
     assert everything.publish.tag == "v1.0"
     # The options that the starter shows as defaults are the defaults.
-    assert everything.calibration == Recipe.model_fields["calibration"].default
+    calibration = Recipe.model_fields["calibration"].default
+    assert everything.calibration.most_scanned == calibration.most_scanned
+    assert everything.calibration.model_copy(update={"scan": None}) == calibration
+    assert len(everything.prompts) == 2
     assert everything.seed == Recipe.model_fields["seed"].default
 
 

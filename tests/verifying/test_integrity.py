@@ -476,7 +476,8 @@ def test_all_that_fails_is_listed(spliced: Spliced, command: Command) -> None:
 
 def test_the_command_line(built: Spliced, command: Command) -> None:
     outcome = command("verify", built.folder, "--base", built.base)
-    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.code == 0
+    assert not {"error", "warning"} & set(outcome.err.replace(":", " ").split())
     assert outcome.out.startswith("Verified: ")
     listed = command("verify", built.folder, "--base", built.base, "--json")
     assert json.loads(listed.out) == built.verify().model_dump(mode="json")
