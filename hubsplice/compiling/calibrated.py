@@ -79,6 +79,7 @@ def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
             budget=recipe.calibration.most_scanned,
             kind="calibration",
             progress=progress,
+            drawn={s.site.place: h for s, h in zip(first.splices, first.streams, strict=True)},
             observe=seen.see,
         )
         last = lowering.over(found.sequences, seen, first)

@@ -12,13 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubsplice.fidelity.inserted import InsertedAt
-from hubsplice.streams.model import Model, decoder_layers, removed_afterwards
+from hubsplice.streams.model import Model, StopEarly, decoder_layers, removed_afterwards
 
 _TOKENS_AT_ONCE = 512
-
-
-class _Seen(Exception):  # noqa: N818
-    """The layers have been called; the rest of the forward pass is not needed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,9 +82,9 @@ def _calls(model: Model, modules: Sequence[nn.Module], ids: Tensor) -> list[_Cal
         others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
         calls.append(_Call(layer, args if named else args[1:], others))
         if layer is modules[-1]:
-            raise _Seen
+            raise StopEarly
 
     handles = [m.register_forward_pre_hook(remember, with_kwargs=True) for m in modules]
-    with removed_afterwards(handles), torch.inference_mode(), suppress(_Seen):
+    with removed_afterwards(handles), torch.inference_mode(), suppress(StopEarly):
         model.base_model(ids, use_cache=False)
     return calls

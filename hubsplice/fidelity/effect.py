@@ -24,10 +24,9 @@ from torch.nn import functional
 
 from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.report import EditEffect
+from hubsplice.fidelity.runs import beginnings, sampled_tokens
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.streams.model import Model, hooked
-
-PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 
 Word = Literal["hardly visible", "visible", "strong", "breaks the text"]
 
@@ -37,7 +36,6 @@ BREAKS, STRONG = 0.75, 0.2
 HARDLY, UNCHANGED = 0.02, 0.1
 """Nats where the edit acts, and the share of continuations that it changes."""
 
-_SEED = 0
 _SCORED_TOKENS = 2048
 _LOGITS_AT_ONCE = 2**25
 
@@ -63,10 +61,10 @@ class Continued:
     @staticmethod
     def of(model: Model, edit: Intervention, ids: Tensor) -> Continued:
         """Continue the beginnings of some sequences of ids [sequences, length] with the base."""
-        prompts = ids[:PROMPTS, :PROMPT_TOKENS]
-        base = _sampled(model, prompts)
+        prompts = beginnings(ids)
+        base = sampled_tokens(model, prompts)
         with hooked(model, edit):
-            edited = _sampled(model, prompts)
+            edited = sampled_tokens(model, prompts)
             self_loss = _own_loss(model, prompts, edited)
         return Continued(
             base,
@@ -126,24 +124,6 @@ def word_of(effect: EditEffect) -> Word:
     if changed <= UNCHANGED and (effect.acted_effect or 0.0) < HARDLY:
         return "hardly visible"
     return "visible"
-
-
-def _sampled(model: Model, prompts: Tensor) -> Tensor:
-    with torch.inference_mode(), torch.random.fork_rng():
-        torch.manual_seed(_SEED)
-        output: Tensor = model.generate(
-            prompts.to(model.device),
-            attention_mask=torch.ones_like(prompts, device=model.device),
-            do_sample=True,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            repetition_penalty=1.0,
-            min_new_tokens=NEW_TOKENS,
-            max_new_tokens=NEW_TOKENS,
-            pad_token_id=0,
-        )
-    return output[:, prompts.shape[1] :].cpu()
 
 
 def _own_loss(model: Model, prompts: Tensor, tokens: Tensor) -> float:

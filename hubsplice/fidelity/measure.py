@@ -29,6 +29,7 @@ from hubsplice.fidelity.report import (
 )
 from hubsplice.fidelity.runs import (
     Run,
+    beginnings,
     greedy_tokens,
     head_weight,
     logit_scale,
@@ -47,8 +48,6 @@ from hubsplice.text.sequences import TokenSequences
 
 CLIP = 0.05
 """Nats. One chaotic token can carry a mean; the clipped ratio shows what the others do."""
-
-_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,7 +208,7 @@ class _Precise:
             with hooked(model, edit):
                 step = _step(progress, "measuring the hook in float32")
                 hook = run_model(model, ids, (), step, places)
-                greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
+                greedy = greedy_tokens(model, beginnings(ids))
             continued = Continued.of(model, edit, ids)
             with hooked(model, editing_sinks(edit)):
                 plain = run_model(
@@ -220,17 +219,16 @@ class _Precise:
         scored[:, 0] = False
         for site in edit.sites:
             scored &= ~site.is_sink(hook.streams[site.place]).reshape(ids.shape)
-        truth = Readable(hook.hidden, head, scale)
+        truth, base_states = (Readable(run.hidden, head, scale) for run in (hook, bare))
         found = compare(
             truth,
             {
-                "base": Readable(bare.hidden, head, scale),
+                "base": base_states,
                 "plain": Readable(plain.hidden, head, scale),
             },
         )
         ordinary = scored.clone()
         ordinary[text.drawn :] = False
-        base_states = Readable(bare.hidden, head, scale)
         return _Precise(
             truth,
             base_states,
@@ -286,7 +284,7 @@ class _Served:
         with loaded(base, dtype) as model, hooked(model, edit):
             step = _step(progress, f"measuring the hook in {_name(dtype)}")
             hook = run_model(model, ids, (), step, places)
-            greedy = greedy_tokens(model, _prompts(ids), _NEW_TOKENS)
+            greedy = greedy_tokens(model, beginnings(ids))
             head = head_weight(model)
         return _Served(head, hook.streams, precise.comparison(hook.hidden, head), greedy)
 
@@ -304,7 +302,7 @@ def _run_splice(
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
         run = run_model(model, ids, subject.inserted, step, places)
-        continued = greedy_tokens(model, _prompts(ids), _NEW_TOKENS) if greedy else None
+        continued = greedy_tokens(model, beginnings(ids)) if greedy else None
         sites, streams = subject.sites_of_layers, precise.streams
         found = responses(model, sites, subject.inserted, streams, precise.scored, ids)
     return run, continued, found
@@ -441,10 +439,6 @@ def _summary(found: Comparison, scored: Tensor) -> Distribution:
 
 def _agreement(found: Comparison, scored: Tensor) -> float:
     return float(found.same_top[scored].double().mean())
-
-
-def _prompts(ids: Tensor) -> Tensor:
-    return ids[:_PROMPTS, :_PROMPT_TOKENS]
 
 
 def _name(dtype: torch.dtype) -> str:

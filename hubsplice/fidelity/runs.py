@@ -15,6 +15,9 @@ from hubsplice.fidelity.inserted import InsertedAt, watching
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, batches, decoder_layers, seeing
 
+_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 24
+_SEED = 0
+
 
 @dataclass(frozen=True, eq=False)
 class LayerPass:
@@ -89,19 +92,43 @@ def logit_scale(model: Model) -> LogitScale:
     return LogitScale.of(model.config.get_text_config().to_dict())
 
 
-def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int) -> Tensor:
+def beginnings(ids: Tensor) -> Tensor:
+    """The prompts that are continued: beginnings of the first of some sequences [n, length]."""
+    return ids[:_PROMPTS, :_PROMPT_TOKENS]
+
+
+def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = _NEW_TOKENS) -> Tensor:
     """Greedy continuations of prompts [n, length], shape [n, new_tokens], on the CPU."""
+    return _continued(
+        model, prompts, new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
+    )
+
+
+def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
+    """Continuations that are drawn with random numbers which are always the same, likewise."""
+    with torch.random.fork_rng():
+        torch.manual_seed(_SEED)
+        return _continued(
+            model,
+            prompts,
+            _NEW_TOKENS,
+            do_sample=True,
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            repetition_penalty=1.0,
+        )
+
+
+def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Tensor:
     with torch.inference_mode():
         output: Tensor = model.generate(
             prompts.to(model.device),
             attention_mask=torch.ones_like(prompts, device=model.device),
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
             min_new_tokens=new_tokens,
             max_new_tokens=new_tokens,
             pad_token_id=0,
+            **how,
         )
     return output[:, prompts.shape[1] :].cpu()
 

@@ -173,14 +173,13 @@ def verdict(served: PrecisionFidelity, require: float | None) -> tuple[str, Outc
     """The verdict at the serving precision, and whether the requirement is met.
 
     Args:
-        served: the measurements at the precision that the layers were compiled for.
+        served: the measurements at the precision that the layers were compiled for, judged.
         require: the largest ratio to the noise floor that passes, where an edit acts and behind
             that; None asks for nothing.
 
     Returns:
         The sentence, the worst edit's outcome, and None where nothing was asked.
     """
-    served = judged(served)
     edit = worst(served.edits)
     if edit is None:
         sentence = f"In {served.dtype}, there is no edit, and the model should be the base"

@@ -8,10 +8,10 @@ does there, so that they are as good a sample of the tokens on which it acts as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, StopEarly, batch_size, hooked, seeing
-from hubsplice.text.rows import Row
+from hubsplice.text.rows import Row, own_tokens, padded
 from hubsplice.text.sequences import Text, TokenSequences
 
-ENOUGH_TOKENS, ENOUGH_SEQUENCES = 200, 20
+WANTED_TOKENS, WANTED_SEQUENCES = 200, 20
 """An edit that has acted on so many tokens, in so many sequences, needs no more text."""
 
 EditKey = tuple[Place, str]
@@ -70,6 +70,7 @@ def acting_text(
     budget: int,
     kind: str,
     progress: Callable[[str, int, int], None],
+    drawn: Mapping[Place, Tensor] | None = None,
     observe: Observe | None = None,
 ) -> ActingText:
     """Look for text on which every edit acts.
@@ -83,68 +84,90 @@ def acting_text(
         budget: the most tokens that are read beyond the drawn ones.
         kind: what messages call such text, such as `held-out`.
         progress: told of the step and how many tokens are read.
+        drawn: the streams of the drawn sequences before the edits, each of shape [tokens, d],
+            where they are known; the model is run for them otherwise.
         observe: shown the streams of the prompts and of all that is read beyond what was drawn.
     """
-    scan = _Scan(model, intervention)
-    given = (*text.drawn, *text.prompts)
-    keys = scan.keys
-    step = f"looking for {kind} text on which the edits act"
-    if not keys or (not budget and not text.prompts):
+    scan = _Scan(model, intervention, text.length)
+    if not scan.keys or (not budget and not text.prompts):
         return ActingText.drawn(text.sequences(text.prompts))
-    tokens = torch.zeros(len(keys), dtype=torch.long)
-    sequences = torch.zeros(len(keys), dtype=torch.long)
-    drawn, prompts = scan.batches(text.drawn), scan.batches(text.prompts, observe)
-    for _, acted in chain(drawn, prompts):
-        tokens += acted.sum(dim=0)
-        sequences += (acted > 0).sum(dim=0)
+    tally = _Tally(scan.keys, len(text.drawn))
+    if drawn is not None:
+        shaped = {place: h.reshape(-1, text.length, h.shape[-1]) for place, h in drawn.items()}
+        tally.add(scan.count(shaped))
+    else:
+        for _, acted in scan.batches(text.drawn):
+            tally.add(acted)
+    for _, acted in scan.batches(text.prompts, observe):
+        tally.add(acted)
+    step = f"looking for {kind} text on which the edits act"
     kept: list[Row] = []
     reasons: list[Tensor] = []
     read = 0
 
-    def lacking() -> Tensor:
-        few = sequences < min(ENOUGH_SEQUENCES, len(text.drawn))
-        return (tokens < ENOUGH_TOKENS) | few
-
     def done() -> bool:
-        return read >= budget or len(kept) >= len(text.drawn) or not bool(lacking().any())
-
-    def described() -> str:
-        scarce = int(torch.where(lacking(), tokens, ENOUGH_TOKENS).argmin())
-        return (
-            f"{step}: {int((~lacking()).sum())} of {len(keys)} have enough, {keys[scarce][1]} "
-            f"has {int(tokens[scarce])} of {ENOUGH_TOKENS} tokens"
-        )
+        return read >= budget or len(kept) >= len(text.drawn) or not bool(tally.lacking.any())
 
     for rows, acted in () if done() else scan.batches(text.further, observe):
         for row, found in zip(rows, acted, strict=True):
-            reason = (found > 0) & lacking()
+            reason = (found > 0) & tally.lacking
             if reason.any():
                 kept.append(row)
                 reasons.append(reason)
-                tokens += torch.where(reason, found, 0)
-                sequences += reason.long()
+                tally.add(torch.where(reason, found, 0)[None])
             read += len(row.ids)
             if done():
                 break
-        progress(described(), min(read, budget), budget)
+        progress(f"{step}: {tally}", min(read, budget), budget)
         if done():
             break
-    progress(described(), budget, budget)
-    every = torch.ones(len(given), len(keys), dtype=torch.bool)
+    progress(f"{step}: {tally}", budget, budget)
+    given = len(text.drawn) + len(text.prompts)
+    every = torch.ones(given, len(scan.keys), dtype=torch.bool)
     counted = torch.cat([every, *(reason[None] for reason in reasons)])
     return ActingText(
         text.sequences((*text.prompts, *kept)),
-        dict(zip(keys, counted.T, strict=True)),
-        dict(zip(keys, tokens.tolist(), strict=True)),
+        dict(zip(scan.keys, counted.T, strict=True)),
+        dict(zip(scan.keys, tally.tokens.tolist(), strict=True)),
         read,
     )
+
+
+class _Tally:
+    """On how many tokens, in how many sequences, each edit has acted."""
+
+    def __init__(self, keys: Sequence[EditKey], drawn: int) -> None:
+        self._keys, self._wanted_sequences = keys, min(WANTED_SEQUENCES, drawn)
+        self.tokens = torch.zeros(len(keys), dtype=torch.long)
+        self._sequences = torch.zeros(len(keys), dtype=torch.long)
+
+    def add(self, acted: Tensor) -> None:
+        """Count sequences, by the tokens on which each edit acts in them, [sequences, edits]."""
+        self.tokens += acted.sum(dim=0)
+        self._sequences += (acted > 0).sum(dim=0)
+
+    @property
+    def lacking(self) -> Tensor:
+        """Which edits have too few, shape [edits]."""
+        return (self.tokens < WANTED_TOKENS) | (self._sequences < self._wanted_sequences)
+
+    def __str__(self) -> str:
+        lacking = self.lacking
+        text = f"{int((~lacking).sum())} of {len(self._keys)} have enough"
+        if not lacking.any():
+            return text
+        scarce = int(torch.where(lacking, self.tokens, self.tokens.max() + 1).argmin())
+        return (
+            f"{text}, {self._keys[scarce][1]} has {int(self.tokens[scarce])} of {WANTED_TOKENS} "
+            "tokens"
+        )
 
 
 class _Scan:
     """A model with hooks that says of each sequence on how many tokens each edit acts."""
 
-    def __init__(self, model: Model, intervention: Intervention) -> None:
-        self._model, self._intervention = model, intervention
+    def __init__(self, model: Model, intervention: Intervention, length: int) -> None:
+        self._model, self._intervention, self._length = model, intervention, length
         self._sites = {site.place: site for site in intervention.sites if site.terms}
         self.keys: tuple[EditKey, ...] = tuple(
             (place, label) for place, site in self._sites.items() for label in labels(site)
@@ -152,30 +175,37 @@ class _Scan:
 
     def batches(
         self, rows: Iterable[Row], observe: Observe | None = None
-    ) -> Iterator[tuple[list[Row], Tensor]]:
+    ) -> Iterator[tuple[Sequence[Row], Tensor]]:
         """Rows, and the tokens on which each edit acts, shape [rows, edits], batch by batch."""
-        remaining = iter(rows)
-        first = next(remaining, None)
-        if first is None:
-            return
-        size = batch_size(self._model, len(first.ids))
-        batch = [first, *islice(remaining, size - 1)]
-        while batch:
+        remaining, size = iter(rows), batch_size(self._model, self._length)
+        while batch := list(islice(remaining, size)):
             yield batch, self._acted(batch, observe)
-            batch = list(islice(remaining, size))
 
-    def _acted(self, rows: list[Row], observe: Observe | None) -> Tensor:
-        longest = max(len(row.ids) for row in rows)
-        ids = torch.tensor([[*row.ids, *[row.ids[-1]] * (longest - len(row.ids))] for row in rows])
-        is_text = torch.arange(longest) < torch.tensor([len(row.ids) for row in rows])[:, None]
-        counts = is_text.clone()
-        counts[:, 0] = False
-        found: dict[Place, Tensor] = {}
+    def count(self, streams: Mapping[Place, Tensor], is_text: Tensor | None = None) -> Tensor:
+        """On how many tokens each edit acts, shape [sequences, edits].
+
+        Args:
+            streams: before the edits, by place, each of shape [sequences, length, d].
+            is_text: which tokens are text, shape [sequences, length]; all by default.
+        """
+        found = []
+        for place, site in self._sites.items():
+            here = acting(site, streams[place]).cpu()
+            if is_text is not None:
+                here &= is_text[..., None]
+            # The first token of a sequence doesn't count.
+            found.append(here[:, 1:].sum(dim=1))
+        return torch.cat(found, dim=1)
+
+    def _acted(self, rows: Sequence[Row], observe: Observe | None) -> Tensor:
+        ids, lengths = padded(rows, max(len(row.ids) for row in rows))
+        is_text = own_tokens(lengths, ids.shape[1])
+        streams: dict[Place, Tensor] = {}
         last = max(self._sites)
 
         def see(place: Place, h: Tensor) -> None:
-            here = acting(self._sites[place], h).cpu() & counts[..., None]
-            found[place] = here.sum(dim=1)
+            # The edit may be written into h where it stands.
+            streams[place] = h.clone()
             if observe is not None:
                 observe(place, h[is_text.to(h.device)])
             if place == last:
@@ -188,4 +218,4 @@ class _Scan:
             suppress(StopEarly),
         ):
             self._model.base_model(ids.to(self._model.device), use_cache=False)
-        return torch.cat([found[place] for place in self._sites], dim=1)
+        return self.count(streams, is_text)

@@ -85,14 +85,15 @@ def _library_files() -> Iterator[Path]:
 def _module(file: Path) -> str:
     # One document, since the code has the same docstrings.
     with tokenize.open(file) as text:
-        return f"{_docstrings(file)}\n\n{text.read()[-_CODE:]}"
+        code = text.read()
+    return f"{_docstrings(code)}\n\n{code[-_CODE:]}"
 
 
-def _docstrings(file: Path) -> str:
+def _docstrings(code: str) -> str:
     with warnings.catch_warnings():
         # Python's parser warns of odd escapes, which are its library's business.
         warnings.simplefilter("ignore")
-        module = ast.parse(file.read_bytes())
+        module = ast.parse(code)
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [ast.get_docstring(node) for node in ast.walk(module) if isinstance(node, kinds)]
     return "\n\n".join(text for text in found if text and len(text) >= _SHORTEST_DOCSTRING)

@@ -28,17 +28,23 @@ def prompt_rows(
     Raises:
         RecipeError: the chat template refuses a conversation, or a prompt is a single token.
     """
-    rows = {
-        Document(_plain(prompt)).digest: _row(f"prompts[{i}]", prompt, tokenizer, length)
-        for i, prompt in enumerate(prompts)
-    }
+    rows = {}
+    for i, prompt in enumerate(prompts):
+        is_chat, ids = _tokens(f"prompts[{i}]", prompt, tokenizer)
+        digest = _digest(prompt)
+        rows[digest] = Row(tuple(ids[:length]), frozenset({digest}), is_chat=is_chat)
     ordered = [rows[digest] for digest in sorted(rows)]
     return tuple(ordered[0::2] if part == "held-out" else ordered[1::2])
 
 
 def prompt_digests(prompts: Sequence[Prompt]) -> frozenset[bytes]:
     """The digests of the prompts' texts: documents of that text belong to no part."""
-    return frozenset(Document(_plain(prompt)).digest for prompt in prompts)
+    return frozenset(map(_digest, prompts))
+
+
+def _digest(prompt: Prompt) -> bytes:
+    # Of what a document of that text would be.
+    return Document(_plain(prompt).strip()).digest
 
 
 def _plain(prompt: Prompt) -> str:
@@ -47,7 +53,10 @@ def _plain(prompt: Prompt) -> str:
     return prompt.text or prompt.user or ""
 
 
-def _row(field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, length: int) -> Row:
+def _tokens(
+    field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase
+) -> tuple[bool, list[int]]:
+    """Whether a prompt is put through the chat template, and its tokens."""
     import jinja2
 
     has_template = getattr(tokenizer, "chat_template", None) is not None
@@ -71,5 +80,4 @@ def _row(field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase, length:
         ids = tokenizer(_plain(prompt), verbose=False).input_ids
     if len(ids) < _SHORTEST:
         raise RecipeError(f"{field}: found {len(ids)} tokens, expected at least {_SHORTEST}")
-    digest = Document(_plain(prompt)).digest
-    return Row(tuple(ids[:length]), frozenset({digest}), is_chat=is_chat)
+    return is_chat, ids

@@ -9,7 +9,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
@@ -20,7 +19,7 @@ from hubsplice.text.documents import Corpus, Document, Part
 from hubsplice.text.hub import hub_corpus
 from hubsplice.text.local import local_corpus
 from hubsplice.text.prompts import prompt_digests, prompt_rows
-from hubsplice.text.rows import Row
+from hubsplice.text.rows import Row, own_tokens, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,7 +65,7 @@ class TokenSequences:
     @property
     def is_text(self) -> Tensor:
         """Which tokens are text, shape [sequences, sequence_length]."""
-        return torch.arange(self.ids.shape[1]) < self.lengths[:, None]
+        return own_tokens(self.lengths, self.ids.shape[1])
 
     @property
     def tokens(self) -> int:
@@ -97,11 +96,10 @@ class Text:
     def sequences(self, chosen: Sequence[Row] = ()) -> TokenSequences:
         """The drawn sequences, and behind them some that were chosen."""
         rows = (*self.drawn, *chosen)
-        padded = [[*row.ids, *[row.ids[-1]] * (self.length - len(row.ids))] for row in rows]
-        ids = torch.tensor(padded, dtype=torch.int64)
+        ids, lengths = padded(rows, self.length)
         return TokenSequences(
             ids=ids,
-            lengths=torch.tensor([len(row.ids) for row in rows]),
+            lengths=lengths,
             drawn=len(self.drawn),
             dataset=self.corpus.name,
             revision=self.corpus.revision,

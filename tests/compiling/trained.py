@@ -34,7 +34,8 @@ def text_ids() -> Tensor:
 
     Id 1 begins a sequence.
     """
-    texts = (*builtin._help_topics(), *map(builtin._docstrings, builtin._library_files()))
+    code = (file.read_text(encoding="utf-8") for file in builtin._library_files())
+    texts = (*builtin._help_topics(), *map(builtin._docstrings, code))
     documents = {found for found in map(Document.of, texts) if found is not None}
     first = sorted(documents, key=lambda document: document.digest)[:60]
     text = "\n".join(document.text for document in first)

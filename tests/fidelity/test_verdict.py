@@ -16,7 +16,7 @@ from hubsplice.fidelity.report import (
     SiteEvidence,
     SiteFidelity,
 )
-from hubsplice.fidelity.verdict import ENOUGH_TOKENS, judged, verdict
+from hubsplice.fidelity.verdict import ENOUGH_TOKENS, Outcome, judged, verdict
 from tests.card.examples import report
 
 
@@ -79,8 +79,12 @@ def measured(
     )
 
 
+def told(precision: PrecisionFidelity, require: float | None) -> tuple[str, Outcome, bool | None]:
+    return verdict(judged(precision), require)
+
+
 def test_an_edit_that_is_made() -> None:
-    sentence, outcome, passed = verdict(measured(edit()), 1.05)
+    sentence, outcome, passed = told(measured(edit()), 1.05)
     assert (outcome, passed) == ("shown", True)
     assert sentence == (
         "In bfloat16, every edit is made as the hook makes it; the worst is ablate feature 1: the "
@@ -88,7 +92,7 @@ def test_an_edit_that_is_made() -> None:
         "the model's error is 1.01 (95%: 0.96 to 1.06) times the noise floor; "
         "required: at most 1.05, met."
     )
-    assert verdict(measured(edit()), None)[2] is None
+    assert told(measured(edit()), None)[2] is None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +114,7 @@ def test_an_edit_that_is_not_made(fields: dict[str, Any], reason: str) -> None:
     assert reason in found.reason
     # The worst edit decides, and is named.
     for require in (None, 1.05, 100.0):
-        sentence, outcome, passed = verdict(measured(right, wrong), require)
+        sentence, outcome, passed = told(measured(right, wrong), require)
         assert outcome == "fails"
         assert "ablate feature 1" in sentence
         assert not passed
@@ -125,7 +129,7 @@ def test_an_edit_that_is_not_made(fields: dict[str, Any], reason: str) -> None:
     ],
 )
 def test_a_layer_that_is_not_where_the_edit_is(site: dict[str, Any]) -> None:
-    assert verdict(measured(edit(), **site), None)[1] == "fails"
+    assert told(measured(edit(), **site), None)[1] == "fails"
 
 
 @pytest.mark.parametrize(
@@ -138,14 +142,14 @@ def test_a_layer_that_is_not_where_the_edit_is(site: dict[str, Any]) -> None:
     ],
 )
 def test_an_edit_that_the_text_does_not_show(fields: dict[str, Any], reason: str) -> None:
-    sentence, outcome, passed = verdict(measured(edit(**fields)), 1.05)
+    sentence, outcome, passed = told(measured(edit(**fields)), 1.05)
     assert (outcome, passed) == ("not shown", False)
     assert reason in sentence
 
 
 def test_few_tokens_that_show_a_failure_are_enough() -> None:
     few = edit(acted_tokens=8, strength=about(0.0))
-    assert verdict(measured(few), None)[1] == "fails"
+    assert told(measured(few), None)[1] == "fails"
 
 
 @pytest.mark.parametrize(
@@ -156,28 +160,28 @@ def test_the_requirement_holds_where_the_edit_acts_and_behind(
     acted: float, behind: float, passed: bool
 ) -> None:
     ratios = {"acted": group(about(acted, 0.05)), "behind": group(about(behind, 0.05))}
-    sentence, outcome, met = verdict(measured(edit(**ratios)), 1.05)
+    sentence, outcome, met = told(measured(edit(**ratios)), 1.05)
     assert (outcome, met) == ("shown", passed)
     assert ("NOT met" in sentence) is not passed
 
 
 def test_a_ratio_that_could_be_anything_meets_nothing() -> None:
     wide = edit(acted=group(Interval(value=1.0, low=0.3, high=2.4)))
-    assert verdict(measured(wide), 1.05)[2] is False
+    assert told(measured(wide), 1.05)[2] is False
 
 
 def test_in_float32_there_is_no_floor() -> None:
     exact = edit(acted=group(None), behind=group(None), error_over_hook=None, residual_error=0.005)
     site = {"hook_entering_error": None, "entering_error": 1e-6}
-    found = verdict(measured(exact, dtype="float32", ratio=None, **site), 1.05)
+    found = told(measured(exact, dtype="float32", ratio=None, **site), 1.05)
     assert found[1:] == ("shown", True)
     off = exact.model_copy(update={"site": exact.site.model_copy(update={"residual_error": 0.5})})
-    assert verdict(measured(off, dtype="float32", ratio=None, **site), 1.05)[1] == "fails"
+    assert told(measured(off, dtype="float32", ratio=None, **site), 1.05)[1] == "fails"
 
 
 def test_without_edits_the_model_should_be_the_base() -> None:
-    assert verdict(measured(), 1.05)[1:] == ("shown", True)
-    assert verdict(measured(ratio=2.0), 1.05)[1:] == ("fails", False)
+    assert told(measured(), 1.05)[1:] == ("shown", True)
+    assert told(measured(ratio=2.0), 1.05)[1:] == ("fails", False)
 
 
 def test_what_is_not_shown_has_an_error_and_an_advice_of_its_own() -> None:
