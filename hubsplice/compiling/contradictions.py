@@ -14,7 +14,8 @@ from itertools import pairwise
 
 import torch
 
-from hubsplice.edits.base import Edit, Role
+from hubsplice.compiling.lowered_edits import LoweredEdit
+from hubsplice.edits.base import Role
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term
 
@@ -22,26 +23,6 @@ _PARALLEL = 0.9
 _EQUAL = 1.0 - 1e-5
 _ROUNDING = 1e-5
 _ROWS_AT_ONCE = 1024
-
-
-@dataclass(frozen=True, eq=False)
-class NamedEdit:
-    """An edit with what it lowers to.
-
-    Attributes:
-        field: how the recipe calls it (`splices[0].edits[1]`).
-        edit: as the recipe has it.
-        terms: its ridge functions.
-        certain: whether they are final; without weights, some strengths are not known yet.
-    """
-
-    field: str
-    edit: Edit
-    terms: tuple[Term, ...]
-    certain: bool = True
-
-    def __str__(self) -> str:
-        return f"{self.field} ({self.terms[0].label})"
 
 
 @dataclass(frozen=True)
@@ -57,7 +38,7 @@ class Contradictions:
     doubts: tuple[str, ...]
 
 
-def contradictions(edits: Sequence[NamedEdit]) -> Contradictions:
+def contradictions(edits: Sequence[LoweredEdit]) -> Contradictions:
     """Look at all pairs of edits that write along nearly the same direction."""
     problems: dict[tuple[int, int], str] = {}
     doubts: dict[tuple[int, int], str] = {}
@@ -73,7 +54,7 @@ def contradictions(edits: Sequence[NamedEdit]) -> Contradictions:
     )
 
 
-def _parallel(edits: Sequence[NamedEdit]) -> Iterator[tuple[int, int, Term, Term, float]]:
+def _parallel(edits: Sequence[LoweredEdit]) -> Iterator[tuple[int, int, Term, Term, float]]:
     """Terms of two different edits along nearly the same direction, and their cosine."""
     owned = [(i, term) for i, edit in enumerate(edits) for term in edit.terms]
     if len(owned) < 2:
@@ -90,7 +71,7 @@ def _parallel(edits: Sequence[NamedEdit]) -> Iterator[tuple[int, int, Term, Term
 
 
 def _problem(
-    first: NamedEdit, second: NamedEdit, one: Term, other: Term, cosine: float
+    first: LoweredEdit, second: LoweredEdit, one: Term, other: Term, cosine: float
 ) -> str | None:
     if abs(cosine) < _EQUAL or not (first.certain and second.certain):
         return None
@@ -113,7 +94,7 @@ def _problem(
     return None
 
 
-def _doubt(first: NamedEdit, second: NamedEdit, cosine: float) -> str | None:
+def _doubt(first: LoweredEdit, second: LoweredEdit, cosine: float) -> str | None:
     roles = {first.edit.role, second.edit.role}
     if Role.ADDS not in roles or Role.SCALES in roles:
         return None

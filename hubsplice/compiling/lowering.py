@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hubsplice.compiling.amount_warnings import amount_warnings
-from hubsplice.compiling.contradictions import NamedEdit, contradictions
+from hubsplice.compiling.contradictions import contradictions
 from hubsplice.compiling.far import far_amounts, far_changes, far_factors
+from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.base import Edit
 from hubsplice.edits.feature_edit import FeatureEdit
-from hubsplice.edits.recording import Recording
-from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.errors import RecipeError
 from hubsplice.features.activity import feature_activity
-from hubsplice.features.amounts import Activity, EditAmounts, ResolvedAmount
+from hubsplice.features.amounts import Activity, EditAmounts
 from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.extract import CalibratedGate
 from hubsplice.features.fit import measure_fit
@@ -27,7 +27,7 @@ from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.place import Place
-from hubsplice.intervention.site import Site, Term
+from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Splice
 from hubsplice.streams.calibration import median_norm
 
@@ -111,62 +111,41 @@ def lower_splice(
     if seen is not None and sae is not None and indices:
         fit = measure_fit(sae, by_chance, statistics.activity)
 
-    terms: list[Term] = []
-    origins: list[Edit] = []
-    amounts: list[EditAmounts] = []
-    warnings = [f"{field}.sae: {doubt}" for doubt in (fit.doubts if fit else ())]
-    named: list[NamedEdit] = []
-    problems: list[HubspliceError] = []
-    for i, edit in enumerate(splice.edits):
-        recording = Recording(sources)
-        try:
-            lowered = edit.lower(recording)
-        except HubspliceError as error:
-            problems.append(type(error)(f"{field}.edits[{i}]: {error}"))
-            continue
-        terms += lowered
-        origins += [edit] * len(lowered)
-        amounts.append(EditAmounts(lowered[0].label, tuple(recording.amounts)))
-        name = f"{field}.edits[{i}]"
-        named.append(NamedEdit(name, edit, lowered))
-        warnings += [
-            f"{name}: {doubt}" for doubt in _doubts(edit, lowered, recording.amounts, statistics)
-        ]
-    together = contradictions(named)
+    lowered, problems = lowered_edits(splice.edits, sources, field)
+    together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
-    warnings += together.doubts
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
+    warnings = [f"{field}.sae: {doubt}" for doubt in (fit.doubts if fit else ())]
+    for edit in lowered:
+        warnings += [f"{edit.field}: {doubt}" for doubt in _doubts(edit, statistics)]
+    warnings += together.doubts
     return LoweredSplice(
         Site(
             place.layer,
-            tuple(terms),
+            tuple(term for edit in lowered for term in edit.terms),
             sink_norm if splice.sinks == "skip" else math.inf,
             place.block,
         ),
-        tuple(origins),
+        tuple(edit.edit for edit in lowered for _ in edit.terms),
         tuple(features),
         sink_norm,
         statistics,
         tuple(f"{f.name}: {f.approximation}" for f in features if f.approximation),
-        tuple(amounts),
+        tuple(edit.amounts for edit in lowered),
         tuple(warnings),
         fit,
     )
 
 
-def _doubts(
-    edit: Edit,
-    lowered: Sequence[Term],
-    amounts: Sequence[ResolvedAmount],
-    statistics: SiteStatistics,
-) -> Iterator[str]:
+def _doubts(lowered: LoweredEdit, statistics: SiteStatistics) -> Iterator[str]:
     """What may not be meant of one edit by itself."""
-    yield from amount_warnings(amounts)
-    yield from far_amounts(amounts)
+    edit = lowered.edit
+    yield from amount_warnings(lowered.resolved)
+    yield from far_amounts(lowered.resolved)
     yield from far_factors(edit)
     if isinstance(edit, FeatureEdit):
-        activity, (term, *_) = statistics.activity[f"feature {edit.feature}"], lowered
+        activity, (term, *_) = statistics.activity[f"feature {edit.feature}"], lowered.terms
         # A normalised stream has the norm √d.
         normalised = term.normalization is not Normalization.NONE
         norm = math.sqrt(len(term.direction)) if normalised else statistics.median_norm

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hubsplice.compiling.contradictions import NamedEdit, contradictions
+from hubsplice.compiling.contradictions import contradictions
 from hubsplice.compiling.far import far_amounts, far_factors
+from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
 from hubsplice.compiling.stand_ins import StandIns
-from hubsplice.edits.recording import Recording
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import SaeConfig
@@ -38,25 +39,16 @@ def rehearse(splice: Splice, sae: SaeConfig | None, hidden_size: int, field: str
         hidden_size: the width of the base's residual stream.
         field: how the recipe calls the splice, for messages (`splices[0]`).
     """
-    sources = StandIns(sae, hidden_size)
-    problems: list[HubspliceError] = []
-    amounts: list[EditAmounts] = []
-    named: list[NamedEdit] = []
-    warnings: list[str] = []
-    for i, edit in enumerate(splice.edits):
-        recording = Recording(sources)
-        try:
-            lowered = edit.lower(recording)
-        except HubspliceError as error:
-            problems.append(type(error)(f"{field}.edits[{i}]: {error}"))
-            continue
-        name = f"{field}.edits[{i}]"
-        certain = all(amount.value is not None for amount in recording.amounts)
-        named.append(NamedEdit(name, edit, lowered, certain))
-        if recording.amounts:
-            amounts.append(EditAmounts(lowered[0].label, tuple(recording.amounts)))
-        doubts = (*far_amounts(recording.amounts), *far_factors(edit))
-        warnings += [f"{name}: {doubt}" for doubt in doubts]
-    together = contradictions(named)
+    lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size), field)
+    together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
-    return Rehearsal(tuple(problems), tuple(amounts), (*warnings, *together.doubts))
+    return Rehearsal(
+        tuple(problems),
+        tuple(edit.amounts for edit in lowered if edit.resolved),
+        (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
+    )
+
+
+def _doubts(edit: LoweredEdit) -> Iterator[str]:
+    for doubt in (*far_amounts(edit.resolved), *far_factors(edit.edit)):
+        yield f"{edit.field}: {doubt}"

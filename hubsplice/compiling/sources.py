@@ -22,7 +22,7 @@ from hubsplice.intervention.normalization import Normalization
 
 @dataclass(frozen=True, eq=False)
 class SpliceSources:
-    """The `Sources` of one splice.
+    """What the edits of one splice look up.
 
     Attributes:
         sae: the splice's SAE, or None where it names none.
@@ -53,19 +53,6 @@ class SpliceSources:
     def probe(self, source: ProbeSource) -> Probe:
         """A linear probe."""
         return load_probe(source, self.hidden_size)
-
-    def amount(
-        self,
-        amount: Amount,
-        *,
-        direction: Tensor,
-        feature: Feature | None,
-        stated_max: float | None = None,
-    ) -> float:
-        """The multiple of `direction` [d] that `amount` means; raises as `resolve` does."""
-        found = self.resolve(amount, direction=direction, feature=feature, stated_max=stated_max)
-        assert found.value is not None
-        return found.value
 
     def resolve(
         self,

@@ -60,16 +60,6 @@ class StandIns:
     def probe(self, source: ProbeSource) -> Probe:
         return load_probe(source, self._hidden_size)
 
-    def amount(
-        self,
-        amount: Amount,
-        *,
-        direction: Tensor,  # noqa: ARG002
-        feature: Feature | None,  # noqa: ARG002
-        stated_max: float | None = None,  # noqa: ARG002
-    ) -> float:
-        return amount.value
-
     def resolve(
         self,
         amount: Amount,

@@ -28,8 +28,8 @@ class Role(enum.Enum):
     """It becomes a multiple of what it is."""
 
 
-class Sources(Protocol):
-    """What an edit may look up while it lowers itself.
+class Lookup(Protocol):
+    """Where features, vectors and probes are found.
 
     Every method raises `RecipeError` naming the field, the value and the valid range.
     """
@@ -45,6 +45,10 @@ class Sources(Protocol):
 
     def probe(self, source: ProbeSource) -> Probe:
         """A linear probe."""
+
+
+class Sources(Lookup, Protocol):
+    """What an edit may look up while it lowers itself."""
 
     def amount(
         self,

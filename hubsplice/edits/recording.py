@@ -1,4 +1,4 @@
-"""Sources that remember what the strengths of an edit came to."""
+"""The sources of an edit, which remember what its strengths came to."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.base import Lookup
 from hubsplice.edits.strength import Amount
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.references import ProbeSource, TensorSource
 
 
-class Resolving(Sources, Protocol):
+class Resolving(Lookup, Protocol):
     """Sources that say what an amount comes to."""
 
     def resolve(

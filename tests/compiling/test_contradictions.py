@@ -10,9 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from hubsplice.compiling.contradictions import Contradictions, NamedEdit, contradictions
+from hubsplice.compiling.contradictions import Contradictions, contradictions
+from hubsplice.compiling.lowered_edits import LoweredEdit
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Amount
+from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -69,7 +71,8 @@ def found(edits: Sequence[dict[str, Any]], threshold: float, *, certain: bool) -
         whole = fields if {"feature", "vector"} & set(fields) else {"feature": 1, **fields}
         edit = EDITS.get(whole["kind"], "kind").model_validate(whole)
         terms = edit.lower(FixedSources(threshold))
-        named.append(NamedEdit(f"splices[0].edits[{i}]", edit, terms, certain))
+        strength = ResolvedAmount("0.5 x max", 1.0 if certain else None)
+        named.append(LoweredEdit(f"splices[0].edits[{i}]", edit, terms, (strength,)))
     return contradictions(named)
 
 
@@ -199,5 +202,5 @@ def test_a_kind_of_an_unknown_role_can_still_cancel() -> None:
     unknown: Any = type("Unknown", (type(edits[1]),), {"role": None})
     edits[1] = unknown.model_validate({"feature": 1, **SCALE})
     assert edits[1].role is None
-    named = [NamedEdit(f"edits[{i}]", e, e.lower(sources)) for i, e in enumerate(edits)]
+    named = [LoweredEdit(f"edits[{i}]", e, e.lower(sources)) for i, e in enumerate(edits)]
     assert "change nothing" in contradictions(named).problems[0]

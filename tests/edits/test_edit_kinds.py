@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.base import Edit
+from hubsplice.edits.recording import Recording
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError, UnsupportedError
@@ -108,7 +109,7 @@ class FixedSources:
     ) -> float:
         activity = Activity(LARGEST, 2.0, 50, 1000)
         statistics = SiteStatistics(MEDIAN_NORM, {"feature 3": activity})
-        return SpliceSources(None, D, statistics).amount(
+        return Recording(SpliceSources(None, D, statistics)).amount(
             amount, direction=direction, feature=feature, stated_max=stated_max
         )
 

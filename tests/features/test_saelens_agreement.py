@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hubsplice.compiling.sources import SpliceSources
+from hubsplice.edits.recording import Recording
 from hubsplice.edits.registry import EDITS
 from hubsplice.features.activity import feature_activity
 from hubsplice.features.base import Feature, SiteStatistics
@@ -100,7 +101,7 @@ def hubsplice_change(features: list[Feature], h: Tensor, **fields: Any) -> Tenso
     terms = [
         term
         for index in FEATURES
-        for term in kind.model_validate({"feature": index, **fields}).lower(sources)
+        for term in kind.model_validate({"feature": index, **fields}).lower(Recording(sources))
     ]
     return Site(3, tuple(terms)).delta(h)
 

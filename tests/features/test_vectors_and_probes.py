@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hubsplice.compiling.sources import SpliceSources
+from hubsplice.edits.recording import Recording
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.amounts import Activity
@@ -135,6 +136,7 @@ ACTIVITY = {"feature 1": Activity(8.0, 3.0, 100, 5000), "feature 2": Activity(0.
 
 class TestAmounts:
     sources = SpliceSources(None, D, SiteStatistics(40.0, ACTIVITY))
+    recording = Recording(sources)
     direction = torch.tensor([0.0, 3.0, 0.0, 4.0, 0.0, 0.0])
 
     def feature(self, index: int) -> Feature:
@@ -146,7 +148,7 @@ class TestAmounts:
         one = self.feature(1)
 
         def amount(value: Amount) -> float:
-            return self.sources.amount(value, direction=self.direction, feature=one)
+            return self.recording.amount(value, direction=self.direction, feature=one)
 
         assert amount(Amount(-3.0)) == -3.0
         assert amount(Amount(0.5, "max")) == 4.0
@@ -156,13 +158,13 @@ class TestAmounts:
     @pytest.mark.parametrize(("index", "message"), [(2, "never active"), (3, "never active")])
     def test_a_feature_that_was_never_active_has_no_maximum(self, index: int, message: str) -> None:
         with pytest.raises(RecipeError, match=f"feature {index}, which was {message}"):
-            self.sources.amount(
+            self.recording.amount(
                 Amount(1.0, "max"), direction=self.direction, feature=self.feature(index)
             )
 
     def test_a_vector_has_no_maximum(self) -> None:
         with pytest.raises(RecipeError, match=r"'1 x max' needs a feature"):
-            self.sources.amount(Amount(1.0, "max"), direction=self.direction, feature=None)
+            self.recording.amount(Amount(1.0, "max"), direction=self.direction, feature=None)
 
     def test_a_stated_maximum_stands_for_the_measured_one(self) -> None:
         for index in (1, 2, 3):
