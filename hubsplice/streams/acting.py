@@ -75,7 +75,8 @@ def acting_text(
 ) -> ActingText:
     """Look for text on which every edit acts.
 
-    At most as many sequences are kept as were drawn, so that what follows at most doubles.
+    At most as many sequences are kept as were drawn, so that what follows at most doubles. Edits
+    that lack text share them alike: a common one must not take the room of a rare one.
 
     Args:
         model: the base model, without hooks.
@@ -104,17 +105,24 @@ def acting_text(
     kept: list[Row] = []
     reasons: list[Tensor] = []
     read = 0
+    room = torch.full_like(
+        tally.tokens, max(1, len(text.drawn) // max(1, int(tally.lacking.sum())))
+    )
+
+    def wanting() -> Tensor:
+        return tally.lacking & (room > 0)
 
     def done() -> bool:
-        return read >= budget or len(kept) >= len(text.drawn) or not bool(tally.lacking.any())
+        return read >= budget or len(kept) >= len(text.drawn) or not bool(wanting().any())
 
     for rows, acted in () if done() else scan.batches(text.further, observe):
         for row, found in zip(rows, acted, strict=True):
-            reason = (found > 0) & tally.lacking
+            reason = (found > 0) & wanting()
             if reason.any():
                 kept.append(row)
                 reasons.append(reason)
                 tally.add(torch.where(reason, found, 0)[None])
+                room -= reason.long()
             read += len(row.ids)
             if done():
                 break

@@ -111,6 +111,17 @@ def test_sequences_count_for_the_edit_that_they_were_kept_for(model: Model) -> N
     assert not often[DRAWN:].any()
 
 
+def test_a_common_edit_does_not_take_the_room_of_a_rare_one(model: Model) -> None:
+    terms = [edit(model, 0.03, seed=1, label="common"), edit(model, 0.002, seed=2, label="rare")]
+    # The common one needs more text than there is room for, and would fill it at once.
+    assert (acted(model, terms[0], found(model, terms, text(), budget=1)) > 0).sum() < 20
+    result = found(model, terms, text())
+    rare = result.counts_for((PLACE, "rare"))[DRAWN:]
+    common = result.counts_for((PLACE, "common"))[DRAWN:]
+    assert int(common.sum()) <= DRAWN // 2
+    assert int(rare.sum()) >= DRAWN // 4
+
+
 def test_the_scan_ends_where_its_budget_does(model: Model) -> None:
     result = found(model, [edit(model, 0.0005)], text(), budget=20 * LENGTH)
     assert result.scanned == 20 * LENGTH
