@@ -22,6 +22,7 @@ _EXPECTED = {
     "int_type": "a whole number",
     "list_type": "a list",
     "model_type": "a mapping",
+    "string_too_short": "some text",
     "string_type": "text",
     "tuple_type": "a list",
 }

@@ -141,6 +141,7 @@ def test_prompts_are_measured_on_and_count_for_no_mean(
         ("[{}]", "found nothing, expected one of"),
         ("[{question: a}]", "question"),
         ("[3]", "prompts"),
+        ('[""]', r"prompts\[0\]: found '', expected some text"),
     ],
 )
 def test_prompts_that_are_none(

@@ -1,7 +1,8 @@
-"""The fixture that splices folders."""
+"""The fixtures that splice folders and train tiny models."""
 
 from __future__ import annotations
 
+from tests.fidelity.compiled import trained_variant
 from tests.splicing import splice
 
-__all__ = ["splice"]
+__all__ = ["splice", "trained_variant"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
 from hubsplice.fidelity.curve import Response, respond, responses
@@ -23,15 +22,20 @@ from hubsplice.streams.calibration import SiteActivations
 from hubsplice.streams.model import loaded
 from tests.compiling.trained import Trained
 from tests.families.variants import Variant
-from tests.fidelity.compiled import Splice, spliced
-from tests.fidelity.test_wrong_layers import (
+from tests.fidelity.compiled import (
     FLOAT32,
     VARIANTS,
+    Splice,
+    TrainedVariant,
     enough,
-    scaled,
+    every_case,
+    spliced,
 )
 from tests.fidelity.test_wrong_layers import (
     moved as another_threshold,
+)
+from tests.fidelity.test_wrong_layers import (
+    scaled,
 )
 
 WRONG = {
@@ -78,36 +82,24 @@ def failing(found: Sequence[Response], dtype: torch.dtype) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Bench]:
-    @cache
-    def trained(index: int) -> Trained:
-        return Trained.make(VARIANTS[index], tmp_path_factory.mktemp("trained"))
-
+def bench(trained_variant: TrainedVariant) -> Callable[..., Bench]:
     @cache
     def made(index: int, kind: str, dtype: torch.dtype) -> Bench:
-        return Bench.of(trained(index), kind, dtype)
+        return Bench.of(trained_variant(VARIANTS[index]), kind, dtype)
 
     return lambda variant, kind, dtype: made(VARIANTS.index(variant), kind, dtype)
 
 
-def every_case() -> Iterator[ParameterSet]:
-    for variant in VARIANTS:
-        for kind in KINDS:
-            for dtype in (torch.bfloat16, torch.float32):
-                # The ramp of a jump in bfloat16 is too wide for a tiny model.
-                if dtype is torch.bfloat16 and kind != "relu ablate":
-                    continue
-                fast = variant.family == "llama"
-                yield pytest.param(
-                    variant,
-                    kind,
-                    dtype,
-                    id=f"{variant.family}-{kind}-{str(dtype)[6:]}",
-                    marks=[] if fast else [pytest.mark.slow],
-                )
+def told(kind: str, dtype: torch.dtype) -> bool:
+    """Whether tiny models can show such a curve; see `test_wrong_layers.told`."""
+    return dtype is FLOAT32 or kind == "relu ablate"
 
 
-@pytest.mark.parametrize(("variant", "kind", "dtype"), every_case())
+def fast(variant: Variant, _kind: str, _dtype: torch.dtype) -> bool:
+    return variant.family == "llama"
+
+
+@pytest.mark.parametrize(("variant", "kind", "dtype"), every_case(KINDS, told, fast))
 def test_the_curve_of_a_right_layer_passes_and_those_of_wrong_ones_fail(
     bench: Callable[..., Bench], splice: Splice, variant: Variant, kind: str, dtype: torch.dtype
 ) -> None:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
-from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 
-from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.compiling.construct import compile_site, empty_layer, stacked
-from hubsplice.families.architecture import architecture_of
-from hubsplice.fidelity.inserted import InsertedAt, inserted_at
 from hubsplice.fidelity.measure import References, Subject, measure_fidelity
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.intervention import Intervention
@@ -26,19 +20,16 @@ from hubsplice.streams.acting import ActingText
 from hubsplice.streams.calibration import SiteActivations
 from hubsplice.text.sequences import TokenSequences
 from tests.compiling.trained import LAYER, PLACE, Trained
-from tests.families.variants import GATED, Variant
-
-Splice = Callable[..., Path]
-
-VARIANTS = [
-    Variant("llama", {"intermediate_size": 256}),
-    Variant("gpt2"),
-    Variant("gpt_neox", {"intermediate_size": 256}),
-    Variant("qwen3", GATED | {"intermediate_size": 256, "head_dim": 16}),
-    Variant("olmo2", {"intermediate_size": 256}),
-    Variant("gemma2", GATED | {"intermediate_size": 256, "head_dim": 16, "sliding_window": 64}),
-]
-"""One of each construction."""
+from tests.families.variants import Variant
+from tests.fidelity.compiled import (
+    FLOAT32,
+    VARIANTS,
+    Splice,
+    TrainedVariant,
+    enough,
+    every_case,
+    spliced,
+)
 
 KINDS = ["relu ablate", "jump ablate", "jump clamp where active", "gated steer", "steer"]
 
@@ -128,21 +119,10 @@ class Judge:
     ) -> FidelityReport:
         """The verdict on a layer that is compiled for `site` and stands at `place`."""
         base = self.trained.folders[self.dtype]
-        architecture = architecture_of(BaseConfig.open(base).config)
-        layer = (
-            compile_site(architecture, site, self.activations, self.dtype)
-            if any(any(t.function.slopes) or any(t.function.intercepts) for t in site.terms)
-            else empty_layer(architecture, self.dtype)
+        folder, at = spliced(
+            splice, base, replace(site, layer=place.layer), self.activations, self.dtype, name
         )
-        stack = stacked(architecture, layer, place)
-        folder = splice(base, (place,) * len(stack), stack, name=name)
-        at: tuple[InsertedAt, ...] = inserted_at(
-            architecture.layer_map((place,) * len(stack)),
-            [{**x.constants, "jump_gates": x.jump_gates} for x in stack],
-            gate_module=architecture.family.becomes.block.gate_module,
-            carrier=architecture.carrier,
-        )
-        subject = Subject(base, folder, Intervention((self.site,)), at, self.dtype)
+        subject = Subject(base, folder, Intervention((self.site,)), (at,), self.dtype)
         return measure_fidelity(
             subject,
             ActingText.drawn(text_of(self.trained.held_out)),
@@ -152,17 +132,6 @@ class Judge:
         )
 
 
-FLOAT32 = torch.float32
-
-
-def enough(site: Site, held_out: Tensor) -> Site:
-    """The edits that act on enough of the held-out tokens to be shown."""
-    acting = (replace(site, terms=(t,)).delta(held_out).norm(dim=-1) > 0 for t in site.terms)
-    kept = tuple(t for t, acts in zip(site.terms, acting, strict=True) if acts.sum() > 100)
-    assert len(kept) > 2
-    return replace(site, terms=kept)
-
-
 def text_of(ids: Tensor) -> TokenSequences:
     return TokenSequences(
         ids, torch.full(ids.shape[:1], ids.shape[1]), len(ids), "builtin", None, "", 0, 1, 0
@@ -170,39 +139,31 @@ def text_of(ids: Tensor) -> TokenSequences:
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Judge]:
-    @cache
-    def trained(index: int) -> Trained:
-        return Trained.make(VARIANTS[index], tmp_path_factory.mktemp("trained"))
-
+def judge(trained_variant: TrainedVariant) -> Callable[..., Judge]:
     @cache
     def made(index: int, kind: str, dtype: torch.dtype) -> Judge:
-        return Judge.of(trained(index), kind, dtype)
+        return Judge.of(trained_variant(VARIANTS[index]), kind, dtype)
 
     return lambda variant, kind, dtype: made(VARIANTS.index(variant), kind, dtype)
 
 
-def every_case() -> Iterator[ParameterSet]:
-    """All constructions by all kinds and precisions; the fast cases have each at least once."""
-    for variant in VARIANTS:
-        for kind in KINDS:
-            for dtype in (torch.bfloat16, torch.float32):
-                llama, coarse = variant.family == "llama", dtype is torch.bfloat16
-                # After two layers a stream has hardly any noise, and its tokens lie densely around
-                # a threshold: the ramp of a jump in bfloat16 is too wide for such a model.
-                if coarse and kind not in ("relu ablate", "steer"):
-                    continue
-                fast = kind == "relu ablate" if coarse else llama or kind == "gated steer"
-                yield pytest.param(
-                    variant,
-                    kind,
-                    dtype,
-                    id=f"{variant.family}-{kind}-{str(dtype)[6:]}",
-                    marks=[] if fast else [pytest.mark.slow],
-                )
+def told(kind: str, dtype: torch.dtype) -> bool:
+    """Whether tiny models can show such an edit.
+
+    After two layers a stream has hardly any noise, and its tokens lie densely around a threshold:
+    the ramp of a jump in bfloat16 is too wide for such a model.
+    """
+    return dtype is FLOAT32 or kind in ("relu ablate", "steer")
 
 
-@pytest.mark.parametrize(("variant", "kind", "dtype"), every_case())
+def fast(variant: Variant, kind: str, dtype: torch.dtype) -> bool:
+    """Each construction and each kind and precision at least once."""
+    if dtype is FLOAT32:
+        return variant.family == "llama" or kind == "gated steer"
+    return kind == "relu ablate"
+
+
+@pytest.mark.parametrize(("variant", "kind", "dtype"), every_case(KINDS, told, fast))
 def test_a_right_layer_is_shown_and_no_wrong_one(
     judge: Callable[..., Judge], splice: Splice, variant: Variant, kind: str, dtype: torch.dtype
 ) -> None:
