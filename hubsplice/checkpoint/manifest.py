@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.layer_map import LayerMap, layer_map_problem
+from hubsplice.checkpoint.layer_map import FromBase, LayerMap, layer_map_problem
 from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
@@ -270,6 +270,10 @@ class Manifest(Record):
         problem = layer_map_problem(self.layer_map, len(self.layers))
         if problem is not None:
             raise ValueError(f"layer_map: {problem}")
+        held = {layer.mlp.base for layer in self.layer_map if isinstance(layer.mlp, FromBase)}
+        for bias in self.biases:
+            if bias.site not in held:
+                raise ValueError(f"biases: layer_map has no layer {bias.site} of the base")
         return self
 
 

@@ -18,7 +18,12 @@ def read_terms(base: ResolvedBase) -> BaseTerms:
 
     What is not said, or can't be read, is None: a damaged card is no reason not to build.
     """
-    metadata = _metadata(base.folder / CARD)
+    return card_terms(base.folder).model_copy(update={"gated": _gated(base)})
+
+
+def card_terms(folder: Path) -> BaseTerms:
+    """The licence in the card of the base in a folder; nothing where it says none."""
+    metadata = _metadata(folder / CARD)
     name, license_id = _text(metadata.get("license_name")), metadata.get("license")
     if isinstance(license_id, list):
         # The Hub indexes one identifier; several are a licence of their own.
@@ -29,7 +34,6 @@ def read_terms(base: ResolvedBase) -> BaseTerms:
         license=_text(license_id),
         license_name=name,
         license_link=_text(metadata.get("license_link")),
-        gated=_gated(base),
     )
 
 

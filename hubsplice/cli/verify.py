@@ -82,6 +82,7 @@ def verify(
     that the weights make the edit.
     """
     from hubsplice.interface.verify import verify as verify_model
+    from hubsplice.verifying.statements.table import claims_table
     from hubsplice.verifying.table import checks_table
 
     result = verify_model(
@@ -98,6 +99,11 @@ def verify(
         print_json(result.model_dump(mode="json"))
     else:
         typer.echo(result.verdict)
-        print_content([checks_table(result.checks, all_in="--json")])
+        print_content(
+            [
+                checks_table(result.checks, all_in="--json"),
+                claims_table(result.claims, all_in="--json"),
+            ]
+        )
     if not result.passed:
         raise CheckpointError(f"{result.model}: {result.verdict}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
 from hubsplice.checkpoint.manifest import INJECTION, SPLIT
+from hubsplice.constructions import bias_free, layernorm, prenorm, sandwich
 from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
@@ -62,6 +64,31 @@ def construct(
             )
         case Construction.SANDWICH | Construction.POST_NORM as kind:
             return compile_sandwich(site, activations, dtype, room, _FORMS[kind])
+
+
+def construction_constants(base: Architecture, dtype: torch.dtype) -> dict[str, Any]:
+    """What every layer with edits of a base has among its constants, whatever the edits.
+
+    Args:
+        base: the base.
+        dtype: the serving precision: bfloat16 or float32.
+    """
+    kind = base.family.becomes.block.construction
+    chosen: dict[str, Any]
+    match kind:
+        case Construction.PRENORM:
+            chosen = asdict(prenorm.CONSTANTS[dtype])
+        case Construction.BIAS_FREE:
+            chosen = asdict(bias_free.CONSTANTS[dtype].fitting(base.hidden_size))
+            # How many copies there are depends on the room that the edits leave.
+            del chosen["copies"]
+        case Construction.LAYERNORM:
+            chosen = asdict(layernorm.CONSTANTS[dtype])
+            del chosen["knots"]
+        case Construction.SANDWICH | Construction.POST_NORM:
+            chosen = asdict(sandwich.CONSTANTS[dtype])
+            chosen |= {"half_gap": _FORMS[kind].saturation, "saturation": 0.0}
+    return chosen | {"construction": kind.value}
 
 
 def empty_layer(base: Architecture, dtype: torch.dtype) -> CompiledLayer:

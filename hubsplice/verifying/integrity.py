@@ -112,7 +112,7 @@ def _base_check(claim: Claim, progress: Progress) -> Check:
     return Check.of(
         "base",
         altered_files(claim.base.folder, files, meter),
-        f"it is the {claim.manifest.base.name} that the manifest names",
+        "its files are those that the manifest lists",
     )
 
 
