@@ -10,11 +10,20 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from hubsplice.visible import visible
+
 
 class HubspliceError(Exception):
-    """Base of all errors that hubsplice raises on purpose."""
+    """Base of all errors that hubsplice raises on purpose.
+
+    Args:
+        message: what is wrong; what it quotes of others can do nothing to a terminal or a log.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class RecipeError(HubspliceError):

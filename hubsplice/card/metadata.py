@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from huggingface_hub import ModelCardData
 
+from hubsplice.card.escape import clean
 from hubsplice.checkpoint.manifest import BaseTerms, Manifest
 
 _TAGS = ("hubsplice", "sparse-autoencoder", "steering", "interpretability")
@@ -23,15 +24,20 @@ def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
     # The Hub wants to know where to read a licence that has no identifier of its own.
     other = terms.license == "other"
     return ModelCardData(
-        base_model=manifest.base.repo_id,
+        base_model=_cleaned(manifest.base.repo_id),
         base_model_relation="finetune" if manifest.base.repo_id is not None else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        license=terms.license,
-        license_name=(terms.license_name or "base-model-license") if other else None,
-        license_link=_link(manifest, terms, files) if other else None,
+        license=_cleaned(terms.license),
+        license_name=(_cleaned(terms.license_name) or "base-model-license") if other else None,
+        license_link=_cleaned(_link(manifest, terms, files)) if other else None,
         tags=list(_TAGS),
     )
+
+
+def _cleaned(text: str | None) -> str | None:
+    """Text of others in one line, without what can't be seen; None where nothing is left."""
+    return None if text is None else clean(text) or None
 
 
 def _link(manifest: Manifest, terms: BaseTerms, files: tuple[str, ...]) -> str | None:

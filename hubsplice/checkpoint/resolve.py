@@ -21,9 +21,9 @@ from hubsplice.errors import (
     HubspliceError,
     RecipeError,
     explained_by,
-    first_line,
     from_transport,
 )
+from hubsplice.transport import cause_of
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,6 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
     if isinstance(error, OSError) or from_transport(error):
         return CheckpointError(
-            f"{model}{at} could not be fetched and is not in the local cache: {first_line(error)}"
+            f"{model}{at} could not be fetched and is not in the local cache: {cause_of(error)}"
         )
     return None

@@ -6,12 +6,14 @@ import everything.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from hubsplice.cli import build, card, check, edits, init, measure, publish, serve, verify
 from hubsplice.cli.app import EXIT_CODES, app
-from hubsplice.errors import HubspliceError
+from hubsplice.errors import HubError, HubspliceError
 from hubsplice.terminal import print_error
+from hubsplice.transport import endpoint_problem
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
@@ -32,6 +34,11 @@ for _command in (
 
 def main() -> None:
     """Run the command line; a user's mistake gets one message and an exit code."""
+    problem = endpoint_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if problem is not None:
+        # What talks to the Hub can't even be imported with some of them.
+        print_error(problem)
+        sys.exit(HubError.exit_code)
     try:
         app()
     except HubspliceError as error:

@@ -10,7 +10,7 @@ import typer
 
 from hubsplice.cli.app import AsJson, Revision, SplicedModel
 from hubsplice.errors import CheckpointError
-from hubsplice.terminal import print_content, print_json
+from hubsplice.terminal import print_content, print_json, print_line
 
 
 class EngineName(enum.StrEnum):
@@ -98,7 +98,7 @@ def verify(
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        typer.echo(result.verdict)
+        print_line(result.verdict)
         print_content(
             [
                 checks_table(result.checks, all_in="--json"),

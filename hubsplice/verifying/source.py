@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
-from hubsplice.errors import HubError, RecipeError, first_line, from_transport
+from hubsplice.errors import HubError, RecipeError, from_transport
 from hubsplice.fidelity.picture import PICTURE
+from hubsplice.transport import cause_of
 from hubsplice.verifying.files import is_hidden, visible_files
 
 _READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", PICTURE, *COMPANION_PATTERNS)
@@ -94,5 +95,5 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
     except Exception as error:
         if not isinstance(error, OSError) and not from_transport(error):
             raise
-        raise HubError(f"{repo_id}: could not be fetched: {first_line(error)}") from None
+        raise HubError(f"{repo_id}: could not be fetched: {cause_of(error)}") from None
     return Published(folder, f"{repo_id} at {folder.name}", listed, repo_id)

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,7 @@ from pydantic import BaseModel
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.report import FidelityReport, read_report, write_report
-from hubsplice.recipe.reading import load_recipe
-from hubsplice.verifying import Verification
+from hubsplice.verifying import Check, Verification
 from hubsplice.verifying.statements.ledger import claims_of
 from tests.conftest import Command, MakeCheckpoint
 from tests.verifying.conftest import Build, Spliced, Workshop
@@ -164,6 +163,35 @@ def name_of(path: tuple[str | int, ...]) -> str:
     return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in path).removeprefix(".")
 
 
+def remember(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read what stays as it is once: a walk verifies hundreds of manifests of the same files."""
+    kept: dict[tuple[str, Path], Any] = {}
+
+    def once(place: str) -> None:
+        read = import_module(place.rpartition(".")[0]).__dict__[place.rpartition(".")[2]]
+
+        def from_memory(path: Path, **_: Any) -> Any:
+            key = (read.__name__, path)
+            if key not in kept:
+                kept[key] = read(path)
+            return kept[key]
+
+        monkeypatch.setattr(place, from_memory)
+
+    for module, name in (
+        ("reproduction", "load_recipe"),
+        ("reproduction", "read_report"),
+        ("statements.check", "load_recipe"),
+        ("statements.check", "read_report"),
+        ("files", "digest_file"),
+    ):
+        once(f"hubsplice.verifying.{module}.{name}")
+    # No claim of a manifest is in these.
+    card = Check.of("card", [], "not looked at"), ()
+    monkeypatch.setattr("hubsplice.verifying.statements.check.compare_card", lambda *_: card)
+    monkeypatch.setattr("hubsplice.verifying.statements.check.picture_problems", lambda *_: [])
+
+
 def covers(fields: list[str], name: str) -> bool:
     return any(name == field or name.startswith((f"{field}.", f"{field}[")) for field in fields)
 
@@ -172,9 +200,7 @@ def test_every_field_is_found_when_changed_or_is_claimed(
     speaking: Spliced, within: Spliced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the manifest has is walked, so a field that a later version adds is too."""
-    # The recipes stay as they are, and reading YAML would take most of the time.
-    for module in ("reproduction", "statements.check"):
-        monkeypatch.setattr(f"hubsplice.verifying.{module}.load_recipe", cache(load_recipe))
+    remember(monkeypatch)
     unnoticed: list[str] = []
     seen: set[tuple[str, str]] = set()
     for original in (speaking, within):
