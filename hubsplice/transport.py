@@ -12,6 +12,9 @@ from hubsplice.errors import first_line, from_transport
 TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 507})
 """Answers that may be others in a moment."""
 
+NOT_OFFERED = frozenset({404, 405, 501})
+"""Answers that say that a server has no such thing."""
+
 _MALFORMED = ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError")
 _NO_ADDRESS = re.compile(
     r"name or service not known|nodename nor servname|getaddrinfo failed|name resolution"

@@ -10,6 +10,7 @@ from hubsplice.errors import (
     HubError,
     HubspliceError,
     OutputError,
+    RecipeError,
     explained_by,
     first_line,
     from_transport,
@@ -58,7 +59,8 @@ def explained_errors(repo_id: str) -> AbstractContextManager[None]:
     """Turn what the Hub's client raises into errors that say what to do.
 
     Raises:
-        HubError: for everything but what only a developer can explain.
+        RecipeError: no repository can have that name.
+        HubError: for everything else but what only a developer can explain.
     """
     return explained_by(lambda error: explained(error, repo_id))
 
@@ -68,7 +70,10 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.HFValidationError):
-        return HubError(f"repo_id: {repo_id!r} is not a Hub model id (`owner/name`): {error}")
+        return RecipeError(
+            f"repo_id: {repo_id!r} is not a Hub model id; expected `owner/name`, of letters, "
+            "digits, -, _ and ., at most 96 of them"
+        )
     if isinstance(error, errors.OIDCError | errors.LocalTokenNotFoundError):
         return HubError(f"no token for the Hub: {first_line(error)}")
     if isinstance(error, errors.OfflineModeIsEnabled):

@@ -14,8 +14,8 @@ from typing import BinaryIO
 from huggingface_hub import HfApi, constants
 from huggingface_hub.utils import get_session
 
-# What answers of these say is that there is no such thing here.
-_NOT_THERE = frozenset({404, 405, 501})
+from hubsplice.transport import NOT_OFFERED
+
 _OTHERWISE_MISSING = frozenset({"RepoNotFound", "RevisionNotFound"})
 
 
@@ -44,7 +44,7 @@ def speaks_xet(api: HfApi, repo_id: str, revision: str, *, opens: bool) -> bool:
         # The client meets the same, and what it says is handled with all its other failures.
         return True
     missing = answer.headers.get("X-Error-Code") in _OTHERWISE_MISSING
-    return answer.status_code not in _NOT_THERE or missing
+    return answer.status_code not in NOT_OFFERED or missing
 
 
 def opened(source: Path | bytes) -> BinaryIO:

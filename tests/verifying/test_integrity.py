@@ -34,7 +34,7 @@ def test_an_intact_checkpoint_passes_every_check(built: Spliced) -> None:
     found = built.verify()
     assert [check for check in found.checks if not check.passed] == []
     assert found.passed
-    assert found.verdict.startswith(f"Verified: every tensor of {built.base} is in it byte for byte")
+    assert found.verdict.startswith(f"Verified: every tensor of {built.base} is in it byte for ")
     details = {check.name: check.detail for check in found.checks}
     base = load_file(built.base / "model.safetensors")
     assert details["base tensors"].startswith(f"all {len(base)} are")
