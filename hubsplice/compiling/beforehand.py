@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import ResolvedBase
+from hubsplice.checkpoint.terms import license_doubt
 from hubsplice.compiling.precision import STORED_IN_FLOAT16, precision_of, require_precision
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture
@@ -51,7 +52,8 @@ def beforehand(
     for section in ("calibration", "fidelity"):
         gather(require_text, getattr(recipe, section), section)
     problems += _lengths(recipe, architecture)
-    return problems, warnings
+    doubt = license_doubt(base.folder)
+    return problems, warnings if doubt is None else [*warnings, doubt]
 
 
 def _require_weights(recipe: Recipe, base: BaseConfig) -> None:
