@@ -41,7 +41,7 @@ def beforehand(
         except HubspliceError as error:
             problems.append(error)
 
-    if base.has_weights or resolved.repo_id is None:
+    if base.has_weights or resolved.complete:
         gather(_require_weights, recipe, base)
     else:
         gather(require_precision, recipe.dtype)

@@ -93,6 +93,10 @@ def make_plan(recipe: Recipe) -> Plan:
             a model or SAE that can't be spliced, `CheckpointError` for missing or damaged files.
     """
     resolved = resolve_base(recipe.base_model, recipe.revision, weights=False)
+    if resolved.complete and resolved.repo_id is not None:
+        # The folder's name, a commit's hash, says nothing to others.
+        named = {"base_model": resolved.repo_id, "revision": resolved.commit}
+        recipe = recipe.model_copy(update=named)
     base = BaseConfig.open(resolved.folder)
     architecture = architecture_of(base.config)
     architecture.validate()

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubsplice.compiling.check import SaeSummary, SpliceSummary, check
+from hubsplice.compiling.check import CheckReport, SaeSummary, SpliceSummary, check
+from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, UnsupportedError
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.reading import parse_recipe
@@ -335,3 +336,36 @@ def test_text_is_no_longer_than_the_table_of_positions(folder: Path) -> None:
     ]
     lengths = "calibration: {sequence_length: 128}\nfidelity: {sequence_length: 16}"
     assert run(folder, f"{NOTHING}\n{lengths}").model_type == "gpt2"
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("place", "repo_id"),
+    [
+        (f"models--me--base/snapshots/{COMMIT}", "me/base"),
+        (f"models--gpt2/snapshots/{COMMIT}", "gpt2"),
+        (f"models--me--a--b/snapshots/{COMMIT}", "me/a--b"),
+        (f"datasets--me--base/snapshots/{COMMIT}", None),
+        ("models--me--base/snapshots/main", None),
+        (f"models--me--base/{COMMIT}", None),
+    ],
+)
+def test_a_snapshot_in_the_hubs_cache_is_of_its_repository(
+    folder: Path, place: str, repo_id: str | None
+) -> None:
+    snapshot = folder / place
+    snapshot.parent.mkdir(parents=True)
+    (folder / "base").rename(snapshot)
+    plan = make_plan(
+        parse_recipe(f"base_model: ./{place}\nsplices:\n  - {{sae: {{path: sae}}}}", folder=folder)
+    )
+    assert (plan.resolved.repo_id, plan.resolved.commit) == (repo_id, repo_id and COMMIT)
+    assert plan.resolved.folder == snapshot
+    assert plan.recipe.base_model == (repo_id or str(snapshot))
+    assert plan.recipe.revision == (repo_id and COMMIT)
+    report = CheckReport.of(plan)
+    assert (report.base_model, report.commit) == (plan.recipe.base_model, repo_id and COMMIT)
+    # The SAE is of me/base.
+    assert bool(report.warnings) is (repo_id != "me/base")
