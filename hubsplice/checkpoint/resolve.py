@@ -26,6 +26,8 @@ from hubsplice.errors import (
     from_transport,
 )
 
+_OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
+
 
 @dataclass(frozen=True)
 class ResolvedBase:
@@ -123,7 +125,7 @@ def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: l
 
 def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:
     """What a failed download means to a user; None for what only a developer can explain."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     model = f"base_model: {repo_id!r}"
     at = "" if revision is None else f" at revision {revision!r}"
@@ -144,7 +146,8 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
     if isinstance(error, OSError) or from_transport(error):
+        reason = _OFF if constants.HF_HUB_OFFLINE else first_line(error)
         return CheckpointError(
-            f"{model}{at} could not be fetched and is not in the local cache: {first_line(error)}"
+            f"{model}{at} could not be fetched and is not in the local cache: {reason}"
         )
     return None
