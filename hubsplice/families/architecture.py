@@ -324,6 +324,12 @@ class Architecture:
         yield from self._class_problems()
         if decoder.get("per_layer_config"):
             yield "per_layer_config: layers that differ from each other are not supported"
+        if decoder.get("layer_types") == []:
+            yield (
+                f"layer_types: found an empty list, expected null or a list of {self.num_layers}, "
+                "one for each layer"
+            )
+        yield from self._padding_problems()
         for name, field in family.layer_fields.items():
             yield from field.problems(name, decoder, self.num_layers)
         yield from self._activation_problems()
@@ -365,6 +371,17 @@ class Architecture:
                     "layer would be rounded with it, and its thresholds lost; splice the "
                     "unquantised model and quantise the result"
                 )
+
+    def _padding_problems(self) -> Iterator[str]:
+        name, decoder = "pad_token_id", self.decoder_config
+        padding = decoder.get(name, self.family.absent_means.get(name))
+        vocabulary = decoder.get("vocab_size", self.family.absent_means.get("vocab_size"))
+        if isinstance(padding, int) and isinstance(vocabulary, int) and padding >= vocabulary:
+            found = "found" if name in decoder else "nothing, which means"
+            yield (
+                f"{name}: {found} {padding}, expected less than vocab_size ({vocabulary}): "
+                "transformers refuses a token that has no embedding"
+            )
 
     def _activation_problems(self) -> Iterator[str]:
         allowed = self.family.becomes.block.activations

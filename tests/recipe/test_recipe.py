@@ -76,7 +76,7 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             with_edit("{vector: {path: v.safetensors, tenser: v}, kind: steer, strength: 1}"),
             "splices[0].edits[0].vector.tenser: no such field. Did you mean 'tensor'? Known: path, "
-            "tensor.",
+            "row, tensor.",
         ),
         (with_edit("{kind: ablate}"), "splices[0].edits[0].feature: missing"),
         (
