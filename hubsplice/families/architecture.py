@@ -269,6 +269,17 @@ class Architecture:
         """
         return self.family.special.split(self, tensor)
 
+    def joined(self, tensors: Sequence[TensorEntry]) -> Sequence[TensorEntry]:
+        """The tensors of one of the base's files, from the parts that `split` gives of them.
+
+        Args:
+            tensors: in the order of the data, under the names of the parts in the base.
+
+        Raises:
+            CheckpointError: some parts of a tensor are there, and not all.
+        """
+        return self.family.special.joined(self, tensors)
+
     def layer_map(self, places: Sequence[Place]) -> LayerMap:
         """Where each layer of the result comes from, in order.
 
