@@ -161,6 +161,13 @@ _BY_ENGINE = (
     " read. A dash means that nobody looked. The version was examined on the date below its name."
     " [Engines and quantisation](engines.md) has the details."
 )
+_RELEASED = (
+    "The table is made from the configurations in `tests/families/released.json`: keys and values"
+    " of public config.json files, with a note where each was found. The tests build each model"
+    " that can be spliced with small sizes, load the result with transformers and compare its"
+    " logits with the base's, bit for bit. A model that is not listed may work as well; `hubsplice"
+    " check` says so from its config.json."
+)
 _UNSUPPORTED = "`hubsplice check` refuses these, with the reason."
 _LAYOUT = (
     "hubsplice is a compiler, and its packages are the steps of a pipeline. They are listed here in"
@@ -310,6 +317,7 @@ def engines_page() -> str:
 
 def families_page() -> str:
     """Every family that can be spliced: what it is served as, its evidence, and its engines."""
+    from docs.released import released_rows
     from hubsplice.families.registry import FAMILIES
     from hubsplice.families.unsupported import REASONS
     from hubsplice.serving.engines import ENGINES
@@ -362,6 +370,12 @@ def families_page() -> str:
                     for name, found in classes.items()
                 ],
             ),
+            "",
+            "## Released models",
+            "",
+            _RELEASED,
+            "",
+            *_table(("model", "on the Hub", "can be spliced"), released_rows()),
             "",
             "## Families that are not supported",
             "",

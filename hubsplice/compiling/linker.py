@@ -63,6 +63,27 @@ class Linker:
         )
         return f"{match['prefix']}{moved}.{match['part']}"
 
+    def original_name(self, name: str) -> str | None:
+        """The base's name of the result's tensor `name`; None for one of an inserted layer.
+
+        The other way of `rename`. Tensors that a splice adds to the base's own layers have names
+        there too.
+        """
+        prefixes = "|".join(map(re.escape, self._result.prefixes))
+        match = re.match(rf"(?P<prefix>{prefixes})(?P<index>\d+)\.(?P<part>.+)", name)
+        if match is None:
+            return name
+        index = int(match["index"])
+        if index >= len(self.layers):
+            original = index - len(self.layers) + self.architecture.num_layers
+            return f"{match['prefix']}{original}.{match['part']}"
+        layer = self.layers[index]
+        block = self.architecture.block_of(match["part"])
+        origin = layer.attention if block is Block.ATTENTION else layer.mlp
+        if not isinstance(origin, FromBase):
+            return None
+        return f"{match['prefix']}{origin.base}.{match['part']}"
+
     def config(self, dtype: torch.dtype) -> dict[str, Any]:
         """The result's config.json, for weights that are served in `dtype`."""
         base, family = self.architecture, self.architecture.family

@@ -18,6 +18,7 @@ from hubsplice.features.sae_match import match_warnings, require_width, site_pla
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe, Splice
+from hubsplice.recipe.pinned import with_base_commit, with_sae_commits
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,8 @@ class Plan:
     """A recipe whose sources are all known.
 
     Attributes:
-        recipe: the recipe, with the name of the dataset where it says `sae`.
+        recipe: the recipe, with the name of the dataset where it says `sae`, and with the commits
+            of the base and the SAEs that are on the Hub.
         resolved: where the base came from.
         base: what it says of itself.
         architecture: what it is.
@@ -132,6 +134,8 @@ def make_plan(recipe: Recipe) -> Plan:
         problems.append(error)
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
+    recipe = with_base_commit(recipe, resolved.commit)
+    recipe = with_sae_commits(recipe, {p.index: p.sae.commit for p in planned if p.sae is not None})
     planned.sort(key=lambda splice: splice.place)
     return Plan(
         recipe, resolved, base, architecture, tuple(planned), tuple(warnings), tuple(amounts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -147,6 +147,17 @@ class Special:
         the base.
         """
         return (tensor,)
+
+    def joined(
+        self,
+        base: Architecture,  # noqa: ARG002
+        tensors: Sequence[TensorEntry],
+    ) -> Sequence[TensorEntry]:
+        """The tensors of a base's file, from those of the result, named as in the base.
+
+        The other way of `split`.
+        """
+        return tensors
 
     def notes(self, base: Architecture) -> tuple[str, ...]:  # noqa: ARG002
         """What no construction reaches in this family, one sentence each, for reports."""

@@ -30,11 +30,16 @@ def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
         RecipeError: no such file, or none of a known kind. Reading the documents raises it where
             a file is not UTF-8, a row is not a JSON object, or the column is missing.
     """
-    files = _files(path, f"{section}.dataset")
+    files = text_files(path, f"{section}.dataset")
     return Corpus(path.resolve().name, None, _documents(files, column, f"{section}.column"))
 
 
-def _files(path: Path, field: str) -> list[Path]:
+def text_files(path: Path, field: str) -> list[Path]:
+    """The files of a local source, sorted by their path within the folder.
+
+    Raises:
+        RecipeError: no such file or folder, or none of a known kind in it.
+    """
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()]
         if not found:

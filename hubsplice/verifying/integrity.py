@@ -17,6 +17,7 @@ from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
+from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.config import config_problems
 from hubsplice.verifying.edited_biases import edited_bias_check
@@ -60,7 +61,8 @@ def integrity_checks(
                 folder,
                 manifest.files,
                 _meter(progress, "reading files", _total(d.size for d in manifest.files.values())),
-            ),
+            )
+            + checksum_problems(folder, manifest.files),
             f"all {len(manifest.files)} files are the ones that the manifest lists",
         ),
         Check.impossible("no other files", "the repository's files can't be listed offline")
