@@ -160,9 +160,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
                 break
             row = self.gate[neuron] if side == "gate" else self.up[neuron]
             wanted = self._sharpness if side == "gate" else 1.0
-            reading = self.reads(
-                f"{side}_weight", row, neuron, part, None, quiet=side == "gate"
-            )
+            reading = self.reads(f"{side}_weight", row, neuron, part, None, quiet=side == "gate")
             if not abs(abs(reading.multiple) / wanted - 1) < self.tolerated(part):
                 self.wrong(
                     f"{side}_weight",
@@ -216,7 +214,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
         # A neuron that is always open makes up for what rounding takes: at most half a spacing.
         room = spacing(squares / d, self.dtype) * d / 2
         self.check_constant("down_weight", made, homes, room)
-        if at < self.used and squares.any() and not (self.used - at) % 2 == 0:
+        if at < self.used and squares.any() and (self.used - at) % 2 != 0:
             written = self._saturation * self.down[at]
             if (written.abs() > 1.1 * room).any():
                 place = int((written.abs() - 1.1 * room).argmax())
@@ -258,4 +256,3 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
 
 # How long the multiple of the read-out of one may be that centres a gate, over the encoder.
 _SMALL_BIASES = 0.02
-

@@ -56,9 +56,7 @@ def edit_problems(
     return [*problems, min(tried, key=len)]
 
 
-def _amount_problems(
-    amounts: Sequence[ResolvedAmount], median_norm: float | None
-) -> Iterator[str]:
+def _amount_problems(amounts: Sequence[ResolvedAmount], median_norm: float | None) -> Iterator[str]:
     """Recorded strengths that do not follow from what they are said to be counted in."""
     for amount in amounts:
         words = amount.stated.split()
@@ -123,6 +121,12 @@ class _Sources:
     def unused(self) -> bool:
         return self.asked < len(self.amounts)
 
+    def _direction(self) -> Tensor:
+        """What is written, at the length that it has in its source."""
+        direction = self.terms[0].direction
+        recorded = next((a.direction_norm for a in self.amounts if a.direction_norm), None)
+        return direction if recorded is None else direction * (recorded / float(direction.norm()))
+
     def feature(self, index: int) -> Feature:
         term = self.terms[0]
         return Feature(
@@ -131,12 +135,12 @@ class _Sources:
             term.bias,
             self.activation,
             self.threshold,
-            term.direction,
+            self._direction(),
             term.normalization,
         )
 
     def vector(self, source: TensorSource) -> Tensor:  # noqa: ARG002
-        return self.terms[0].direction
+        return self._direction()
 
     def subspace(self, source: TensorSource) -> Tensor:  # noqa: ARG002
         return torch.stack([term.direction for term in self.terms])

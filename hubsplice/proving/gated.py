@@ -114,7 +114,9 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         gap = float(self.gate_bias[upper] - self.gate_bias[lower])
         if gap != 2 * self._saturation:
             self.wrong(
-                "gate_bias", lower, f"{gap:g} below neuron {upper}, expected {2 * self._saturation:g}"
+                "gate_bias",
+                lower,
+                f"{gap:g} below neuron {upper}, expected {2 * self._saturation:g}",
             )
 
     def _gate_reads(self, neuron: int, part: Part, half_gap: float) -> Reading:
@@ -307,4 +309,3 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         self.unproven(
             f"{what} go with a read-out of the norm's scale, which was fitted to calibration"
         )
-

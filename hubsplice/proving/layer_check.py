@@ -108,9 +108,11 @@ class LayerCheck(ABC, Generic[LayerT]):
         for role in self.layer.tensor_names():
             tensor = self._rows(role)
             if tensor.shape[0] == len(alive) and role not in self.not_neurons:
-                alive |= (tensor.flatten(start_dim=1) if tensor.dim() > 1 else tensor[:, None]).ne(
-                    0
-                ).any(dim=1)
+                alive |= (
+                    (tensor.flatten(start_dim=1) if tensor.dim() > 1 else tensor[:, None])
+                    .ne(0)
+                    .any(dim=1)
+                )
         return int(alive.nonzero()[-1, 0]) + 1 if alive.any() else 0
 
     not_neurons: ClassVar[frozenset[str]] = frozenset(

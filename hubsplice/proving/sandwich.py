@@ -32,6 +32,7 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         self._opening = self.constant("opening", 16.0)
         self._half = self.layer.form.saturation
         self._sides: dict[tuple[int, int], int] = {}
+        self._written_by_jumps: dict[int, list[float]] = {}
         jumps = self.parts.jumps
         if self.used < len(jumps) + _CONSTANTS:
             self.wrong("gate_weight", None, f"only {self.used} neurons hold anything")
@@ -203,7 +204,10 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         """Three neurons, even in what they read: the constant twice, and what rounding took."""
         one = self._one
         for i, sign in enumerate((1.0, -1.0, 1.0)):
-            wanted = (("up_weight", self.up, sign), ("gate_weight", self.gate, sign * self._opening))
+            wanted = (
+                ("up_weight", self.up, sign),
+                ("gate_weight", self.gate, sign * self._opening),
+            )
             for role, rows, factor in wanted:
                 place = first_unequal(rows[start + i], factor * one)
                 if place is not None:
@@ -334,18 +338,46 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
                 if ((gap - wanted).abs() > room).any():
                     place = int(((gap - wanted).abs() - room).argmax())
                     self.wrong_at(
-                        "gate_weight", (lower, place), f"is not apart from neuron {upper} as it is to be"
+                        "gate_weight",
+                        (lower, place),
+                        f"is not apart from neuron {upper} as it is to be",
                     )
             for neuron in (upper, lower):
                 self._reads_one(neuron)
             side = 1.0 if shares[0] > 0 else -1.0
             step = side * part.written * self._down * self._opening / (2 * self._half * copies)
             exact = step / scale
-            self._written(upper, exact, f"{part.source.label} writes")
-            self._written(lower, -exact, f"{part.source.label} writes")
+            # A gap that is wider once it is rounded is written by as much less.
+            factor = common_factor(
+                torch.stack([self.down[upper], -self.down[lower]]),
+                torch.stack([exact, exact]),
+                self.dtype,
+            )
+            wide = 0.4 if self.dtype is not torch.float32 else 2e-3
+            if not factor.holds:
+                which, channel = factor.worst
+                self.wrong_at(
+                    "down_weight",
+                    ((upper, lower)[which], channel),
+                    f"is not what {part.source.label} writes, rounded",
+                )
+            if abs(factor.value - 1) > wide:
+                self.wrong(
+                    "down_weight",
+                    upper,
+                    f"it writes {factor.value:.3g} times what {part.source.label} does",
+                )
             multiple = abs(float(shares[0]))
-            if copy == 0:
-                strength = float(self.down[upper] @ exact / exact.square().sum())
+            self._written_by_jumps.setdefault(i, []).append(factor.value)
+            if copy == copies - 1:
+                strength = sum(self._written_by_jumps[i]) / copies
+                if abs(strength - 1) > wide / 4:
+                    self.wrong(
+                        "down_weight",
+                        upper,
+                        f"with its copies it writes {strength:.3g} times what "
+                        f"{part.source.label} does",
+                    )
                 reading = Reading.of(middle, part.encoder, self.dtype)
                 column = side * self.down[upper] * self._gain
                 self.recover(part, "jump", 2 * copies, strength, reading, column)

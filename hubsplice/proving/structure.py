@@ -26,5 +26,8 @@ _CHECKS: dict[type, type[LayerCheck]] = {
 def checked(stored: StoredLayer, site: Site, median_norm: float) -> Findings:
     """What the weights of an inserted layer do, and what they have no business to do."""
     check = _CHECKS[type(stored.layer)](stored, site, median_norm)
-    check.check()
+    try:
+        check.check()
+    except IndexError:
+        check.findings.wrong(check.first, None, f"{check.used} neurons are too few for these edits")
     return check.findings

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
+from hubsplice.edits.base import Edit
 from hubsplice.errors import RecipeError
-from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, Recipe
+from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, AnyEdit, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -46,6 +47,16 @@ def parse_recipe(text: str, *, folder: Path) -> Recipe:
     if not isinstance(raw, dict):
         raise RecipeError(f"a recipe is a mapping with base_model and splices, found {raw!r}")
     return with_absolute_paths(Recipe(**raw), folder)
+
+
+def parsed_edit(content: Mapping[str, object]) -> Edit:
+    """One edit, as a recipe or a manifest has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    edit: Edit = TypeAdapter(AnyEdit).validate_python(dict(content))
+    return edit
 
 
 def dump_recipe(recipe: Recipe) -> str:
