@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
+from hubsplice.edits.base import Edit
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.files.strict_json import parse_object
-from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, Recipe
+from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, AnyEdit, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -56,6 +57,16 @@ def _load_json(text: str) -> object:
         return parse_object(text.encode(), source="recipe")
     except CheckpointError as error:
         raise RecipeError(str(error)) from None
+
+
+def parsed_edit(content: Mapping[str, object]) -> Edit:
+    """One edit, as a recipe or a manifest has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    edit: Edit = TypeAdapter(AnyEdit).validate_python(dict(content))
+    return edit
 
 
 def dump_recipe(recipe: Recipe) -> str:
