@@ -136,7 +136,6 @@ class CardContext:
     license_files: tuple[str, ...]
     hubsplice: str
     reproducible: bool
-    local_sources: str
     definitions: tuple[tuple[str, str], ...]
     fidelity: FidelityContext | None
 
@@ -196,7 +195,6 @@ def card_context(
         license_files=license_files(manifest),
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
-        local_sources=", ".join(_local_sources(manifest)),
         definitions=tuple(summary.DEFINITIONS.items()),
         fidelity=None if report is None else _fidelity(report, manifest),
     )
@@ -315,16 +313,6 @@ def _quantised() -> Table:
 def _span(values: Iterable[float]) -> str:
     found = sorted(values)
     return f"{significant(found[0])} to {significant(found[-1])}"
-
-
-def _local_sources(manifest: Manifest) -> Iterator[str]:
-    """What a recipe names by a path of the machine that built it, in the order of the recipe."""
-    if manifest.base.repo_id is None:
-        yield manifest.base.name
-    terms = [term for layer in manifest.edits for term in layer.terms]
-    found = (pair for t in terms for part in (t.source, t.edit) for pair in _flat(part))
-    names = (value for name, value in found if name == "path" or name.endswith(".path"))
-    yield from dict.fromkeys(names)
 
 
 def _text(dataset: str, revision: str | None) -> Markdown:

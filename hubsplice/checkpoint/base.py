@@ -15,16 +15,13 @@ from hubsplice.checkpoint.companions import (
     CONFIG,
     MANIFEST,
     SINGLE_WEIGHTS,
-    TOKENIZER_CONFIG,
     WEIGHTS_INDEX,
 )
-from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
+from hubsplice.errors import CheckpointError, unknown_name
 from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.files.strict_json import read_object
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_REMOTE_CODE = ("auto_map", "custom_code")
-_QUANTIZATION = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,22 +44,22 @@ class BaseConfig:
         """Read the configuration and, where there is one, the index of the weights.
 
         Raises:
-            CheckpointError: no or a malformed config.json or index, pickle weights, remote code.
-            UnsupportedError: the weights are quantised.
+            CheckpointError: no or a malformed config.json or index, or pickle weights.
         """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
         if not (folder / CONFIG).exists():
             raise CheckpointError(f"{folder}: no config.json; is this a model's folder?")
         config = _read_config(folder / CONFIG)
-        _refuse_remote_code(folder / CONFIG, config)
-        tokenizer = folder / TOKENIZER_CONFIG
-        if tokenizer.exists():
-            _refuse_remote_code(tokenizer, _read_config(tokenizer))
-        _refuse_quantized(folder, config)
         _refuse_pickles(folder)
         index = folder / WEIGHTS_INDEX
         return BaseConfig(folder, config, _read_index(index) if index.exists() else None)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether every file of its weights is there."""
+        names = {SINGLE_WEIGHTS} if self.weight_map is None else {*self.weight_map.values()}
+        return all((self.folder / name).exists() for name in names)
 
     @property
     def previous_splice(self) -> Path | None:
@@ -88,7 +85,6 @@ class BaseCheckpoint(BaseConfig):
         Raises:
             CheckpointError: what `BaseConfig.open` raises, no weights, a missing, truncated or
                 corrupt shard, or an index that disagrees with the shards.
-            UnsupportedError: the weights are quantised.
         """
         return cls.of(BaseConfig.open(folder))
 
@@ -142,28 +138,6 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}")
     return config
-
-
-def _refuse_remote_code(path: Path, content: Mapping[str, Any]) -> None:
-    for key in _REMOTE_CODE:
-        if content.get(key):
-            raise CheckpointError(
-                f"{path}: {key} asks for Python code from the repository ({content[key]!r}), "
-                "and hubsplice never runs such code; use a model, or a revision, that transformers "
-                "supports by itself"
-            )
-
-
-def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    for key in _QUANTIZATION:
-        if config.get(key):
-            settings = config[key]
-            method = settings.get("quant_method") if isinstance(settings, dict) else None
-            raise UnsupportedError(
-                f"{folder / CONFIG}: the base is quantised ({key}"
-                f"{f', {method}' if method else ''}): an inserted layer would be rounded with it, "
-                "and its thresholds lost; splice the unquantised model and quantise the result"
-            )
 
 
 def _refuse_pickles(folder: Path) -> None:

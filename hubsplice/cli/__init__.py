@@ -9,7 +9,20 @@ from __future__ import annotations
 import os
 import sys
 
-from hubsplice.cli import build, card, check, edits, init, measure, publish, serve, verify
+from hubsplice.cli import (
+    build,
+    card,
+    check,
+    diff,
+    edits,
+    init,
+    measure,
+    publish,
+    reproduce,
+    serve,
+    unsplice,
+    verify,
+)
 from hubsplice.cli.app import EXIT_CODES, app
 from hubsplice.errors import HubError, HubspliceError
 from hubsplice.terminal import print_error
@@ -24,6 +37,9 @@ for _command in (
     build.build,
     measure.measure,
     verify.verify,
+    reproduce.reproduce,
+    unsplice.unsplice,
+    diff.diff,
     serve.serve,
     card.card,
     edits.edits,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.companions import TOKENIZER_CONFIG
+from hubsplice.checkpoint.remote_code import code_reasons
 from hubsplice.errors import CheckpointError
+from hubsplice.files.strict_json import read_object
 from hubsplice.text.sequences import TokenSequences
 
 
@@ -22,8 +26,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {error}") from error
+        reason = next(_code_of(folder), " ".join(str(error).split()))
+        raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {reason}") from error
     return tokenizer
+
+
+def _code_of(folder: Path) -> Iterator[str]:
+    """That a tokenizer is code of its repository, where it is; transformers advises to run it."""
+    path = folder / TOKENIZER_CONFIG
+    if path.exists():
+        yield from (f"{path.name}: {reason}" for reason in code_reasons(read_object(path)))
 
 
 def require_vocabulary(text: TokenSequences, base: BaseConfig) -> None:

@@ -7,13 +7,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, RecipeError, from_transport
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.transport import cause_of
 from hubsplice.verifying.files import is_hidden, visible_files
 
-_READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", PICTURE, *COMPANION_PATTERNS)
+_READ = (
+    "*.safetensors",
+    "*.json",
+    "*.yaml",
+    "*.md",
+    "*.txt",
+    PICTURE,
+    CHECKSUMS,
+    *COMPANION_PATTERNS,
+)
 _NEVER = tuple(p for p in NEVER_CARRIED if p not in ("*.safetensors", "*.safetensors.index.json"))
 
 
