@@ -137,19 +137,25 @@ def claims_of(
 _WHY: tuple[tuple[Path, str], ...] = (
     (("base", "terms"), "the base has no card here, or does not say; see where it comes from"),
     (("base",), "the base was opened from another place; its files are those that were compared"),
-    (("hubsplice",), "what built it can't be seen in the files; a rebuild with it shows it"),
-    (("versions",), "what built it can't be seen in the files; a rebuild with them shows it"),
-    (("seeds",), "it is the recipe's; a rebuild shows it"),
-    (("calibration",), "what calibration found can't be seen in the files; a rebuild shows it"),
+    (("hubsplice",), "files can't show what built them; `hubsplice reproduce` builds them again"),
+    (("versions",), "files can't show what built them; `hubsplice reproduce` builds them again"),
+    (("seeds",), "it is the recipe's; `hubsplice reproduce` builds with it again"),
+    (
+        ("calibration",),
+        "files can't show what calibration found; `hubsplice reproduce` calibrates again",
+    ),
     (("layers", "*", "terms", "*", "source"), "the SAE is not among the files"),
     (("layers", "*", "terms", "*", "source_sha256"), "the SAE is not among the files"),
     (("biases", "*", "terms", "*", "source"), "the SAE is not among the files"),
     (("biases", "*", "terms", "*", "source_sha256"), "the SAE is not among the files"),
     (("layers", "*", "terms", "*", "edit", "label"), "it is somebody's reading of a feature"),
     (("biases", "*", "terms", "*", "edit", "label"), "it is somebody's reading of a feature"),
-    (("layers", "*", "terms"), "calibration found it; a rebuild shows it"),
-    (("biases", "*", "terms"), "calibration found it; a rebuild shows it"),
-    (("layers", "*", "constants"), "the construction chose it; a rebuild shows it"),
+    (("layers", "*", "terms"), "calibration found it; `hubsplice reproduce` calibrates again"),
+    (("biases", "*", "terms"), "calibration found it; `hubsplice reproduce` calibrates again"),
+    (
+        ("layers", "*", "constants"),
+        "the construction chose it; `hubsplice reproduce` builds it again",
+    ),
 )
 _OTHERWISE = "nothing was compared with it"
 
