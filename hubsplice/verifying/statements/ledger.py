@@ -134,27 +134,31 @@ def claims_of(
     )
 
 
+_NO_SAE = "the SAE is not among the files"
+_READING = "it is somebody's reading of a feature"
+_BUILT = "files can't show what built them; `hubsplice reproduce` builds them again"
+_CALIBRATED = "files can't show it; `hubsplice reproduce` calibrates again"
+
 _WHY: tuple[tuple[Path, str], ...] = (
     (("base", "terms"), "the base has no card here, or does not say; see where it comes from"),
     (("base",), "the base was opened from another place; its files are those that were compared"),
-    (("hubsplice",), "files can't show what built them; `hubsplice reproduce` builds them again"),
-    (("versions",), "files can't show what built them; `hubsplice reproduce` builds them again"),
-    (("seeds",), "it is the recipe's; `hubsplice reproduce` builds with it again"),
-    (
-        ("calibration",),
-        "files can't show what calibration found; `hubsplice reproduce` calibrates again",
+    (("hubsplice",), _BUILT),
+    (("versions",), _BUILT),
+    (("seeds",), _BUILT),
+    (("calibration",), _CALIBRATED),
+    *(
+        ((kind, "*", "terms", "*", *part), reason)
+        for kind in ("layers", "biases")
+        for part, reason in (
+            (("source",), _NO_SAE),
+            (("source_sha256",), _NO_SAE),
+            (("edit", "label"), _READING),
+            ((), _CALIBRATED),
+        )
     ),
-    (("layers", "*", "terms", "*", "source"), "the SAE is not among the files"),
-    (("layers", "*", "terms", "*", "source_sha256"), "the SAE is not among the files"),
-    (("biases", "*", "terms", "*", "source"), "the SAE is not among the files"),
-    (("biases", "*", "terms", "*", "source_sha256"), "the SAE is not among the files"),
-    (("layers", "*", "terms", "*", "edit", "label"), "it is somebody's reading of a feature"),
-    (("biases", "*", "terms", "*", "edit", "label"), "it is somebody's reading of a feature"),
-    (("layers", "*", "terms"), "calibration found it; `hubsplice reproduce` calibrates again"),
-    (("biases", "*", "terms"), "calibration found it; `hubsplice reproduce` calibrates again"),
     (
         ("layers", "*", "constants"),
-        "the construction chose it; `hubsplice reproduce` builds it again",
+        "the construction chose it; `hubsplice reproduce` does so again",
     ),
 )
 _OTHERWISE = "nothing was compared with it"
