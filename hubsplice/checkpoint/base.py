@@ -17,8 +17,14 @@ from hubsplice.checkpoint.companions import (
     SINGLE_WEIGHTS,
     TOKENIZER_CONFIG,
     WEIGHTS_INDEX,
+    companion_files,
+)
+from hubsplice.checkpoint.loader_keys import (
+    require_loadable_config,
+    require_loadable_tokenizer_config,
 )
 from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
+from hubsplice.files.plain import read_plain
 from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.files.strict_json import read_object
 
@@ -47,18 +53,23 @@ class BaseConfig:
         """Read the configuration and, where there is one, the index of the weights.
 
         Raises:
-            CheckpointError: no or a malformed config.json or index, pickle weights, remote code.
+            CheckpointError: no or a malformed config.json or index, pickle weights, remote code,
+                a key or a link that leads elsewhere.
             UnsupportedError: the weights are quantised.
         """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
         if not (folder / CONFIG).exists():
             raise CheckpointError(f"{folder}: no config.json; is this a model's folder?")
-        config = _read_config(folder / CONFIG)
+        config = read_config(folder / CONFIG)
         _refuse_remote_code(folder / CONFIG, config)
+        require_loadable_config(folder / CONFIG, config)
         tokenizer = folder / TOKENIZER_CONFIG
         if tokenizer.exists():
-            _refuse_remote_code(tokenizer, _read_config(tokenizer))
+            content = read_config(tokenizer)
+            _refuse_remote_code(tokenizer, content)
+            require_loadable_tokenizer_config(tokenizer, content)
+        _refuse_links_outwards(folder)
         _refuse_quantized(folder, config)
         _refuse_pickles(folder)
         index = folder / WEIGHTS_INDEX
@@ -131,10 +142,15 @@ class BaseCheckpoint(BaseConfig):
         return tensor
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def read_config(path: Path) -> Mapping[str, Any]:
+    """A JSON object, read as transformers reads it.
+
+    Raises:
+        CheckpointError: it can't be read, or holds something else.
+    """
     try:
         # Read as transformers reads it, so that what is checked is what servers will see.
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_plain(path).decode())
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -151,6 +167,21 @@ def _refuse_remote_code(path: Path, content: Mapping[str, Any]) -> None:
                 f"{path}: {key} asks for Python code from the repository ({content[key]!r}), "
                 "and hubsplice never runs such code; use a model, or a revision, that transformers "
                 "supports by itself"
+            )
+
+
+def _refuse_links_outwards(folder: Path) -> None:
+    """Refuse companions, which are copied and published, that are links to other places."""
+    home = folder.resolve()
+    if home.parent.name == "snapshots":
+        # The Hub's cache keeps the files of all snapshots in one place, and links to them.
+        home = home.parents[1]
+    for name in companion_files(folder):
+        target = (folder / name).resolve()
+        if not target.is_relative_to(home):
+            raise CheckpointError(
+                f"{folder / name}: a link to {target}, outside of the model's folder; it would be "
+                "published with the result: put the file itself there"
             )
 
 

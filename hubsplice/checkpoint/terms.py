@@ -11,6 +11,7 @@ from hubsplice.checkpoint.companions import CARD
 from hubsplice.checkpoint.manifest import BaseTerms
 from hubsplice.checkpoint.resolve import ResolvedBase
 from hubsplice.errors import from_transport
+from hubsplice.files.plain import require_plain
 
 
 def read_terms(base: ResolvedBase) -> BaseTerms:
@@ -36,9 +37,8 @@ def read_terms(base: ResolvedBase) -> BaseTerms:
 def _metadata(card: Path) -> dict[str, Any]:
     from huggingface_hub import metadata_load
 
-    if not card.is_file():
-        return {}
     try:
+        require_plain(card)
         metadata = metadata_load(card)
     except (OSError, ValueError, yaml.YAMLError):
         return {}

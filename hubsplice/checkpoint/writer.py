@@ -17,6 +17,7 @@ from hubsplice.checkpoint.layout import Layout, NewTensor, Split, unsplit
 from hubsplice.checkpoint.new_shard import write_new_shard
 from hubsplice.files.copying import clone_file
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
+from hubsplice.files.plain import LARGEST_COMPANION, read_plain
 from hubsplice.files.space import full_disk, require_free_space
 
 # Each takes one or two cores for its digests; more of them outrun most disks.
@@ -150,7 +151,7 @@ def _write(
     for new, job in zip(plan.added, added, strict=True):
         files[new.name] = job.result()
     for name in companion_files(base.folder):
-        content = (base.folder / name).read_bytes()
+        content = read_plain(base.folder / name, LARGEST_COMPANION)
         base_files[name] = files[name] = _write_new_file(destination / name, content)
     for name in (CONFIG, WEIGHTS_INDEX, MANIFEST):
         if (base.folder / name).exists():

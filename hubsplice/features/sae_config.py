@@ -14,6 +14,7 @@ from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_registry import registry_entry
+from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
 
@@ -175,8 +176,10 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
             "SAELens saved"
         )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        raw = json.loads(read_plain(path).decode())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds no mapping")

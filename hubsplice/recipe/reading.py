@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import read_plain
 from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
@@ -22,7 +23,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file can't be read, or what it says is not a recipe.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:

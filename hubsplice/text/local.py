@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import read_plain, require_plain
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document, passages
 
 _PROSE = (".md", ".txt")
 _ROWS = ".jsonl"
 _SUFFIXES = (*_PROSE, _ROWS)
+
+# Prose is cut into passages as a whole.
+_LARGEST_PROSE = 1 << 30
 
 
 def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
@@ -63,10 +67,11 @@ def _documents(files: list[Path], column: str, field: str) -> Iterator[Document]
 
 
 def _prose(file: Path) -> Iterator[str]:
-    return passages(file.read_text(encoding="utf-8-sig"))
+    return passages(read_plain(file, _LARGEST_PROSE).decode("utf-8-sig"))
 
 
 def _rows(file: Path, column: str, field: str) -> Iterator[str]:
+    require_plain(file)
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

@@ -7,7 +7,8 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.errors import CheckpointError
+from hubsplice.checkpoint.views import tokenizer_view
+from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.text.sequences import TokenSequences
 
 
@@ -15,14 +16,15 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's folder.
 
     Raises:
-        CheckpointError: transformers can't load it.
+        CheckpointError: transformers can't load it, or what it asks for is refused.
     """
-    try:
+    with (
+        tokenizer_view(folder) as view,
+        blamed_on(f"{folder.name}: its tokenizer can't be loaded"),
+    ):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            view, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {error}") from error
     return tokenizer
 
 
