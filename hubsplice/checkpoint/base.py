@@ -19,6 +19,7 @@ from hubsplice.checkpoint.companions import (
     WEIGHTS_INDEX,
     companion_files,
 )
+from hubsplice.checkpoint.config_file import ModelConfig, TokenizerConfig, require_types
 from hubsplice.checkpoint.loader_keys import (
     require_loadable_config,
     require_loadable_tokenizer_config,
@@ -63,11 +64,13 @@ class BaseConfig:
             raise CheckpointError(f"{folder}: no config.json; is this a model's folder?")
         config = read_config(folder / CONFIG)
         _refuse_remote_code(folder / CONFIG, config)
+        require_types(folder / CONFIG, config, ModelConfig)
         require_loadable_config(folder / CONFIG, config)
         tokenizer = folder / TOKENIZER_CONFIG
         if tokenizer.exists():
             content = read_config(tokenizer)
             _refuse_remote_code(tokenizer, content)
+            require_types(tokenizer, content, TokenizerConfig)
             require_loadable_tokenizer_config(tokenizer, content)
         _refuse_links_outwards(folder)
         _refuse_quantized(folder, config)

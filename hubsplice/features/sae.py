@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.errors import CheckpointError, RecipeError, blamed_on
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.files.plain import is_plain
 
 WEIGHTS_FILENAME = "sae_weights.safetensors"
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
@@ -95,7 +95,7 @@ def wrap_sae(
 
 def _load_folder(path: Path, found: FoundSae, device: str) -> LoadedSae:
     origin = found.config.origin
-    if not (path / WEIGHTS_FILENAME).is_file():
+    if not is_plain(path / WEIGHTS_FILENAME):
         pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
         if pickles:
             raise CheckpointError(
@@ -124,21 +124,10 @@ def _load_release(found: FoundSae, device: str) -> LoadedSae:
 
 def _loaded(load: Callable[[], Any], found: FoundSae) -> LoadedSae:
     origin = found.config.origin
-    try:
-        with warnings.catch_warnings():
-            # What SAELens warns of is found again in the configuration, and returned as data.
-            warnings.simplefilter("ignore")
-            module = load()
-    except (
-        AssertionError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise CheckpointError(f"{origin}: SAELens cannot load it: {error}") from error
+    with warnings.catch_warnings(), blamed_on(f"{origin}: SAELens cannot load it"):
+        # What SAELens warns of is found again in the configuration, and returned as data.
+        warnings.simplefilter("ignore")
+        module = load()
     loaded = wrap_sae(module, origin, revision=found.commit, notes=found.notes)
     # SAELens keeps what it knows of a configuration; the registry's figures and notes it does not.
     told = found.config

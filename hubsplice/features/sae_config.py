@@ -13,6 +13,7 @@ from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
+from hubsplice.features.sae_file import require_sae_types
 from hubsplice.features.sae_registry import registry_entry
 from hubsplice.files.plain import read_plain
 
@@ -140,6 +141,7 @@ def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
     Raises:
         CheckpointError: a field that is missing or of the wrong type.
     """
+    require_sae_types(raw, origin)
     config = {_OLD_NAMES.get(name, name): value for name, value in raw.items()}
     metadata = {**config, **(config.get("metadata") or {})}
     topk_size = (config.get("activation_fn_kwargs") or {}).get("k")

@@ -66,6 +66,22 @@ def is_plain(path: Path) -> bool:
     return True
 
 
+def is_folder(path: Path) -> bool:
+    """Whether `path` is a folder; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at `path`; there is nothing of a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def _read(file: FileIO, count: int) -> bytes:
     parts = []
     while count > 0 and (part := file.read(min(count, 1 << 20))):

@@ -88,8 +88,11 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
 
 def refuse_occupied(target: Path) -> None:
     """Raise `OutputError` unless `target` is missing or an empty folder that can be renamed."""
-    if not target.exists():
-        return
+    try:
+        if not target.exists():
+            return
+    except OSError as error:
+        raise _unwritable(target, error) from None
     if not target.is_dir():
         raise OutputError(f"{target}: expected a new folder or an empty one, found a file")
     if os.path.ismount(target):
@@ -190,7 +193,10 @@ def _remove_if_dead(staging: Path) -> None:
 
 def _make_parents(target: Path) -> list[Path]:
     """Create the folders above `target`; returns those that were not there, deepest first."""
-    missing = [folder for folder in target.parents if not folder.exists()]
+    try:
+        missing = [folder for folder in target.parents if not folder.exists()]
+    except OSError as error:
+        raise _unwritable(target, error) from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

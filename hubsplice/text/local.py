@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
-from hubsplice.files.plain import read_plain, require_plain
+from hubsplice.files.plain import exists, is_folder, read_plain, require_plain
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document, passages
 
@@ -39,12 +39,12 @@ def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
 
 
 def _files(path: Path, field: str) -> list[Path]:
-    if path.is_dir():
+    if is_folder(path):
         found = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()]
         if not found:
             raise RecipeError(f"{field}: {path} holds no {' or '.join(_SUFFIXES)} file")
         return sorted(found, key=lambda p: p.relative_to(path).parts)
-    if not path.exists():
+    if not exists(path):
         raise RecipeError(f"{field}: there is no file or folder {path}")
     if path.suffix.lower() not in _SUFFIXES:
         raise RecipeError(

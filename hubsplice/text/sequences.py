@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import exists
 from hubsplice.recipe.models import BUILTIN, Prompt, TextSource
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.chat import ChatFormat
@@ -197,7 +198,7 @@ def _rows(
 
 def _open(source: TextSource, section: str) -> Corpus:
     path = Path(source.dataset).expanduser()
-    is_local = source.dataset.startswith(("/", "./", "../", "~")) or path.exists()
+    is_local = source.dataset.startswith(("/", "./", "../", "~")) or exists(path)
     is_hub = source.dataset != BUILTIN and not is_local
     for field in ("config", "revision"):
         value = getattr(source, field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hubsplice.errors import OutputError
-from hubsplice.files.plain import is_plain, open_plain, read_plain
+from hubsplice.files.plain import exists, is_folder, is_plain, open_plain, read_plain
 from hubsplice.files.replacing import replace_file, require_inside
 
 
@@ -68,6 +69,26 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path)
     with pytest.raises(OutputError, match="cannot be written"):
         replace_file(tmp_path / "card", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["card"]
+
+
+def test_a_filesystem_that_is_read_only_is_an_error_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(OutputError, match="card: cannot be written: Read-only file system"):
+        replace_file(tmp_path / "card", "new")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_a_name_that_no_file_can_have_is_nothing(tmp_path: Path, name: str) -> None:
+    assert not exists(tmp_path / name)
+    assert not is_folder(tmp_path / name)
+    with pytest.raises(OSError, match=r"NUL|too long"):
+        read_plain(tmp_path / name)
 
 
 def test_nothing_is_written_through_a_link_out_of_the_folder(tmp_path: Path) -> None:
