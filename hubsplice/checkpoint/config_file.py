@@ -102,26 +102,35 @@ def require_types(path: Path, content: Mapping[str, Any], model: type[_File]) ->
     try:
         model.model_validate(dict(content))
     except ValidationError as error:
-        raise CheckpointError("\n".join(_problems(path, error))) from None
+        raise CheckpointError("\n".join(_problems(path, content, error))) from None
     except RecursionError:
         raise CheckpointError(f"{path}: its JSON is nested too deeply") from None
 
 
-def _problems(path: Path, error: ValidationError) -> list[str]:
+def _problems(path: Path, content: Mapping[str, Any], error: ValidationError) -> list[str]:
     lines: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False):
-        # A field of several types has a problem for each of them, and names them in its place.
-        fields = [str(part) for part in problem["loc"] if str(part).isidentifier()]
+        fields = _as_written(problem["loc"], content)
         where = ": ".join([str(path), ".".join(fields)] if fields else [str(path)])
         if problem["type"] == "value_error":
-            lines[where] = [problem["msg"].removeprefix("Value error, ")]
+            lines[f"{where}:"] = [problem["msg"].removeprefix("Value error, ")]
         else:
+            start = f"{where}: found {_shown(problem['input'])}, expected"
             expected = problem["msg"].removeprefix("Input should be ")
-            lines.setdefault(f"{where}: found {_shown(problem['input'])}", []).append(expected)
-    return [
-        f"{start}{', expected' if 'found' in start else ':'} {' or '.join(texts)}"
-        for start, texts in lines.items()
-    ]
+            lines.setdefault(start, []).append(expected)
+    return [f"{start} {' or '.join(texts)}" for start, texts in lines.items()]
+
+
+def _as_written(location: tuple[int | str, ...], content: Any) -> list[str]:
+    """The part of a location that is in the file: a field of several types names them in it."""
+    fields = []
+    for part in location:
+        try:
+            content = content[part]
+        except (LookupError, TypeError):
+            continue
+        fields.append(str(part))
+    return fields
 
 
 def _shown(value: object) -> str:
