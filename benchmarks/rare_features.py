@@ -416,10 +416,14 @@ def measure(
             float((coarse.change - coarse.wanted)[acts].norm()) / own if own else None
         ),
         "elsewhere_over_noise": float(coarse.change[idle].norm() / noise[idle].norm()),
+        "elsewhere_over_noise_median": float(
+            coarse.change[idle].norm(dim=-1).median() / noise[idle].norm(dim=-1).median()
+        ),
         "residual_float32": exact.evidence.site.residual_error,
         "residual_bfloat16": site_figures.residual_error,
         "hook_residual_bfloat16": own / float(coarse.wanted[acts].norm()) if own else None,
         "strength": dumped(site_figures.strength),
+        "hook_strength": dumped(site_figures.hook.strength if site_figures.hook else None),
         "strength_float32": dumped(exact.evidence.site.strength),
         "false_firing": site_figures.false_firing,
         "missed": site_figures.missed,
@@ -522,9 +526,10 @@ HEADINGS = (
     "edit",
     "acted tokens",
     "strength [95%]",
+    "hook's strength",
     "error ÷ hook's [95%]",
     "error ÷ rounding",
-    "change elsewhere ÷ noise",
+    "change elsewhere ÷ noise (medians)",
     "residual error, float32",
     "bfloat16 (hook's)",
     "ratio, acted [95%]",
@@ -541,9 +546,10 @@ def row(r: dict[str, Any]) -> str:
         r["kind"],
         f"{r['acted']} in {r['acted_sequences']}",
         interval(r["strength"]),
+        number((r.get("hook_strength") or {}).get("value")),
         interval(r["error_over_hook"]),
         number(r["error_over_rounding"]),
-        share(r["elsewhere_over_noise"]),
+        f"{share(r['elsewhere_over_noise'])} ({share(r.get('elsewhere_over_noise_median'))})",
         share(r["residual_float32"]),
         f"{share(r['residual_bfloat16'])} ({share(r['hook_residual_bfloat16'])})",
         interval(r["acted_ratio"]),
@@ -626,6 +632,8 @@ def page(results: list[dict[str, Any]]) -> str:
         "de-quantised from 4-bit GGUF files. Divergences are among the likeliest tokens of the "
         "vocabulary alone. First tokens and attention sinks are not scored.",
         "",
+        "- **hook's strength**: what rounding leaves of the edit in the bfloat16 hook. Where that "
+        "is not 1, no layer can make the edit at this precision, and it is not shown.",
         "- **error ÷ hook's**: the layer's distance from the change of the float32 hook in its own "
         "stream, as a multiple of the bfloat16 hook's own. Both err where the served stream "
         "passes a threshold that the float32 one does not.",
@@ -633,7 +641,8 @@ def page(results: list[dict[str, Any]]) -> str:
         "the layer reads, as a multiple of the bfloat16 hook's own, which is rounding alone. A "
         "jump is a steep ramp in weights, and tokens on it count here.",
         "- **change elsewhere ÷ noise**: what the layer changes where the edit doesn't act, over "
-        "what bfloat16 has put into the stream there already; root mean squares.",
+        "what bfloat16 has put into the stream there already; root mean squares. A few tokens on "
+        "the ramp of a jump can make most of it, which medians don't see.",
         "- **ratio**: splice error over noise floor at the logits, where the edit acts and behind.",
         "- The two summaries, by kind of edit and by decade of firing rate, give the median and "
         "the largest.",

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubsplice.building.environment import Environment
+from hubsplice.building.sources import Sources
 from hubsplice.checkpoint.manifest import manifest_schema
 from hubsplice.families.known import Weights
 from hubsplice.fidelity.report import FidelityReport
@@ -31,8 +33,11 @@ SCHEMAS = {
     "recipe.schema.json": recipe_schema,
     "splice.schema.json": manifest_schema,
     "fidelity.schema.json": FidelityReport.model_json_schema,
+    "sources.schema.json": Sources.model_json_schema,
+    "environment.schema.json": Environment.model_json_schema,
 }
-"""Of a recipe, of the manifest `splice.json`, and of the report `fidelity.json`."""
+"""Of a recipe, of the manifest `splice.json`, of the report `fidelity.json`, and of two files in
+`reproduce/`."""
 
 FOLDER = Path(__file__).parent
 
@@ -160,6 +165,13 @@ _BY_ENGINE = (
     "*Run* means that spliced models were run through the engine; *read* means that its source was"
     " read. A dash means that nobody looked. The version was examined on the date below its name."
     " [Engines and quantisation](engines.md) has the details."
+)
+_RELEASED = (
+    "The table is made from the configurations in `tests/families/released.json`: keys and values"
+    " of public config.json files, with a note where each was found. The tests build each model"
+    " that can be spliced with small sizes, load the result with transformers and compare its"
+    " logits with the base's, bit for bit. A model that is not listed may work as well; `hubsplice"
+    " check` says so from its config.json."
 )
 _UNSUPPORTED = "`hubsplice check` refuses these, with the reason."
 _LAYOUT = (
@@ -310,6 +322,7 @@ def engines_page() -> str:
 
 def families_page() -> str:
     """Every family that can be spliced: what it is served as, its evidence, and its engines."""
+    from docs.released import released_rows
     from hubsplice.families.registry import FAMILIES
     from hubsplice.families.unsupported import REASONS
     from hubsplice.serving.engines import ENGINES
@@ -362,6 +375,12 @@ def families_page() -> str:
                     for name, found in classes.items()
                 ],
             ),
+            "",
+            "## Released models",
+            "",
+            _RELEASED,
+            "",
+            *_table(("model", "on the Hub", "can be spliced"), released_rows()),
             "",
             "## Families that are not supported",
             "",

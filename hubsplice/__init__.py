@@ -24,14 +24,20 @@ if TYPE_CHECKING:
     from hubsplice.fidelity.report import FidelityReport
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
+    from hubsplice.interface.diff import diff
     from hubsplice.interface.hooked import hooked
     from hubsplice.interface.lower import lower
     from hubsplice.interface.measure import measure
     from hubsplice.interface.publication import Publication
     from hubsplice.interface.publish import publish
     from hubsplice.interface.recipes import dump_recipe, load_recipe
+    from hubsplice.interface.reproduce import reproduce
+    from hubsplice.interface.unsplice import unsplice
     from hubsplice.interface.verify import verify
     from hubsplice.intervention.intervention import Intervention
+    from hubsplice.rebuilding.diff import Differences
+    from hubsplice.rebuilding.grade import Reproduction
+    from hubsplice.rebuilding.unsplice import Unspliced
     from hubsplice.recipe.models import Recipe
     from hubsplice.verifying.verify import Verification
 
@@ -42,6 +48,7 @@ __all__ = [
     "CheckReport",
     "CheckpointError",
     "ConflictError",
+    "Differences",
     "FidelityError",
     "FidelityReport",
     "HubError",
@@ -51,17 +58,22 @@ __all__ = [
     "Publication",
     "Recipe",
     "RecipeError",
+    "Reproduction",
+    "Unspliced",
     "UnsupportedError",
     "Verification",
     "__version__",
     "build",
     "check",
+    "diff",
     "dump_recipe",
     "hooked",
     "load_recipe",
     "lower",
     "measure",
     "publish",
+    "reproduce",
+    "unsplice",
     "verify",
 ]
 
@@ -81,6 +93,7 @@ _MODULES = {
     "fidelity.report": ("FidelityReport",),
     "interface.build": ("build",),
     "interface.check": ("check",),
+    "interface.diff": ("diff",),
     "interface.hooked": ("hooked",),
     "interface.lower": ("lower",),
     "interface.measure": ("measure",),
@@ -89,6 +102,11 @@ _MODULES = {
     "interface.recipes": ("dump_recipe", "load_recipe"),
     "interface.verify": ("verify",),
     "intervention.intervention": ("Intervention",),
+    "interface.reproduce": ("reproduce",),
+    "interface.unsplice": ("unsplice",),
+    "rebuilding.diff": ("Differences",),
+    "rebuilding.grade": ("Reproduction",),
+    "rebuilding.unsplice": ("Unspliced",),
     "recipe.models": ("Recipe",),
     "verifying.verify": ("Verification",),
 }

@@ -68,6 +68,12 @@ class ConflictError(HubspliceError):
     exit_code = 8
 
 
+class DifferentError(HubspliceError):
+    """A model was built again, and it is another one."""
+
+    exit_code = 10
+
+
 def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     """Say that `value` is not one of `known`, and name the nearest that is.
 

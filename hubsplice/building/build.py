@@ -9,6 +9,7 @@ from pathlib import Path
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
+from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
 from hubsplice.card import write_card
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
@@ -23,9 +24,7 @@ from hubsplice.fidelity.picture import PICTURE, write_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
 from hubsplice.files.digest import digest_file
 from hubsplice.files.staging import staged_directory
-from hubsplice.intervention.saved import INTERVENTION, RECIPE, save_intervention
 from hubsplice.recipe.models import Recipe
-from hubsplice.recipe.reading import dump_recipe, portable
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
@@ -103,10 +102,9 @@ def build(
         compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
         findings = Findings.of(compiled)
         written = _write(plan, compiled, folder, hard_link, progress)
-        _write_reproduction(plan, compiled, folder)
-        report = None
+        report = held_out = None
         if measure:
-            text = held_out_text(
+            held_out = held_out_text(
                 plan.recipe,
                 plan.base,
                 compiled.intervention,
@@ -122,11 +120,12 @@ def build(
                 compiled.approximations,
                 bias_indices(plan.linker.layers, compiled.biases),
             )
-            measured = measure_fidelity(subject, text, require=require, progress=progress)
+            measured = measure_fidelity(subject, held_out, require=require, progress=progress)
             report = findings.told_in(measured)
             write_report(report, folder)
             write_picture(report, folder)
-        described = [n for n in (INTERVENTION, RECIPE, REPORT, PICTURE) if (folder / n).exists()]
+        write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
+        described = [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
@@ -151,12 +150,6 @@ def _write(
         hard_link=hard_link,
         on_progress=lambda done, total: progress("writing", done, total),
     )
-
-
-def _write_reproduction(plan: OpenPlan, compiled: Compiled, folder: Path) -> None:
-    (folder / RECIPE).parent.mkdir()
-    (folder / RECIPE).write_text(dump_recipe(portable(plan.recipe)), encoding="utf-8")
-    save_intervention(compiled.intervention, folder / INTERVENTION)
 
 
 def _inserted(plan: OpenPlan, compiled: Compiled) -> tuple[InsertedAt, ...]:

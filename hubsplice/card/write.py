@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubsplice.card.render import render_card
+from hubsplice.checkpoint.checksums import write_checksums
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.fidelity.report import read_report
@@ -34,7 +35,8 @@ def card_text(folder: Path, *, model_id: str | None = None, license_id: str | No
 def write_card(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> Path:
     """Write `README.md` from the folder's manifest, report and recipe, over an earlier one.
 
-    The report and the recipe, which gives the title and the description, may be missing.
+    The list of checksums in `reproduce/`, which has the card's, is written again. The report and
+    the recipe, which gives the title and the description, may be missing.
 
     Args:
         folder: holds `splice.json`, and perhaps `fidelity.json` and `reproduce/recipe.yaml`.
@@ -52,4 +54,5 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
     text = card_text(folder, model_id=model_id, license_id=license_id)
     path = folder / CARD
     replace_file(path, text)
+    write_checksums(folder)
     return path

@@ -24,14 +24,12 @@ from hubsplice.checkpoint.loader_keys import (
     require_loadable_config,
     require_loadable_tokenizer_config,
 )
-from hubsplice.errors import CheckpointError, UnsupportedError, unknown_name
+from hubsplice.errors import CheckpointError, unknown_name
 from hubsplice.files.plain import read_plain
 from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.files.strict_json import read_object
 
 _PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_REMOTE_CODE = ("auto_map", "custom_code")
-_QUANTIZATION = ("quantization_config", "compression_config")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,29 +52,31 @@ class BaseConfig:
         """Read the configuration and, where there is one, the index of the weights.
 
         Raises:
-            CheckpointError: no or a malformed config.json or index, pickle weights, remote code,
-                a key or a link that leads elsewhere.
-            UnsupportedError: the weights are quantised.
+            CheckpointError: no or a malformed config.json or index, pickle weights, or a key or a
+                link that leads elsewhere.
         """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
         if not (folder / CONFIG).exists():
             raise CheckpointError(f"{folder}: no config.json; is this a model's folder?")
         config = read_config(folder / CONFIG)
-        _refuse_remote_code(folder / CONFIG, config)
         require_types(folder / CONFIG, config, ModelConfig)
         require_loadable_config(folder / CONFIG, config)
         tokenizer = folder / TOKENIZER_CONFIG
         if tokenizer.exists():
             content = read_config(tokenizer)
-            _refuse_remote_code(tokenizer, content)
             require_types(tokenizer, content, TokenizerConfig)
             require_loadable_tokenizer_config(tokenizer, content)
         _refuse_links_outwards(folder)
-        _refuse_quantized(folder, config)
         _refuse_pickles(folder)
         index = folder / WEIGHTS_INDEX
         return BaseConfig(folder, config, _read_index(index) if index.exists() else None)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether every file of its weights is there."""
+        names = {SINGLE_WEIGHTS} if self.weight_map is None else {*self.weight_map.values()}
+        return all((self.folder / name).exists() for name in names)
 
     @property
     def previous_splice(self) -> Path | None:
@@ -102,7 +102,6 @@ class BaseCheckpoint(BaseConfig):
         Raises:
             CheckpointError: what `BaseConfig.open` raises, no weights, a missing, truncated or
                 corrupt shard, or an index that disagrees with the shards.
-            UnsupportedError: the weights are quantised.
         """
         return cls.of(BaseConfig.open(folder))
 
@@ -163,16 +162,6 @@ def read_config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _refuse_remote_code(path: Path, content: Mapping[str, Any]) -> None:
-    for key in _REMOTE_CODE:
-        if content.get(key):
-            raise CheckpointError(
-                f"{path}: {key} asks for Python code from the repository ({content[key]!r}), "
-                "and hubsplice never runs such code; use a model, or a revision, that transformers "
-                "supports by itself"
-            )
-
-
 def _refuse_links_outwards(folder: Path) -> None:
     """Refuse companions, which are copied and published, that are links to other places."""
     home = folder.resolve()
@@ -185,18 +174,6 @@ def _refuse_links_outwards(folder: Path) -> None:
             raise CheckpointError(
                 f"{folder / name}: a link to {target}, outside of the model's folder; it would be "
                 "published with the result: put the file itself there"
-            )
-
-
-def _refuse_quantized(folder: Path, config: Mapping[str, Any]) -> None:
-    for key in _QUANTIZATION:
-        if config.get(key):
-            settings = config[key]
-            method = settings.get("quant_method") if isinstance(settings, dict) else None
-            raise UnsupportedError(
-                f"{folder / CONFIG}: the base is quantised ({key}"
-                f"{f', {method}' if method else ''}): an inserted layer would be rounded with it, "
-                "and its thresholds lost; splice the unquantised model and quantise the result"
             )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubsplice.errors import CheckpointError
+from hubsplice.errors import CheckpointError, UnsupportedError
 
 _ATTENTION = ("_attn_implementation", "attn_implementation", "_attn_implementation_internal")
 _EXPERTS = (
@@ -132,6 +132,17 @@ def require_loadable_tokenizer_config(path: Path, content: Mapping[str, Any]) ->
             f"{path}: init_inputs: found {_shown(content['init_inputs'])}, expected none: they "
             "may be files anywhere"
         )
+
+
+def refuse_quantized(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuse to load quantised weights: what reads them is a library that the file names.
+
+    Raises:
+        UnsupportedError: with the key.
+    """
+    for key, value in _items(config):
+        if key in ("quantization_config", "compression_config") and value:
+            raise UnsupportedError(f"{path}: {key}: quantised weights are not loaded")
 
 
 def for_loaders(config: Mapping[str, Any]) -> dict[str, Any]:

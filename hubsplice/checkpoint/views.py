@@ -24,7 +24,11 @@ from hubsplice.checkpoint.companions import (
     WEIGHTS_INDEX,
     companion_files,
 )
-from hubsplice.checkpoint.loader_keys import for_loaders, tokenizer_for_loaders
+from hubsplice.checkpoint.loader_keys import (
+    for_loaders,
+    refuse_quantized,
+    tokenizer_for_loaders,
+)
 from hubsplice.errors import CheckpointError
 from hubsplice.files.plain import require_plain
 
@@ -44,6 +48,7 @@ def model_view(folder: Path) -> Iterator[Path]:
         UnsupportedError: the weights are quantised.
     """
     base = BaseConfig.open(folder)
+    refuse_quantized(folder / CONFIG, base.config)
     names = [SINGLE_WEIGHTS] if base.weight_map is None else sorted({*base.weight_map.values()})
     for name in names:
         if _DISTRIBUTED.fullmatch(name):
@@ -63,7 +68,6 @@ def tokenizer_view(folder: Path) -> Iterator[Path]:
 
     Raises:
         CheckpointError: as `model_view`.
-        UnsupportedError: the weights are quantised.
     """
     base = BaseConfig.open(folder)
     written = {CONFIG: for_loaders(base.config)}

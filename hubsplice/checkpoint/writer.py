@@ -157,8 +157,8 @@ def _write(
     for name in (CONFIG, WEIGHTS_INDEX, MANIFEST):
         if (base.folder / name).exists():
             base_files[name] = digest_file(base.folder / name)
-    files[CONFIG] = _write_new_file(destination / CONFIG, _json(config))
-    files[WEIGHTS_INDEX] = _write_new_file(destination / WEIGHTS_INDEX, _json(plan.index))
+    files[CONFIG] = _write_new_file(destination / CONFIG, json_bytes(config))
+    files[WEIGHTS_INDEX] = _write_new_file(destination / WEIGHTS_INDEX, json_bytes(plan.index))
     return WrittenCheckpoint(dict(sorted(files.items())), dict(sorted(base_files.items())))
 
 
@@ -193,5 +193,6 @@ def _write_new_file(path: Path, content: bytes) -> FileDigest:
     return digest_bytes(content)
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def json_bytes(content: Mapping[str, Any]) -> bytes:
+    """JSON as the files of a checkpoint have it."""
     return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()

@@ -8,7 +8,20 @@ from __future__ import annotations
 
 import sys
 
-from hubsplice.cli import build, card, check, edits, init, measure, publish, serve, verify
+from hubsplice.cli import (
+    build,
+    card,
+    check,
+    diff,
+    edits,
+    init,
+    measure,
+    publish,
+    reproduce,
+    serve,
+    unsplice,
+    verify,
+)
 from hubsplice.cli.app import EXIT_CODES, app
 from hubsplice.errors import HubspliceError
 from hubsplice.terminal import print_error
@@ -22,6 +35,9 @@ for _command in (
     build.build,
     measure.measure,
     verify.verify,
+    reproduce.reproduce,
+    unsplice.unsplice,
+    diff.diff,
     serve.serve,
     card.card,
     edits.edits,

@@ -20,6 +20,7 @@ EXIT_CODES = {
     7: "the Hub refused the request, or could not be reached",
     8: "the Hub is not as expected: a branch moved, or a tag points elsewhere",
     9: "the text can't show whether the required fidelity is met",
+    10: "the model was built again from its recipe, and it is another one",
     130: "interrupted",
 }
 

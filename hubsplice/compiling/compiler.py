@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,13 +91,20 @@ class Compiled:
         return tuple(warning for splice in self.lowered for warning in splice.warnings)
 
 
-def compile_plan(plan: OpenPlan, progress: Progress, *, allow_misfit: bool = False) -> Compiled:
+def compile_plan(
+    plan: OpenPlan,
+    progress: Progress,
+    *,
+    allow_misfit: bool = False,
+    observe: Callable[[Sequence[Tensor]], None] | None = None,
+) -> Compiled:
     """Compile every splice of a plan.
 
     Args:
         plan: the plan, with its weights.
         progress: told of every step.
         allow_misfit: whether an SAE may be used that does not fit the base.
+        observe: shown the float32 stream at each splice, shape [tokens, d], which is not kept.
 
     Raises:
         HubspliceError: an edit can't be lowered or does not fit, or a model can't be loaded.
@@ -106,6 +113,8 @@ def compile_plan(plan: OpenPlan, progress: Progress, *, allow_misfit: bool = Fal
     if not allow_misfit:
         require_fit(plan.splices, calibrated.splices)
     reference, lowered = calibrated.streams, calibrated.splices
+    if observe is not None:
+        observe(reference)
     for planned, splice, h in zip(plan.splices, lowered, reference, strict=True):
         _require_finite(planned, splice.site, h, plan.dtype)
     serving = _serving(plan, calibrated, progress)

@@ -63,6 +63,27 @@ class Linker:
         )
         return f"{match['prefix']}{moved}.{match['part']}"
 
+    def original_name(self, name: str) -> str | None:
+        """The base's name of the result's tensor `name`; None for one of an inserted layer.
+
+        The other way of `rename`. Tensors that a splice adds to the base's own layers have names
+        there too.
+        """
+        prefixes = "|".join(map(re.escape, self._result.prefixes))
+        match = re.match(rf"(?P<prefix>{prefixes})(?P<index>\d+)\.(?P<part>.+)", name)
+        if match is None:
+            return name
+        index = int(match["index"])
+        if index >= len(self.layers):
+            original = index - len(self.layers) + self.architecture.num_layers
+            return f"{match['prefix']}{original}.{match['part']}"
+        layer = self.layers[index]
+        block = self.architecture.block_of(match["part"])
+        origin = layer.attention if block is Block.ATTENTION else layer.mlp
+        if not isinstance(origin, FromBase):
+            return None
+        return f"{match['prefix']}{origin.base}.{match['part']}"
+
     def config(self, dtype: torch.dtype) -> dict[str, Any]:
         """The result's config.json, for weights that are served in `dtype`."""
         base, family = self.architecture, self.architecture.family
@@ -170,16 +191,30 @@ class Linker:
             else Zeros(tensor.shape, dtype)
             for name, tensor in layout.items()
         }
-        prefix = f"{self._result.prefix}{inserted_indices(self.layers)[splice]}."
-        projections, filled = self.architecture.projections, layer.written()
-        for role, part in self._filled.items():
-            value, name = filled[role], prefix + part
-            projection = projections.get(part.removesuffix(".weight"))
-            if projection is not None and projection.transposed:
-                value = value.T.contiguous()
-            if name in layout and value.any():
+        filled = layer.written()
+        for role, name in self.filled_names(splice).items():
+            value = filled[role].T.contiguous() if self.is_transposed(name) else filled[role]
+            if value.any():
                 tensors[name] = Padded(value.to(dtype), layout[name].shape)
         return tensors
+
+    def filled_names(self, splice: int) -> dict[str, str]:
+        """The tensor of an inserted layer that each role of a construction lies in.
+
+        Args:
+            splice: which inserted layer it is, as `layers` counts them.
+        """
+        layout = self.inserted_layout(splice)
+        prefix = f"{self._result.prefix}{inserted_indices(self.layers)[splice]}."
+        return {
+            role: prefix + part for role, part in self._filled.items() if prefix + part in layout
+        }
+
+    def is_transposed(self, name: str) -> bool:
+        """Whether a tensor of an inserted layer is the weight of a map stored the other way."""
+        part = name.removeprefix(self._result.prefix).partition(".")[2]
+        projection = self.architecture.projections.get(part.removesuffix(".weight"))
+        return projection is not None and projection.transposed
 
     def inserted_layout(self, splice: int) -> dict[str, InsertedTensor]:
         """Every tensor that an inserted layer has in the result, by name.

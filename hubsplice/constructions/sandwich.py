@@ -43,6 +43,9 @@ _REPORTED = 2e-2
 
 _GUARD = 4096.0
 
+# Fewer tokens beyond a jump than this say less of them than all tokens do.
+_FEW_PASSED = 32
+
 
 def compile_sandwich(
     site: Site,
@@ -210,6 +213,24 @@ class _View:
             rows = rows - shift[:, None] * self.one
         return rows
 
+    def widening(self, gap: Tensor, rows: tuple[Tensor, Tensor], passed: Tensor) -> Tensor:
+        """How much wider the gap between two rows each is once they are rounded, shape [n].
+
+        The stream has a large mean, and so rounding widens a gap much alike on all tokens.
+
+        Args:
+            gap: the exact one, shape [n, d].
+            rows: the upper and the lower ones, of the same shape, before rounding.
+            passed: the tokens that count most, since what stands there is read, shape [tokens, n].
+        """
+        above, below = (row.to(self.dtype).double() for row in rows)
+        ordinary = ~self.is_sink
+        weight = passed.double() + _FEW_PASSED / ordinary.sum()
+        given, wanted = (
+            (self.x @ row.T * weight)[ordinary].sum(dim=0) for row in (above - below, gap)
+        )
+        return given / wanted
+
 
 @dataclass(frozen=True, eq=False)
 class _Block(Neurons):
@@ -342,10 +363,15 @@ def _jumps(affines: list[Affine], view: _View, copies: int) -> _Block:
     rows = _jump_rows(affines, view)
     gaps = half * torch.stack([view.scale_row(a.normalization) for a in affines])
     step = _directions(affines, view) * view.constants.opening / (2 * half * copies)
-    scales = [float(s) for s in _copied(torch.ones(()), copies)]
-    gate = torch.cat([s * side for s in scales for side in (rows + gaps, rows - gaps)])
-    down = torch.cat([side * step / s for s in scales for side in (1.0, -1.0)])
-    return _Block(gate, view.one.expand_as(gate), down)
+    passed = view.values(affines) > 0
+    gates, down = [], []
+    for scale in map(float, _copied(torch.ones(()), copies)):
+        above, below = scale * (rows + gaps), scale * (rows - gaps)
+        written = step / (scale * view.widening(above - below, (above, below), passed))[:, None]
+        gates += [above, below]
+        down += [written, -written]
+    gate = torch.cat(gates)
+    return _Block(gate, view.one.expand_as(gate), torch.cat(down))
 
 
 def _scaled_constant(kind: Normalization, vector: Tensor, view: _View) -> _Block:

@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 from hubsplice.checkpoint.layer_map import LayerMap, layer_map
-from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError, unknown_name
+from hubsplice.checkpoint.remote_code import code_reasons
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.families.family import BiasSwitch, Family
+from hubsplice.families.layer_fields import SLIDING_ATTENTION, PerLayer
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import MLP, Projection, Size
 from hubsplice.families.unsupported import REASONS
@@ -27,18 +29,24 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture:
         UnsupportedError: no family of that `model_type`, with the reason where it is known.
     """
     families = dict(FAMILIES.items())
-    model_type = config.get("model_type")
-    field = f"{CONFIG_FIELD}: model_type"
-    if not isinstance(model_type, str):
-        raise UnsupportedError(unknown_name(field, model_type, families))
+    named = config.get("model_type")
+    model_type = named if isinstance(named, str) else ""
     if model_type in families:
         return Architecture(families[model_type], config)
-    if model_type in REASONS:
-        raise UnsupportedError(
-            f"{field}: {model_type!r} is not supported: {REASONS[model_type]}. "
-            f"Supported: {', '.join(families)}."
-        )
-    raise UnsupportedError(unknown_name(field, model_type, families))
+    reasons = [f"model_type: {_unsupported(named)}. Supported: {', '.join(families)}."]
+    # A family that is known is one that transformers has, whatever code it came with.
+    if model_type not in REASONS:
+        reasons += code_reasons(config)
+    raise UnsupportedError("\n".join(f"{CONFIG_FIELD}: {reason}" for reason in reasons))
+
+
+def _unsupported(model_type: object) -> str:
+    """Why there is no family of a base's own `model_type`, which is no misspelt wish."""
+    if model_type is None:
+        return "missing, expected the name of a family; is this a model's folder?"
+    if isinstance(model_type, str) and model_type in REASONS:
+        return f"{model_type!r} is not supported: {REASONS[model_type]}"
+    return f"{model_type!r} is not supported: hubsplice has no declaration of this family"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +108,12 @@ class Architecture:
         if sizes.mlp_multiple is not None and self.decoder_config.get(sizes.mlp) is None:
             return sizes.mlp_multiple * self.hidden_size
         return self.size(sizes.mlp)
+
+    @property
+    def most_positions(self) -> int | None:
+        """How long a text can be, where positions are looked up in a table; None for any length."""
+        named = self.family.positions
+        return None if named is None else int(named.of(self.decoder_config))
 
     @property
     def head_dim(self) -> int:
@@ -255,6 +269,17 @@ class Architecture:
         """
         return self.family.special.split(self, tensor)
 
+    def joined(self, tensors: Sequence[TensorEntry]) -> Sequence[TensorEntry]:
+        """The tensors of one of the base's files, from the parts that `split` gives of them.
+
+        Args:
+            tensors: in the order of the data, under the names of the parts in the base.
+
+        Raises:
+            CheckpointError: some parts of a tensor are there, and not all.
+        """
+        return self.family.special.joined(self, tensors)
+
     def layer_map(self, places: Sequence[Place]) -> LayerMap:
         """Where each layer of the result comes from, in order.
 
@@ -307,30 +332,67 @@ class Architecture:
     def problems(self) -> Iterator[str]:
         """The reasons why the base cannot be spliced, each beginning with the field."""
         family, decoder = self.family, self.decoder_config
-        classes = self.config.get("architectures")
-        if classes != [family.class_name]:
-            yield (
-                f"architectures: found {classes!r}, expected {[family.class_name]!r}: only causal "
-                "language models can be spliced"
-            )
-        for key in ("quantization_config", "compression_config"):
-            if self.config.get(key):
-                yield (
-                    f"{key}: the base is quantised, and an inserted layer would be rounded with "
-                    "it; splice the unquantised model and quantise the result"
-                )
+        yield from self._class_problems()
         if decoder.get("per_layer_config"):
             yield "per_layer_config: layers that differ from each other are not supported"
+        if decoder.get("layer_types") == []:
+            yield (
+                f"layer_types: found an empty list, expected null or a list of {self.num_layers}, "
+                "one for each layer"
+            )
+        yield from self._padding_problems()
         for name, field in family.layer_fields.items():
             yield from field.problems(name, decoder, self.num_layers)
         yield from self._activation_problems()
         yield from self._head_problems()
         yield from self._window_problems()
+        yield from self._missing_window_problems()
         for refused in family.refused:
             yield from refused.problems(decoder)
         if not self.branch_multiplier:
             yield f"{family.multiplier}: found 0, expected another number: no layer adds anything"
         yield from family.special.problems(self)
+        # Last: another copy of the model may be free of it, and not of what is said above.
+        yield from self._quantization_problems()
+
+    def _class_problems(self) -> Iterator[str]:
+        expected = [self.family.class_name]
+        classes = self.config.get("architectures")
+        if classes == expected:
+            return
+        if not classes:
+            yield (
+                f"architectures: missing, expected {expected!r}, by which servers choose the "
+                "class; if the folder holds such a model, write that into its config.json"
+            )
+            return
+        yield (
+            f"architectures: found {classes!r}, expected {expected!r}: only causal language models "
+            "can be spliced"
+        )
+        yield from code_reasons(self.config)
+
+    def _quantization_problems(self) -> Iterator[str]:
+        for key in ("quantization_config", "compression_config"):
+            settings = self.config.get(key)
+            if settings:
+                method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+                yield (
+                    f"{key}: the base is quantised{f' ({method})' if method else ''}: an inserted "
+                    "layer would be rounded with it, and its thresholds lost; splice the "
+                    "unquantised model and quantise the result"
+                )
+
+    def _padding_problems(self) -> Iterator[str]:
+        name, decoder = "pad_token_id", self.decoder_config
+        padding = decoder.get(name, self.family.absent_means.get(name))
+        vocabulary = decoder.get("vocab_size", self.family.absent_means.get("vocab_size"))
+        if isinstance(padding, int) and isinstance(vocabulary, int) and padding >= vocabulary:
+            found = "found" if name in decoder else "nothing, which means"
+            yield (
+                f"{name}: {found} {padding}, expected less than vocab_size ({vocabulary}): "
+                "transformers refuses a token that has no embedding"
+            )
 
     def _activation_problems(self) -> Iterator[str]:
         allowed = self.family.becomes.block.activations
@@ -350,6 +412,17 @@ class Architecture:
             yield (
                 f"num_attention_heads: found {heads}, expected a divisor of hidden_size "
                 f"({self.hidden_size}), which transformers' Llama requires"
+            )
+
+    def _missing_window_problems(self) -> Iterator[str]:
+        """That layers which look back so far only are given no distance."""
+        field, decoder = self.family.layer_fields.get("layer_types"), self.decoder_config
+        if decoder.get("sliding_window", 0) is not None or not isinstance(field, PerLayer):
+            return
+        if SLIDING_ATTENTION in field.entries("layer_types", decoder, self.num_layers):
+            yield (
+                "sliding_window: found None, expected a number: some of the layers have a window, "
+                "and transformers does not run them without its size"
             )
 
     def _window_problems(self) -> Iterator[str]:

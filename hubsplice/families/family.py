@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -148,6 +148,17 @@ class Special:
         """
         return (tensor,)
 
+    def joined(
+        self,
+        base: Architecture,  # noqa: ARG002
+        tensors: Sequence[TensorEntry],
+    ) -> Sequence[TensorEntry]:
+        """The tensors of a base's file, from those of the result, named as in the base.
+
+        The other way of `split`.
+        """
+        return tensors
+
     def notes(self, base: Architecture) -> tuple[str, ...]:  # noqa: ARG002
         """What no construction reaches in this family, one sentence each, for reports."""
         return ()
@@ -180,6 +191,8 @@ class Family:
         rewritten: fields that the result has with another value.
         refused: values that stand in the way of a splice.
         window: the field that says how far the base looks back, where the result can't.
+        positions: the field that says how many positions there are, where they are looked up in a
+            table.
         multiplier: what a layer's attention and its MLP are each multiplied by; None for one.
         parallel: the field that puts the MLP beside the attention; None where it never is.
         dense_layers: in a mixture of experts, the layers that are dense by their index.
@@ -206,6 +219,7 @@ class Family:
     rewritten: Mapping[str, Any] = field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
     window: Named | None = None
+    positions: Named | None = None
     multiplier: str | None = None
     parallel: Named | None = None
     dense_layers: Callable[[Mapping[str, Any], int], list[int]] | None = None

@@ -6,7 +6,7 @@ by row, so that the same bytes are Llama's tensors once a file's header names ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
@@ -16,10 +16,10 @@ from hubsplice.families.family import Family, Named, Special
 from hubsplice.families.known import Weights
 from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS
 from hubsplice.families.registry import FAMILIES
+from hubsplice.files.safetensors_header import TensorEntry
 
 if TYPE_CHECKING:
     from hubsplice.families.architecture import Architecture
-    from hubsplice.files.safetensors_header import TensorEntry
 
 _FUSED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -65,6 +65,28 @@ class _Phi3(Special):
         return (tensor,)
 
     @override
+    def joined(self, base: Architecture, tensors: Sequence[TensorEntry]) -> Sequence[TensorEntry]:
+        found: list[TensorEntry] = []
+        remaining = list(tensors)
+        while remaining:
+            fused = _fused_of(remaining[0].name)
+            if fused is None:
+                found.append(remaining.pop(0))
+                continue
+            name, parts = fused
+            taken, remaining = remaining[: len(parts)], remaining[len(parts) :]
+            if [tensor.name for tensor in taken] != parts:
+                raise CheckpointError(
+                    f"tensor {taken[0].name!r}: expected it as the first of "
+                    f"{', '.join(parts)}, one after another"
+                )
+            rows = sum(tensor.shape[0] for tensor in taken)
+            first, last = taken[0], taken[-1]
+            shape = (rows, *first.shape[1:])
+            found.append(TensorEntry(name, first.dtype, shape, first.start, last.end))
+        return found
+
+    @override
     def finish_config(self, base: Architecture, config: dict[str, Any]) -> None:
         switch = _switches_at(base)
         if switch is None:
@@ -86,6 +108,16 @@ class _Phi3(Special):
             "transformers passes that length, the base's class computes its cache anew, and "
             "Llama's class does not",
         )
+
+
+def _fused_of(name: str) -> tuple[str, list[str]] | None:
+    """The fused tensor that a part belongs to, and all of its parts; None for other tensors."""
+    for fused, parts in _FUSED.items():
+        for part in parts:
+            prefix, found, suffix = name.partition(f".{part}.weight")
+            if found and not suffix:
+                return f"{prefix}.{fused}.weight", [f"{prefix}.{p}.weight" for p in parts]
+    return None
 
 
 def _rope(base: Architecture) -> Mapping[str, Any]:

@@ -110,7 +110,7 @@ def respond(sweep: Sweep, made: Callable[[Tensor], Tensor], dtype: torch.dtype) 
     hook = amount(site.edit(before).float() - wide - others)
     exact = torch.tensor([term.function(p) for p in sweep.p.tolist()], dtype=torch.float64)
     # Against what is exact for the very same stream: rounding moves p itself.
-    error = (layer - amount(own)).nanmedian(dim=1).values
+    error, of_hook = ((written - amount(own)).nanmedian(dim=1).values for written in (layer, hook))
     return Response(
         term.label,
         site.place,
@@ -118,7 +118,7 @@ def respond(sweep: Sweep, made: Callable[[Tensor], Tensor], dtype: torch.dtype) 
         _rounded(exact),
         _band(layer),
         _band(hook),
-        _figures(sweep, exact, error),
+        _figures(sweep, exact, error, of_hook),
     )
 
 
@@ -151,19 +151,27 @@ def curves(found: Mapping[str, Sequence[Response]]) -> tuple[ResponseCurve, ...]
     )
 
 
-def _figures(sweep: Sweep, exact: Tensor, error: Tensor) -> CurveFigures:
-    relative = error.abs() / exact.abs().clamp(min=sweep.size)
+def _figures(sweep: Sweep, exact: Tensor, error: Tensor, of_hook: Tensor) -> CurveFigures:
+    """Of what is wrong in the layer's response and in the hook's, both of shape [points]."""
+    size = exact.abs().clamp(min=sweep.size)
+    relative, hook_relative = error.abs() / size, of_hook.abs() / size
     near = relative.where(sweep.reached, torch.zeros_like(relative))
     relative = relative.where(sweep.judged, torch.zeros_like(relative))
     at, beyond = int(near.argmax()), int(relative.argmax())
     acts = sweep.reached & (exact != 0)
     energy = float(exact[acts].square().sum())
+
+    def height(wrong: Tensor) -> float | None:
+        return 1 + float((wrong * exact)[acts].sum()) / energy if energy else None
+
     return CurveFigures(
         deviation=float(near[at]),
         at=_round(float(sweep.p[at])),
         beyond=float(relative[beyond]),
         beyond_at=_round(float(sweep.p[beyond])),
-        height=1 + float((error * exact)[acts].sum()) / energy if energy else None,
+        height=height(error),
+        hook_deviation=float(hook_relative[sweep.reached].max()),
+        hook_height=height(of_hook),
     )
 
 

@@ -14,6 +14,9 @@ that the layer reads:
 - false firing and misses: tokens where one of the two changes the stream by more than half of what
   the edit typically does, and the other does not.
 
+An edit that is smaller than the spacing of a coarse stream is lost in it. So the same figures of
+the hook at that precision stand beside: h + dh, rounded.
+
 *In the model.* The layer's change is compared with the change of the float32 hook in its own
 stream. The hook at the serving precision errs there too: it rounds h + dh, and gates flip because
 the served stream is not the float32 one. The ratio of the two errors says what the layer adds to
@@ -31,7 +34,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.fidelity.acting import TokenGroups, span
-from hubsplice.fidelity.report import Interval, SiteEvidence
+from hubsplice.fidelity.report import HookEvidence, Interval, SiteEvidence
 from hubsplice.fidelity.statistics import median_of_tokens, ratio_of_means
 from hubsplice.intervention.edits import edits_of
 from hubsplice.intervention.site import Site
@@ -124,51 +127,84 @@ class _Frame:
         return wanted, self.change - (self.whole - wanted)
 
 
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """What was made of one edit in a frame, against the exact edit of the same stream.
+
+    Tokens have shape [tokens], and the tokens that count are among them alone.
+    """
+
+    acts: Tensor
+    false: Tensor
+    missed: Tensor
+    strength: Interval | None
+    residual_error: float | None
+
+    @staticmethod
+    def of(frame: _Frame, part: Site, scored: Tensor, seed: int) -> _Made:
+        counted = scored.flatten()
+        wanted, made = frame.part(part)
+        size, error = wanted.norm(dim=-1), (made - wanted).square().sum(dim=-1)
+        acts = (size > 0) & counted
+        typical = float(size[acts].median()) if acts.any() else torch.inf
+        fires = (made @ span(part).T.to(made.device)).norm(dim=-1) > typical / 2
+        false = fires & (size == 0) & counted
+        total = float(size[acts].square().sum())
+        return _Made(
+            acts,
+            false,
+            (size > typical / 2) & ~fires & counted,
+            median_of_tokens(
+                ((made * wanted).sum(dim=-1) / size.square().clamp(min=1e-30)).reshape(
+                    scored.shape
+                ),
+                acts.reshape(scored.shape),
+                seed=seed,
+            ),
+            (float(error[acts | false].sum()) / total) ** 0.5 if total else None,
+        )
+
+
 def _evidence(
     label: str, part: Site, frames: Mapping[str, _Frame], scored: Tensor, seed: int
 ) -> EditEvidence:
-    shape, counted = scored.shape, scored.flatten()
-
-    def resampled(above: Tensor, below: Tensor, tokens: Tensor) -> Interval | None:
-        return ratio_of_means(
-            above.reshape(shape), below.reshape(shape), tokens.reshape(shape), seed=seed
-        )
-
     truth = part.delta(frames["reference"].stream)
-    groups = TokenGroups.of((truth.norm(dim=-1) > 0).reshape(shape), scored)
-    wanted, made = frames["layer"].part(part)
-    size, error = wanted.norm(dim=-1), (made - wanted).square().sum(dim=-1)
-    acts = (size > 0) & counted
-    typical = float(size[acts].median()) if acts.any() else torch.inf
-    fires = (made @ span(part).T.to(made.device)).norm(dim=-1) > typical / 2
-    false = fires & (size == 0) & counted
-    judged = acts | false
-    total = float(size[acts].square().sum())
-    against_hook = None
+    acts = truth.norm(dim=-1) > 0
+    layer, hook, against_hook = _Made.of(frames["layer"], part, scored, seed), None, None
     if "hook" in frames:
-        touched = ((truth.norm(dim=-1) > 0) & counted) | judged
-        own, of_hook = (
-            (frames[name].part(part)[1] - truth).square().sum(dim=-1) for name in ("layer", "hook")
+        own = _Made.of(frames["hook"], part, scored, seed)
+        hook = HookEvidence(
+            strength=own.strength,
+            residual_error=own.residual_error,
+            missed=int(own.missed.sum()),
         )
-        squared = resampled(own, of_hook, touched)
-        if squared is not None:
-            against_hook = Interval(
-                value=squared.value**0.5, low=squared.low**0.5, high=squared.high**0.5
-            )
+        touched = (acts & scored.flatten()) | layer.acts | layer.false
+        against_hook = _against_hook(frames, part, truth, touched.reshape(scored.shape), seed)
     return EditEvidence(
         label,
-        groups,
+        TokenGroups.of(acts.reshape(scored.shape), scored),
         SiteEvidence(
-            acted_tokens=int(acts.sum()),
-            acted_sequences=int(acts.reshape(shape).any(dim=1).sum()),
-            strength=median_of_tokens(
-                ((made * wanted).sum(dim=-1) / size.square().clamp(min=1e-30)).reshape(shape),
-                acts.reshape(shape),
-                seed=seed,
-            ),
-            residual_error=(float(error[judged].sum()) / total) ** 0.5 if total else None,
-            false_firing=int(false.sum()),
-            missed=int(((size > typical / 2) & ~fires & counted).sum()),
+            acted_tokens=int(layer.acts.sum()),
+            acted_sequences=int(layer.acts.reshape(scored.shape).any(dim=1).sum()),
+            strength=layer.strength,
+            residual_error=layer.residual_error,
+            false_firing=int(layer.false.sum()),
+            missed=int(layer.missed.sum()),
             error_over_hook=against_hook,
+            hook=hook,
         ),
     )
+
+
+def _against_hook(
+    frames: Mapping[str, _Frame], part: Site, truth: Tensor, tokens: Tensor, seed: int
+) -> Interval | None:
+    """The layer's distance from the true change over the hook's, on tokens [sequences, length]."""
+    own, of_hook = (
+        (frames[name].part(part)[1] - truth).square().sum(dim=-1).reshape(tokens.shape)
+        for name in ("layer", "hook")
+    )
+    squared = ratio_of_means(own, of_hook, tokens, seed=seed)
+    if squared is None:
+        return None
+    return Interval(value=squared.value**0.5, low=squared.low**0.5, high=squared.high**0.5)

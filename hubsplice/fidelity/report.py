@@ -76,6 +76,14 @@ class FeatureFidelity(Record):
     )
 
 
+class HookEvidence(Record):
+    """What rounding leaves of one edit in the hook at a precision, as in `SiteEvidence`."""
+
+    strength: Interval | None
+    residual_error: float | None
+    missed: int
+
+
 class SiteEvidence(Record):
     """What an inserted layer's change shows of one edit, on the tokens where the edit acts."""
 
@@ -96,6 +104,11 @@ class SiteEvidence(Record):
     error_over_hook: Interval | None = Field(
         description="The layer's distance from the change of the float32 hook, as a multiple of "
         "the hook's own at the same precision; null in float32."
+    )
+    hook: HookEvidence | None = Field(
+        None,
+        description="The same of the hook at this precision, h + dh rounded; null in float32. What "
+        "it loses, no layer can make.",
     )
 
 
@@ -123,6 +136,10 @@ class CurveFigures(Record):
         description="Σ layer·φ / Σ φ² where the text reaches; 1 is the whole edit. Null where φ is "
         "zero there."
     )
+    hook_deviation: float = Field(
+        0.0, description="The largest deviation of h + dh, rounded to the precision."
+    )
+    hook_height: float | None = Field(None, description="The height of h + dh, likewise.")
 
 
 class EditFidelity(Record):

@@ -7,6 +7,7 @@ tells. The other limits are wide: on tiny models, tokens lie densely around a th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -16,6 +17,7 @@ from hubsplice.fidelity.report import (
     EditFidelity,
     Interval,
     PrecisionFidelity,
+    SiteEvidence,
     SiteFidelity,
 )
 
@@ -98,12 +100,13 @@ def _site_failures(site: SiteFidelity | None) -> Iterator[str]:
 
 def _edit_failures(edit: EditFidelity, compiled_for: str) -> Iterator[str]:
     site, strength = edit.site, edit.site.strength
-    if strength is not None and (strength.low > 1 + _STRENGTH or strength.high < 1 - _STRENGTH):
+    least, most = _attainable(site)
+    if strength is not None and (strength.low > most or strength.high < least):
         yield f"the layer makes {_with(strength)} times the edit where it acts"
     allowed = _FEW_GATES + _GATES * site.acted_tokens
     if site.false_firing > allowed:
         yield f"the layer fires on {site.false_firing} tokens where the edit does not act"
-    if site.missed > allowed:
+    if site.missed > allowed + (site.hook.missed if site.hook else 0):
         yield f"the layer misses {site.missed} of {site.acted_tokens} tokens where the edit acts"
     elsewhere = None if edit.elsewhere is None else edit.elsewhere.ratio
     if elsewhere is not None and elsewhere.low > _ELSEWHERE:
@@ -111,20 +114,33 @@ def _edit_failures(edit: EditFidelity, compiled_for: str) -> Iterator[str]:
             f"where it neither acts nor has acted, the model's error is {_with(elsewhere)} times "
             "the noise floor"
         )
-    error = site.residual_error
-    if error is not None and error > _RESIDUAL.get(compiled_for, _RESIDUAL["bfloat16"]):
+    error, limit = site.residual_error, _RESIDUAL.get(compiled_for, _RESIDUAL["bfloat16"])
+    if site.hook is not None and site.hook.residual_error is not None:
+        limit = math.hypot(limit, site.hook.residual_error)
+    if error is not None and error > limit:
         yield f"the layer's change is {error:.0%} off where the edit acts"
     yield from curve_failures(edit.curve, compiled_for)
+
+
+def _attainable(site: SiteEvidence) -> tuple[float, float]:
+    """The least and the largest strength of a layer that is as good as the hook."""
+    least = most = 1.0
+    if site.hook is not None and site.hook.strength is not None:
+        least, most = min(1, site.hook.strength.low), max(1, site.hook.strength.high)
+    return least - _STRENGTH, most + _STRENGTH
 
 
 def curve_failures(curve: CurveFigures | None, compiled_for: str) -> Iterator[str]:
     """What is clearly wrong with the response curve of a layer compiled for a precision."""
     if curve is None:
         return
-    height = curve.height
-    if height is not None and abs(height - 1) > _HEIGHT.get(compiled_for, _HEIGHT["bfloat16"]):
+    # What rounding takes from h + dh by itself is no fault of the layer.
+    heights = [1.0] if curve.hook_height is None else [1.0, curve.hook_height]
+    height, room = curve.height, _HEIGHT.get(compiled_for, _HEIGHT["bfloat16"])
+    if height is not None and not min(heights) - room <= height <= max(heights) + room:
         yield f"the layer by itself makes {height:.2f} times the edit, as p sweeps over its range"
-    if curve.deviation > _CURVE.get(compiled_for, _CURVE["bfloat16"]):
+    limit = _CURVE.get(compiled_for, _CURVE["bfloat16"])
+    if curve.deviation > limit + curve.hook_deviation:
         yield (
             f"the layer by itself is {curve.deviation:.0%} off the edit where the pre-activation "
             f"is {significant(curve.at)}"
@@ -139,11 +155,21 @@ def _doubts(edit: EditFidelity) -> Iterator[str]:
         yield (
             f"it acted in {site.acted_sequences} sequences of text, {ENOUGH_SEQUENCES} are needed"
         )
-    strength = site.strength
-    if strength is None or max(strength.high - 1, 1 - strength.low) > _STRENGTH:
+    strength, of_hook = site.strength, site.hook.strength if site.hook else None
+    if of_hook is not None and _off(of_hook) > _STRENGTH:
+        yield (
+            f"at this precision the hook itself makes {_with(of_hook)} times the edit, and the "
+            f"layer {_with(strength) if strength else 'none of it'}: rounding takes the rest"
+        )
+    if strength is None or _off(strength) > _STRENGTH:
         yield "its strength can't be told from this text" + (
             f": {_with(strength)}" if strength else ""
         )
+
+
+def _off(strength: Interval) -> float:
+    """How far from 1 a strength may be, by its interval."""
+    return max(strength.high - 1, 1 - strength.low)
 
 
 def _shown(edit: EditFidelity) -> str:

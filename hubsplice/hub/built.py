@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubsplice.card.write import card_text
+from hubsplice.checkpoint.checksums import CHECKSUMS, checksum_list
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError, UnsupportedError
@@ -65,12 +66,17 @@ class BuiltFolder:
     def files(self, model_id: str, license_id: str | None) -> dict[str, LocalFile]:
         """All files to publish, by name, with a card that bears the model's id.
 
+        The list of checksums has that card's.
+
         Args:
             model_id: what the card's examples load.
             license_id: another licence than the base's, or None.
         """
         text = card_text(self.folder, model_id=model_id, license_id=license_id).encode()
-        return dict(sorted({**self._files, CARD: _in_memory(text)}.items()))
+        files = {**self._files, CARD: _in_memory(text)}
+        digests = {name: file.digest for name, file in files.items()}
+        files[CHECKSUMS] = _in_memory(checksum_list(digests).encode())
+        return dict(sorted(files.items()))
 
 
 def open_built(
@@ -105,7 +111,7 @@ def open_built(
         _refuse_failed(folder, report, require_fidelity)
     if not allow_misfit:
         _refuse_misfit(folder, manifest)
-    _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD})
+    _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD, CHECKSUMS})
     total = sum(expected.size for expected in manifest.files.values())
     done = 0
 

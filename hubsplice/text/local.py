@@ -1,4 +1,4 @@
-"""Text from local files: .txt, .md and .jsonl, or a folder of them."""
+"""Text from local files: .txt, .md, .jsonl, .csv and .parquet, or a folder of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from hubsplice.errors import RecipeError
 from hubsplice.files.plain import exists, is_folder, read_plain, require_plain
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document, passages
+from hubsplice.text.tables import TABLES, table_rows
 
 _PROSE = (".md", ".txt")
-_ROWS = ".jsonl"
-_SUFFIXES = (*_PROSE, _ROWS)
+_SUFFIXES = (*_PROSE, ".jsonl", *TABLES)
 
 # Prose is cut into passages as a whole.
 _LARGEST_PROSE = 1 << 30
@@ -22,8 +22,8 @@ _LARGEST_PROSE = 1 << 30
 def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
     """A file's or folder's documents, files sorted by their path within the folder.
 
-    A row of a .jsonl file is a document, and so is each passage of a .txt or .md file (cut at
-    blank lines), since one file of either kind is often all there is.
+    A row of a .jsonl, .csv or .parquet file is a document, and so is each passage of a .txt or .md
+    file (cut at blank lines), since one file of either kind is often all there is.
 
     Args:
         path: the file or folder.
@@ -34,11 +34,16 @@ def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
         RecipeError: no such file, or none of a known kind. Reading the documents raises it where
             a file is not UTF-8, a row is not a JSON object, or the column is missing.
     """
-    files = _files(path, f"{section}.dataset")
+    files = text_files(path, f"{section}.dataset")
     return Corpus(path.resolve().name, None, _documents(files, column, f"{section}.column"))
 
 
-def _files(path: Path, field: str) -> list[Path]:
+def text_files(path: Path, field: str) -> list[Path]:
+    """The files of a local source, sorted by their path within the folder.
+
+    Raises:
+        RecipeError: no such file or folder, or none of a known kind in it.
+    """
     if is_folder(path):
         found = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()]
         if not found:
@@ -55,15 +60,21 @@ def _files(path: Path, field: str) -> list[Path]:
 
 def _documents(files: list[Path], column: str, field: str) -> Iterator[Document]:
     for file in files:
-        prose = file.suffix.lower() in _PROSE
         try:
-            yield from filter(
-                None, map(Document.of, _prose(file) if prose else _rows(file, column, field))
-            )
+            yield from filter(None, map(Document.of, _texts(file, column, field)))
         except OSError as error:
             raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise RecipeError(f"{file}: expected UTF-8 text: {error}") from None
+
+
+def _texts(file: Path, column: str, field: str) -> Iterator[str]:
+    suffix = file.suffix.lower()
+    if suffix in _PROSE:
+        return _prose(file)
+    if suffix not in TABLES:
+        return _rows(file, column, field)
+    return (text_of(row, column, field=field, where=where) for where, row in table_rows(file))
 
 
 def _prose(file: Path) -> Iterator[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.companions import TOKENIZER_CONFIG
+from hubsplice.checkpoint.remote_code import code_reasons
 from hubsplice.checkpoint.views import tokenizer_view
 from hubsplice.errors import CheckpointError, blamed_on
+from hubsplice.files.strict_json import read_object
 from hubsplice.text.sequences import TokenSequences
 
 
@@ -18,14 +22,25 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         CheckpointError: transformers can't load it, or what it asks for is refused.
     """
-    with (
-        tokenizer_view(folder) as view,
-        blamed_on(f"{folder.name}: its tokenizer can't be loaded"),
-    ):
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            view, local_files_only=True, trust_remote_code=False
-        )
+    failed = f"{folder.name}: its tokenizer can't be loaded"
+    with tokenizer_view(folder) as view:
+        try:
+            with blamed_on(failed):
+                tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                    view, local_files_only=True, trust_remote_code=False
+                )
+        except CheckpointError as error:
+            for reason in _code_of(folder):
+                raise CheckpointError(f"{failed}: {reason}") from error
+            raise
     return tokenizer
+
+
+def _code_of(folder: Path) -> Iterator[str]:
+    """That a tokenizer is code of its repository, where it is; transformers advises to run it."""
+    path = folder / TOKENIZER_CONFIG
+    if path.exists():
+        yield from (f"{path.name}: {reason}" for reason in code_reasons(read_object(path)))
 
 
 def require_vocabulary(text: TokenSequences, base: BaseConfig) -> None:

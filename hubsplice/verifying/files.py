@@ -6,7 +6,10 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
+from hubsplice.building.reproduction import REPRODUCTION
+from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import (
+    CARD,
     CONFIG,
     MANIFEST,
     WEIGHTS_INDEX,
@@ -17,10 +20,9 @@ from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
-from hubsplice.intervention.saved import INTERVENTION, RECIPE
 
-_UNLISTED = frozenset({MANIFEST, "README.md"})
-_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, INTERVENTION, RECIPE})
+_UNLISTED = frozenset({MANIFEST, CARD, CHECKSUMS})
+_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, *REPRODUCTION})
 
 OnRead = Callable[[int], None]
 

@@ -7,13 +7,23 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, RecipeError, first_line, from_transport
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.files.plain import exists, is_folder
 from hubsplice.verifying.files import is_hidden, visible_files
 
-_READ = ("*.safetensors", "*.json", "*.yaml", "*.md", "*.txt", PICTURE, *COMPANION_PATTERNS)
+_READ = (
+    "*.safetensors",
+    "*.json",
+    "*.yaml",
+    "*.md",
+    "*.txt",
+    PICTURE,
+    CHECKSUMS,
+    *COMPANION_PATTERNS,
+)
 _NEVER = tuple(p for p in NEVER_CARRIED if p not in ("*.safetensors", "*.safetensors.index.json"))
 
 
@@ -26,11 +36,13 @@ class Published:
         name: what to call it: the folder as it was given, or the repository and commit.
         files: the names of all files that were published, those not fetched among them; None
             where the Hub can't be asked and only its cache is there.
+        repo_id: the repository; None for a folder.
     """
 
     folder: Path
     name: str
     files: frozenset[str] | None
+    repo_id: str | None = None
 
 
 def find_published(model: str, revision: str | None, wanted: Sequence[str] = _READ) -> Published:
@@ -94,4 +106,4 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
         if not isinstance(error, OSError) and not from_transport(error):
             raise
         raise HubError(f"{repo_id}: could not be fetched: {first_line(error)}") from None
-    return Published(folder, f"{repo_id} at {folder.name}", listed)
+    return Published(folder, f"{repo_id} at {folder.name}", listed, repo_id)

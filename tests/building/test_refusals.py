@@ -178,12 +178,31 @@ def test_pickled_weights(workshop: Workshop, refuse: Refuse, base: Path) -> None
 
 
 def test_remote_code_is_not_run(
-    workshop: Workshop, refuse: Refuse, base: Path, tmp_path: Path
+    workshop: Workshop, refuse: Refuse, command: Command, base: Path, tmp_path: Path
 ) -> None:
     proof = tmp_path / "base/ran"
-    (base / "modeling.py").write_text(f"open({str(proof)!r}, 'w')\n", encoding="utf-8")
+    for name in ("modeling", "tokenization"):
+        (base / f"{name}.py").write_text(f"open({str(proof)!r}, 'w')\n", encoding="utf-8")
     change_config(base, auto_map={"AutoModelForCausalLM": "modeling.Model"})
-    assert "auto_map" in refuse(steered(workshop, base), 4)
+    tokenizer = base / "tokenizer_config.json"
+    plain = json.loads(tokenizer.read_text())
+    code = {"auto_map": {"AutoTokenizer": ["tokenization.T", "tokenization.T"]}}
+    tokenizer.write_text(json.dumps(plain | code))
+    # transformers has these classes itself.
+    (tmp_path / "recipe.yaml").write_text(steered(workshop, base), encoding="utf-8")
+    done = command("build", "recipe.yaml", "-o", "out")
+    assert done.code == 0, done.err
+    assert not proof.exists()
+    assert not list((tmp_path / "out").rglob("*.py"))
+    assert "auto_map" not in json.loads((tmp_path / "out/config.json").read_text())
+    # And no such class as these.
+    tokenizer.write_text(json.dumps(plain | code | {"tokenizer_class": "T"}))
+    (base / "tokenizer.json").unlink()
+    assert "tokenizer_config.json: auto_map: asks for Python code" in refuse(
+        steered(workshop, base), 4
+    )
+    change_config(base, model_type="mine")
+    assert "config.json: auto_map: asks for Python code" in refuse(steered(workshop, base), 3)
     assert not proof.exists()
 
 

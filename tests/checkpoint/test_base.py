@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
-from hubsplice.errors import CheckpointError, HubspliceError, UnsupportedError
+from hubsplice.errors import CheckpointError, HubspliceError
 
 MakeBase = Callable[..., Path]
 
@@ -101,21 +101,6 @@ DAMAGE: dict[str, tuple[Damage, type[HubspliceError], str]] = {
         lambda f: (f / "config.json").write_text("[]"),
         CheckpointError,
         "expected a JSON object, found list",
-    ),
-    "auto_map": (
-        lambda f: edit_config(f, auto_map={"AutoModel": "modeling_x.X"}),
-        CheckpointError,
-        "auto_map asks for Python code from the repository ({'AutoModel': 'modeling_x.X'})",
-    ),
-    "auto_map of the tokenizer": (
-        lambda f: (f / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": "x"}}'),
-        CheckpointError,
-        "tokenizer_config.json: auto_map asks for Python code",
-    ),
-    "quantised": (
-        lambda f: edit_config(f, quantization_config={"quant_method": "awq"}),
-        UnsupportedError,
-        "the base is quantised (quantization_config, awq)",
     ),
     "missing shard": (
         lambda f: second_shard(f).unlink(),

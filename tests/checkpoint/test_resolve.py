@@ -230,14 +230,12 @@ def test_without_a_network(hub: HubDouble, tmp_path: Path) -> None:
     assert "'owner/model' at revision 'v1' could not be fetched" in refused[1]
 
 
-def test_a_config_that_asks_for_code_is_refused_before_the_weights(
-    hub: HubDouble, tmp_path: Path
-) -> None:
+def test_code_that_a_config_asks_for_is_not_fetched(hub: HubDouble, tmp_path: Path) -> None:
     path = hub.folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "x.X"}}))
-    (refused,) = answers(
+    (hub.folder / "x.py").write_text("raise SystemExit")
+    (found,) = answers(
         f"http://127.0.0.1:{hub.server_port}", tmp_path / "home", ("owner/model", None, True)
     )
-    assert refused[0] == "CheckpointError"
-    assert "auto_map asks for Python code" in refused[1]
-    assert not [name for name in hub.served if name.endswith((".safetensors", ".py"))]
+    assert found[:2] == ["owner/model", COMMIT]
+    assert not [name for name in hub.served if name.endswith(".py")]

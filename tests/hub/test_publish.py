@@ -46,13 +46,19 @@ def sha256s(folder: Path) -> dict[str, str]:
     }
 
 
+NAMED_AFTER_THE_REPOSITORY = ("README.md", "reproduce/SHA256SUMS")
+"""The card, and the list that has its checksum."""
+
+
 def published_files(hub: LoopbackHub, repo: str, revision: str = "main") -> dict[str, str]:
     files = hub.files(repo, revision)
-    return {name: sha for name, sha in files.items() if name not in (".gitattributes", "README.md")}
+    others = (".gitattributes", *NAMED_AFTER_THE_REPOSITORY)
+    return {name: sha for name, sha in files.items() if name not in others}
 
 
 def of_folder(folder: Path) -> dict[str, str]:
-    return {name: sha for name, sha in sha256s(folder).items() if name != "README.md"}
+    files = sha256s(folder)
+    return {name: sha for name, sha in files.items() if name not in NAMED_AFTER_THE_REPOSITORY}
 
 
 def answer(out: str) -> dict[str, Any]:
@@ -95,15 +101,24 @@ def test_one_commit_one_tag_and_the_same_model(
 
 
 def publish_card(hub: LoopbackHub, repo: str, built: Path) -> Path:
-    """The folder with the card that was published, since the one there bears the folder's name."""
+    """The folder with the card that was published, since the one there bears the folder's name.
+
+    The published list of checksums is that of these files.
+    """
     from urllib.request import Request, urlopen
 
-    request = Request(
-        f"{hub.endpoint}/{repo}/resolve/main/README.md",
-        headers={"Authorization": "Bearer hf_writer"},
+    for name in NAMED_AFTER_THE_REPOSITORY:
+        request = Request(
+            f"{hub.endpoint}/{repo}/resolve/main/{name}",
+            headers={"Authorization": "Bearer hf_writer"},
+        )
+        with urlopen(request) as response:
+            (built / name).write_bytes(response.read())
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "reproduce/SHA256SUMS"],
+        cwd=built,
+        check=True,
     )
-    with urlopen(request) as response:
-        (built / "README.md").write_bytes(response.read())
     return built
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hubsplice.checkpoint.checksums import write_checksums
+from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import digest_file
 from hubsplice.verifying import Check, Verification, verify
 from tests.building.conftest import GATED, STEER, Build, Workshop, make, quiet, workshop
@@ -50,13 +53,16 @@ class Spliced:
         content = self.json("splice.json")
         change(content)
         self.write_json("splice.json", content)
+        # Whoever rewrites the manifest rewrites the list as well; a broken one has none.
+        with suppress(CheckpointError):
+            write_checksums(self.folder)
 
     def forge_checksums(self) -> None:
         """Make the manifest list every file as it is now."""
         files = {
             path.relative_to(self.folder).as_posix(): digest_file(path)
             for path in self.folder.rglob("*")
-            if path.is_file() and path.name not in ("splice.json", "README.md")
+            if path.is_file() and path.name not in ("splice.json", "README.md", "SHA256SUMS")
         }
         listed = {name: {"sha256": d.sha256, "size": d.size} for name, d in files.items()}
         self.edit_manifest(lambda manifest: manifest.update(files=listed))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from hubsplice.checkpoint.checksums import write_checksums
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.verifying import verify
 from tests.building.conftest import STEER, quiet
@@ -382,6 +384,7 @@ def test_files_beside_the_listed_ones(spliced: Spliced) -> None:
     (spliced.folder / ".cache").mkdir()
     (spliced.folder / ".cache" / "model.py").touch()
     (spliced.folder / "README.md").write_text("another card", encoding="utf-8")
+    write_checksums(spliced.folder)
     assert spliced.failed() == {}
     (spliced.folder / "modeling_llama.py").touch()
     (spliced.folder / "deeper").mkdir()
@@ -393,6 +396,29 @@ def test_files_beside_the_listed_ones(spliced: Spliced) -> None:
         f"{name}: the manifest does not list it"
         for name in ("deeper/weights.bin", "elsewhere", "modeling_llama.py")
     )
+
+
+def test_the_list_for_sha256sum(spliced: Spliced) -> None:
+    """It agrees with the files, it is there, and the common tool reads it."""
+    path = spliced.folder / "reproduce/SHA256SUMS"
+    done = subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "reproduce/SHA256SUMS"],
+        cwd=spliced.folder,
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    listed = {line.split("  ", 1)[1] for line in path.read_text().splitlines()}
+    present = {
+        p.relative_to(spliced.folder).as_posix() for p in spliced.folder.rglob("*") if p.is_file()
+    }
+    assert present - listed == {"reproduce/SHA256SUMS"}
+    (spliced.folder / "README.md").write_text("another card", encoding="utf-8")
+    (missing, found) = spliced.failed()["checksums"].problems
+    assert missing.endswith("README.md'")
+    assert found.startswith("reproduce/SHA256SUMS: found ")
+    path.unlink()
+    assert spliced.failed()["checksums"].problems == ("reproduce/SHA256SUMS: missing",)
 
 
 def test_a_listed_file_of_another_kind(spliced: Spliced) -> None:

@@ -1,0 +1,192 @@
+"""Whether two inserted layers do the same, where their tensors are not the same.
+
+A construction has free choices, such as the channels that carry a constant, and takes the best by
+what calibration measured. Near ties fall otherwise where sums are rounded otherwise: all tensors
+are then others, and the layer does the same. So layers are compared by what they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hubsplice.checkpoint.manifest import INJECTION
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.output_bias import OutputBias
+from hubsplice.intervention.edits import edits_of
+from hubsplice.rebuilding.rebuild import Rebuilt
+from hubsplice.verifying.result import Record
+
+_MOST_MORE_WRONG = 1.25
+"""How much less exact than the rebuilt layer a published one may be, as a factor."""
+
+_MOST_GAIN = 0.005
+"""How much more or less of the edit it may make: `x1.01` is twice as much."""
+
+
+_OUTPUTS = ("down_weight", "out_weight")
+
+
+class EditGain(Record):
+    """How much of one edit the two layers make, on the tokens on which it acts."""
+
+    label: str
+    tokens: int
+    found: float = Field(description="By the published layer; 1 is all of it.")
+    expected: float = Field(description="By the rebuilt one.")
+    margin: float = Field(description="What rounding on so many tokens may do to it.")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether they make as much of it, as far as the tokens can tell."""
+        return abs(self.found - self.expected) <= _MOST_GAIN + self.margin
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: {self.found:.2%} and {self.expected:.2%} of it, on {self.tokens:,} "
+            f"tokens (± {self.margin:.2%})"
+        )
+
+
+class SiteAgreement(Record):
+    """What the published layer and the rebuilt one add on the same stream, both at one place.
+
+    Everything is a root mean square over calibration tokens, sinks apart, relative to the edit. It
+    holds what the stream's own rounding does, which is most of it for an edit that seldom acts.
+    """
+
+    place: str
+    tokens: int
+    apart: float = Field(description="What the two add differently.")
+    found_error: float = Field(description="What the published one adds beside the exact edit.")
+    expected_error: float = Field(description="The same of the rebuilt one.")
+    edits: tuple[EditGain, ...]
+    found_neurons: int
+    expected_neurons: int
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the published layer is as good a copy of the edit, and of the same size."""
+        return (
+            self.found_neurons == self.expected_neurons
+            and self.found_error <= _MOST_MORE_WRONG * self.expected_error
+            and all(edit.agrees for edit in self.edits)
+        )
+
+    def __str__(self) -> str:
+        made = "; ".join(map(str, self.edits)) or "no edits"
+        return (
+            f"after layer {self.place}, the published layer and the rebuilt one: {made}. Errors of "
+            f"{self.found_error:.1%} and {self.expected_error:.1%} over {self.tokens:,} tokens, in "
+            f"{self.found_neurons} and {self.expected_neurons} neurons"
+        )
+
+
+def site_agreements(rebuilt: Rebuilt, published: Mapping[str, Tensor]) -> tuple[SiteAgreement, ...]:
+    """Run both layers of every splice that has one on the calibration stream.
+
+    Args:
+        rebuilt: what the recipe gave this time.
+        published: the tensors of the model's inserted layers, by name.
+    """
+    found = []
+    number = 0
+    compiled = rebuilt.compiled
+    for i, (layer, stack) in enumerate(zip(compiled.layers, compiled.stacks, strict=True)):
+        indices = range(number, number + len(stack))
+        number += len(stack)
+        if not isinstance(layer, OutputBias) and stack:
+            theirs = _published_layer(
+                rebuilt, layer, dict(zip(indices, stack, strict=True)), published
+            )
+            found.append(_agreement(rebuilt, i, theirs, layer))
+    return tuple(found)
+
+
+def _published_layer(
+    rebuilt: Rebuilt,
+    layer: CompiledLayer,
+    stack: Mapping[int, CompiledLayer],
+    published: Mapping[str, Tensor],
+) -> CompiledLayer:
+    """The layer with the published tensors in the place of its own."""
+    roles: dict[str, Tensor] = {}
+    for number, part in stack.items():
+        own = _roles(rebuilt, number, published)
+        if part.constants.get("construction") == INJECTION:
+            roles["attention_bias"] = own["out_bias"]
+        elif number == max(stack):
+            roles = own | roles
+    if "value_output" in roles:
+        # The constant passes attention in the first channel of the values.
+        roles["attention_bias"] = roles["value_output"][:, 0] * roles["value_bias"][0]
+    published_tensors: dict[str, Any] = {n: roles[n] for n in layer.tensor_names() if n in roles}
+    return replace(layer, **published_tensors)
+
+
+def _roles(rebuilt: Rebuilt, number: int, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    linker = rebuilt.plan.linker
+    return {
+        role: published[name].T if linker.is_transposed(name) else published[name]
+        for role, name in linker.filled_names(number).items()
+    }
+
+
+def _agreement(
+    rebuilt: Rebuilt, index: int, found: CompiledLayer, expected: CompiledLayer
+) -> SiteAgreement:
+    site = rebuilt.compiled.lowered[index].site
+    eps, dtype = rebuilt.plan.architecture.norm_eps, rebuilt.plan.dtype
+    h = rebuilt.streams[index].to(dtype)
+    h = h[~site.is_sink(h.float())]
+    exact = site.delta(h.float()).double()
+    with torch.inference_mode():
+        made = [(layer(h, eps).float() - h.float()).double() for layer in (found, expected)]
+    # Where the edit does nothing, what the stream rounds to is the measure.
+    size = float(exact.norm()) or float(h.double().norm()) * torch.finfo(dtype).eps
+    return SiteAgreement(
+        place=str(site.place),
+        tokens=len(h),
+        apart=float((made[0] - made[1]).norm()) / size,
+        found_error=float((made[0] - exact).norm()) / size,
+        expected_error=float((made[1] - exact).norm()) / size,
+        edits=tuple(
+            _gain(label, edit.delta(h.float()).double(), *(x - exact for x in made))
+            for label, edit in edits_of(site)
+        ),
+        found_neurons=_used(found),
+        expected_neurons=_used(expected),
+    )
+
+
+def _gain(label: str, exact: Tensor, found: Tensor, expected: Tensor) -> EditGain:
+    """Of what two layers do wrong, [tokens, d], the part that is more or less of one edit."""
+    lengths = exact.square().sum(dim=-1)
+    whole = float(lengths.sum())
+    along = [(wrong * exact).sum(dim=-1) for wrong in (found, expected)]
+    # Errors of tokens add up like noise; both layers have some.
+    noise = 2**0.5 * float(along[1].norm()) / whole if whole else 0.0
+    gains = [1.0 + float(x.sum()) / whole if whole else 1.0 for x in along]
+    return EditGain(
+        label=label,
+        tokens=int((lengths > 0).sum()),
+        found=gains[0],
+        expected=gains[1],
+        margin=4 * noise,
+    )
+
+
+def _used(layer: CompiledLayer) -> int:
+    """The neurons that read or write anything."""
+    used: Tensor | None = None
+    for name, tensor in layer.tensors().items():
+        if tensor.dim() != 2:
+            continue
+        filled = tensor.any(dim=0 if name in _OUTPUTS else 1)
+        used = filled if used is None else used | filled
+    return 0 if used is None else int(used.sum())

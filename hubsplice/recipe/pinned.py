@@ -1,0 +1,50 @@
+"""A recipe with the commits that its open revisions stood for, so that it means the same later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hubsplice.recipe.local_paths import TEXTS
+from hubsplice.recipe.models import Recipe
+
+
+def with_base_commit(recipe: Recipe, commit: str | None) -> Recipe:
+    """The recipe whose base is at a commit of the Hub; None for a local base."""
+    return recipe if commit is None else recipe.model_copy(update={"revision": commit})
+
+
+def with_sae_commits(recipe: Recipe, commits: Mapping[int, str | None]) -> Recipe:
+    """The recipe whose SAEs are at commits of the Hub.
+
+    Args:
+        recipe: the recipe.
+        commits: by the splice's index; None for an SAE from no repository of its own.
+    """
+    splices = []
+    for i, splice in enumerate(recipe.splices):
+        commit = commits.get(i)
+        if commit is not None and splice.sae is not None:
+            sae = splice.sae.model_copy(update={"revision": commit})
+            splice = splice.model_copy(update={"sae": sae})
+        splices.append(splice)
+    return recipe.model_copy(update={"splices": tuple(splices)})
+
+
+def with_text_commits(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
+    """The recipe whose texts are at commits of the Hub, by section.
+
+    A section that was not read, as in a build without a measurement, gets the commit of the
+    other one where both name the same dataset and revision.
+    """
+    found = dict(commits)
+    for section, other in (TEXTS, TEXTS[::-1]):
+        here, there = getattr(recipe, section), getattr(recipe, other)
+        same = (here.dataset, here.revision) == (there.dataset, there.revision)
+        if section not in found and other in found and same:
+            found[section] = found[other]
+    return recipe.model_copy(
+        update={
+            section: getattr(recipe, section).model_copy(update={"revision": commit})
+            for section, commit in found.items()
+        }
+    )

@@ -1,0 +1,33 @@
+"""The list of checksums for `sha256sum`, against the files that it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hubsplice.checkpoint.checksums import CHECKSUMS, checksum_list
+from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.plain import read_plain
+
+
+def checksum_problems(folder: Path, files: Mapping[str, FileDigest]) -> list[str]:
+    """Where reproduce/SHA256SUMS is not the list of the checkpoint's files.
+
+    Args:
+        folder: the checkpoint.
+        files: the digests in the manifest, which are compared with the files elsewhere.
+    """
+    expected = dict(files)
+    try:
+        found = read_plain(folder / CHECKSUMS).decode().splitlines()
+        for name in (MANIFEST, CARD):
+            if (folder / name).is_file():
+                expected[name] = digest_file(folder / name)
+    except FileNotFoundError:
+        return [f"{CHECKSUMS}: missing"]
+    except (OSError, UnicodeDecodeError) as error:
+        return [f"{CHECKSUMS}: cannot be read: {error}"]
+    wanted = checksum_list(expected).splitlines()
+    problems = [f"{CHECKSUMS}: no line {line!r}" for line in wanted if line not in found]
+    return problems + [f"{CHECKSUMS}: found {line!r}" for line in found if line not in wanted]
