@@ -31,6 +31,7 @@ from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
+from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 
@@ -323,7 +324,7 @@ def read_previous_splice(path: Path) -> PreviousSplice:
 
 def _parsed(path: Path) -> tuple[Manifest, FileDigest]:
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: the manifest is missing") from None
     except OSError as error:

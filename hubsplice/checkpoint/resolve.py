@@ -24,6 +24,7 @@ from hubsplice.errors import (
     explained_by,
     from_transport,
 )
+from hubsplice.files.plain import exists, is_folder
 from hubsplice.transport import cause_of
 
 _OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
@@ -63,14 +64,14 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
         CheckpointError: the repository is gated, or cannot be reached.
     """
     folder = Path(base_model).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         if revision is not None:
             raise RecipeError(
                 f"revision: {revision!r} was given, and base_model {base_model!r} is a local "
                 "folder, which has none; remove the revision, or give a Hub model id"
             )
         return _of_cache(folder.absolute()) or ResolvedBase(folder, None, None, complete=True)
-    if base_model.startswith(("/", "./", "../", "~")) or folder.exists():
+    if base_model.startswith(("/", "./", "../", "~")) or exists(folder):
         raise RecipeError(f"base_model: {base_model!r}: there is no such folder")
     resolved = _from_hub(base_model, revision)
     if weights:
@@ -145,7 +146,8 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    if isinstance(error, OSError) or from_transport(error):
+    # A token that is no plain text can't be sent.
+    if isinstance(error, OSError | UnicodeError) or from_transport(error):
         reason = _OFF if constants.HF_HUB_OFFLINE else cause_of(error)
         return CheckpointError(
             f"{model}{at} could not be fetched and is not in the local cache: {reason}"

@@ -12,6 +12,7 @@ from hubsplice.checkpoint.licenses import OTHER, HubLicense
 from hubsplice.checkpoint.manifest import BaseTerms
 from hubsplice.checkpoint.resolve import ResolvedBase
 from hubsplice.errors import from_transport
+from hubsplice.files.plain import require_plain
 
 
 def read_terms(base: ResolvedBase) -> BaseTerms:
@@ -57,9 +58,8 @@ def card_terms(folder: Path) -> BaseTerms:
 def _metadata(card: Path) -> dict[str, Any]:
     from huggingface_hub import metadata_load
 
-    if not card.is_file():
-        return {}
     try:
+        require_plain(card)
         metadata = metadata_load(card)
     except (OSError, ValueError, yaml.YAMLError):
         return {}

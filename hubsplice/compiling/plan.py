@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.checkpoint.stock import require_stock
 from hubsplice.compiling.beforehand import beforehand
 from hubsplice.compiling.carrying import in_bias
 from hubsplice.compiling.rehearsal import rehearse
@@ -102,6 +103,8 @@ def make_plan(recipe: Recipe) -> Plan:
     base = BaseConfig.open(resolved.folder)
     architecture = architecture_of(base.config)
     architecture.validate()
+    # Before any SAE: reading one may import SAELens.
+    require_stock(base)
     problems: list[HubspliceError] = []
     warnings: list[str] = []
     planned: list[PlannedSplice] = []

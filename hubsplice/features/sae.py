@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.errors import CheckpointError, RecipeError, blamed_on
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
@@ -114,23 +113,12 @@ def _load_release(found: FoundSae, device: str) -> LoadedSae:
 
 def _loaded(load: Callable[[], Any], found: FoundSae) -> LoadedSae:
     origin = found.config.origin
-    try:
-        with warnings.catch_warnings():
-            # What SAELens warns of is found again in the configuration, and returned as data.
-            warnings.simplefilter("ignore")
-            module = load()
-            if found.scaling is not None:
-                module.fold_activation_norm_scaling_factor(found.scaling)
-    except (
-        AssertionError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise CheckpointError(f"{origin}: SAELens cannot load it: {error}") from error
+    with warnings.catch_warnings(), blamed_on(f"{origin}: SAELens cannot load it"):
+        # What SAELens warns of is found again in the configuration, and returned as data.
+        warnings.simplefilter("ignore")
+        module = load()
+        if found.scaling is not None:
+            module.fold_activation_norm_scaling_factor(found.scaling)
     loaded = wrap_sae(module, origin, revision=found.commit, notes=found.notes)
     # SAELens keeps of a configuration what it computes with, and of the rest only what it knows
     # in this form: where an SAE comes from is as its files and the registry tell.

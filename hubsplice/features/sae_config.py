@@ -13,7 +13,9 @@ from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
+from hubsplice.features.sae_file import require_sae_types
 from hubsplice.features.sae_registry import RegistryEntry, registered_at, registry_entry
+from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
 
@@ -156,6 +158,7 @@ def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
     Raises:
         CheckpointError: a field that is missing or of the wrong type.
     """
+    require_sae_types(raw, origin)
     config = {_OLD_NAMES.get(name, name): value for name, value in raw.items()}
     metadata = {**config, **(config.get("metadata") or {})}
     topk_size = (config.get("activation_fn_kwargs") or {}).get("k")
@@ -192,8 +195,10 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
             "SAELens saved"
         )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        raw = json.loads(read_plain(path).decode())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds no mapping")

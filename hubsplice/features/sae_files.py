@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hubsplice.errors import CheckpointError
 from hubsplice.features.sae_config import FoundSae
+from hubsplice.files.plain import is_plain
 
 WEIGHTS_FILENAME = "sae_weights.safetensors"
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
@@ -19,7 +20,7 @@ def require_weights(found: FoundSae) -> None:
 
 def require_weights_in(path: Path, origin: str) -> None:
     """Raise `CheckpointError` unless a folder holds weights in a format that runs no code."""
-    if (path / WEIGHTS_FILENAME).is_file():
+    if is_plain(path / WEIGHTS_FILENAME):
         return
     pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
     if pickles:

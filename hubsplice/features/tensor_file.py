@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from hubsplice.errors import CheckpointError, RecipeError, unknown_name
+from hubsplice.errors import CheckpointError, RecipeError, blamed_on, unknown_name
+from hubsplice.files.plain import open_plain
 
 _OTHERS = {
     b"\x93NUMPY": "an array of NumPy (.npy)",
@@ -31,13 +32,11 @@ def read_tensor(path: Path, name: str | None) -> tuple[str, Tensor]:
     """
     if not path.is_file():
         raise RecipeError(f"path: {str(path)!r} is not a file; expected a safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            found = _choose(path, name, names)
-            tensor: Tensor = file.get_tensor(found)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is {_kind(path)}: {error}") from None
+    # Torch refuses in its own ways what safetensors lets through, such as 65 dimensions.
+    with blamed_on(f"{path} is {_kind(path)}"), safe_open(path, framework="pt") as file:
+        names = list(file.keys())
+        found = _choose(path, name, names)
+        tensor: Tensor = file.get_tensor(found)
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"{path}: tensor {found!r} holds {tensor.dtype}; expected floating-point numbers"
@@ -49,7 +48,7 @@ def read_tensor(path: Path, name: str | None) -> tuple[str, Tensor]:
 
 def _kind(path: Path) -> str:
     """What a file is instead of a safetensors file, by its first bytes."""
-    with path.open("rb") as file:
+    with blamed_on(f"{path}: cannot be read"), open_plain(path) as file:
         start = file.read(8)
     for magic, name in _OTHERS.items():
         if start.startswith(magic):

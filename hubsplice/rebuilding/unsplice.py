@@ -21,6 +21,7 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.files.digest import FileDigest, digest_bytes
+from hubsplice.files.plain import read_plain
 from hubsplice.files.safetensors_header import Header, read_header, serialize_header
 from hubsplice.files.staging import staged_directory
 from hubsplice.files.strict_json import parse_object
@@ -225,7 +226,7 @@ def _as_before(
 
 def _listed_bytes(path: Path, name: str, manifest: Manifest) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     if digest_bytes(data) != manifest.files.get(name):

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from hubsplice.edits.base import Edit
 from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, AnyEdit, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
@@ -24,7 +25,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file can't be read, or what it says is not a recipe.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -54,7 +55,7 @@ def parse_recipe(text: str, *, folder: Path) -> Recipe:
 
 def _load_json(text: str) -> object:
     try:
-        return parse_object(text.encode(), source="recipe")
+        return parse_object(text.encode(errors="surrogatepass"), source="recipe")
     except CheckpointError as error:
         raise RecipeError(str(error)) from None
 

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import exists, is_folder, read_plain, require_plain
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document, passages
 from hubsplice.text.tables import TABLES, table_rows
 
 _PROSE = (".md", ".txt")
 _SUFFIXES = (*_PROSE, ".jsonl", *TABLES)
+
+# Prose is cut into passages as a whole.
+_LARGEST_PROSE = 1 << 30
 
 
 def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
@@ -40,12 +44,12 @@ def text_files(path: Path, field: str) -> list[Path]:
     Raises:
         RecipeError: no such file or folder, or none of a known kind in it.
     """
-    if path.is_dir():
+    if is_folder(path):
         found = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()]
         if not found:
             raise RecipeError(f"{field}: {path} holds no {' or '.join(_SUFFIXES)} file")
         return sorted(found, key=lambda p: p.relative_to(path).parts)
-    if not path.exists():
+    if not exists(path):
         raise RecipeError(f"{field}: there is no file or folder {path}")
     if path.suffix.lower() not in _SUFFIXES:
         raise RecipeError(
@@ -74,10 +78,11 @@ def _texts(file: Path, column: str, field: str) -> Iterator[str]:
 
 
 def _prose(file: Path) -> Iterator[str]:
-    return passages(file.read_text(encoding="utf-8-sig"))
+    return passages(read_plain(file, _LARGEST_PROSE).decode("utf-8-sig"))
 
 
 def _rows(file: Path, column: str, field: str) -> Iterator[str]:
+    require_plain(file)
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import exists
 from hubsplice.recipe.models import BUILTIN, Prompt, TextSource
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.chat import ChatFormat
@@ -206,7 +207,7 @@ def require_text(source: TextSource, section: str) -> None:
 
 
 def _is_local(dataset: str) -> bool:
-    return dataset.startswith(("/", "./", "../", "~")) or Path(dataset).expanduser().exists()
+    return dataset.startswith(("/", "./", "../", "~")) or exists(Path(dataset).expanduser())
 
 
 def _open(source: TextSource, section: str) -> Corpus:

@@ -33,8 +33,9 @@ from hubsplice.verifying.table import checks_table
 
 NEW_TOKENS = 16
 
-NEEDED_TO_RUN = frozenset({"layer map", "intervention", "report"})
-"""The checks without which there is nothing to compare an engine with."""
+NEEDED_TO_RUN = frozenset({"layer map", "config", "intervention", "report"})
+"""The checks without which there is nothing to compare an engine with, or no engine is to be let
+near the files."""
 
 
 class Verification(Rendered, Record):
