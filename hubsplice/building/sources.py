@@ -12,8 +12,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from hubsplice.checkpoint.checksums import checksum_list
 from hubsplice.checkpoint.manifest import Record
 from hubsplice.errors import CheckpointError
-from hubsplice.features.sae import WEIGHTS_FILENAME
 from hubsplice.features.sae_config import CONFIG_FILENAME
+from hubsplice.features.sae_files import WEIGHTS_FILENAME
 from hubsplice.files.digest import Sha256, digest_bytes, digest_file
 from hubsplice.recipe.local_paths import TEXTS, local_paths
 from hubsplice.recipe.models import Recipe
