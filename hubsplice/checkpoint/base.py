@@ -56,6 +56,12 @@ class BaseConfig:
         return BaseConfig(folder, config, _read_index(index) if index.exists() else None)
 
     @property
+    def has_weights(self) -> bool:
+        """Whether every file of its weights is there."""
+        names = {SINGLE_WEIGHTS} if self.weight_map is None else {*self.weight_map.values()}
+        return all((self.folder / name).exists() for name in names)
+
+    @property
     def previous_splice(self) -> Path | None:
         """The manifest of the splice that the base itself came from; None for other bases."""
         manifest = self.folder / MANIFEST

@@ -20,7 +20,7 @@ from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.families.architecture import Architecture
 from hubsplice.families.blocks import Construction
 from hubsplice.intervention.place import Place
-from hubsplice.intervention.site import Site
+from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations
 
 _FORMS: dict[Construction, SandwichForm] = {
@@ -41,9 +41,16 @@ def compile_site(
             out.
         dtype: the serving precision.
     """
-    layer = construct(base, site, activations.agreeing(), dtype)
+    acting = replace(site, terms=tuple(term for term in site.terms if _acts(term)))
+    layer = construct(base, acting, activations.agreeing(), dtype)
     notes = base.family.special.notes(base)
     return replace(layer, approximations=(*layer.approximations, *notes)) if notes else layer
+
+
+def _acts(term: Term) -> bool:
+    """Whether a term changes anything, as a factor of 1 doesn't."""
+    function = term.function
+    return bool(any(function.slopes) or any(function.intercepts)) and bool(term.direction.any())
 
 
 def construct(

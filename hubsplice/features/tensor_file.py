@@ -10,6 +10,16 @@ from torch import Tensor
 
 from hubsplice.errors import CheckpointError, RecipeError, unknown_name
 
+_OTHERS = {
+    b"\x93NUMPY": "an array of NumPy (.npy)",
+    b"GGUF": "a GGUF file",
+    b"PK\x03\x04": "a ZIP file, such as a pickle of PyTorch or arrays of NumPy (.npz), of which "
+    "pickles can run code",
+    b"\x80": "a pickle, which can run code when it is read",
+    b"{": "JSON text",
+    b"[": "JSON text",
+}
+
 
 def read_tensor(path: Path, name: str | None) -> tuple[str, Tensor]:
     """The tensor called `name`, or the only one of the file, as float32, with its name.
@@ -27,9 +37,7 @@ def read_tensor(path: Path, name: str | None) -> tuple[str, Tensor]:
             found = _choose(path, name, names)
             tensor: Tensor = file.get_tensor(found)
     except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is not a readable safetensors file ({error}); pickled weights are refused"
-        ) from None
+        raise CheckpointError(f"{path} is {_kind(path)}: {error}") from None
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"{path}: tensor {found!r} holds {tensor.dtype}; expected floating-point numbers"
@@ -37,6 +45,19 @@ def read_tensor(path: Path, name: str | None) -> tuple[str, Tensor]:
     if not torch.isfinite(tensor).all():
         raise CheckpointError(f"{path}: tensor {found!r} holds NaN or infinity")
     return found, tensor.float()
+
+
+def _kind(path: Path) -> str:
+    """What a file is instead of a safetensors file, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    for magic, name in _OTHERS.items():
+        if start.startswith(magic):
+            return (
+                f"{name}, and a safetensors file was expected; `save_file` of the package "
+                "safetensors writes one"
+            )
+    return "not a readable safetensors file"
 
 
 def _choose(path: Path, name: str | None, names: list[str]) -> str:

@@ -17,6 +17,7 @@ from hubsplice.hub.failures import explained_errors
 from hubsplice.hub.plan_content import plan_content
 from hubsplice.hub.prediction import predict_upload
 from hubsplice.hub.repository import RemoteFile, Repository, RepositoryState, same_tree
+from hubsplice.recipe.tags import require_tag
 from hubsplice.rendering.content import Part
 from hubsplice.rendering.rendered import Rendered
 
@@ -137,8 +138,10 @@ def require_agreement(api: HfApi, target: Target) -> None:
     """Refuse early what no build could be published to.
 
     Raises:
+        RecipeError: the tag is no name that git takes.
         ConflictError, HubError: as `make_publish_plan`, but for the tag and the card.
     """
+    _require_tag(target)
     with explained_errors(target.repo_id):
         _refuse_conflicts(target, Repository(api, target.repo_id).state())
 
@@ -157,12 +160,19 @@ def make_publish_plan(
         on_predicted: told of how many bytes the upload is predicted, of how many.
 
     Raises:
+        RecipeError: the tag is no name that git takes.
         ConflictError: the tag points to something else, the repository is public and must not
             be, or it holds what hubsplice did not publish.
         HubError: the Hub refuses the card or the token, or can't be reached.
     """
+    _require_tag(target)
     with explained_errors(target.repo_id):
         return _compared(api, built, target, on_predicted)
+
+
+def _require_tag(target: Target) -> None:
+    if target.tag is not None:
+        require_tag(target.tag, "tag")
 
 
 def _compared(

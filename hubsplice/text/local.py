@@ -1,4 +1,4 @@
-"""Text from local files: .txt, .md and .jsonl, or a folder of them."""
+"""Text from local files: .txt, .md, .jsonl, .csv and .parquet, or a folder of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from hubsplice.errors import RecipeError
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document, passages
+from hubsplice.text.tables import TABLES, table_rows
 
 _PROSE = (".md", ".txt")
-_ROWS = ".jsonl"
-_SUFFIXES = (*_PROSE, _ROWS)
+_SUFFIXES = (*_PROSE, ".jsonl", *TABLES)
 
 
 def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
     """A file's or folder's documents, files sorted by their path within the folder.
 
-    A row of a .jsonl file is a document, and so is each passage of a .txt or .md file (cut at
-    blank lines), since one file of either kind is often all there is.
+    A row of a .jsonl, .csv or .parquet file is a document, and so is each passage of a .txt or .md
+    file (cut at blank lines), since one file of either kind is often all there is.
 
     Args:
         path: the file or folder.
@@ -56,15 +56,21 @@ def text_files(path: Path, field: str) -> list[Path]:
 
 def _documents(files: list[Path], column: str, field: str) -> Iterator[Document]:
     for file in files:
-        prose = file.suffix.lower() in _PROSE
         try:
-            yield from filter(
-                None, map(Document.of, _prose(file) if prose else _rows(file, column, field))
-            )
+            yield from filter(None, map(Document.of, _texts(file, column, field)))
         except OSError as error:
             raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise RecipeError(f"{file}: expected UTF-8 text: {error}") from None
+
+
+def _texts(file: Path, column: str, field: str) -> Iterator[str]:
+    suffix = file.suffix.lower()
+    if suffix in _PROSE:
+        return _prose(file)
+    if suffix not in TABLES:
+        return _rows(file, column, field)
+    return (text_of(row, column, field=field, where=where) for where, row in table_rows(file))
 
 
 def _prose(file: Path) -> Iterator[str]:

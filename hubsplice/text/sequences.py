@@ -195,9 +195,23 @@ def _rows(
         yield Row(tuple(ids), chunk.documents, is_chat=fits)
 
 
+def require_text(source: TextSource, section: str) -> None:
+    """Look for a local text, which is not read; a dataset on the Hub is not asked for.
+
+    Raises:
+        RecipeError: there is no such file or folder, or none of a known kind.
+    """
+    if source.dataset == BUILTIN or _is_local(source.dataset):
+        _open(source, section)
+
+
+def _is_local(dataset: str) -> bool:
+    return dataset.startswith(("/", "./", "../", "~")) or Path(dataset).expanduser().exists()
+
+
 def _open(source: TextSource, section: str) -> Corpus:
     path = Path(source.dataset).expanduser()
-    is_local = source.dataset.startswith(("/", "./", "../", "~")) or path.exists()
+    is_local = _is_local(source.dataset)
     is_hub = source.dataset != BUILTIN and not is_local
     for field in ("config", "revision"):
         value = getattr(source, field)

@@ -26,7 +26,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             folder, local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, KeyError) as error:
-        reason = next(_code_of(folder), str(error))
+        reason = next(_code_of(folder), " ".join(str(error).split()))
         raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {reason}") from error
     return tokenizer
 

@@ -22,6 +22,8 @@ from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.config import config_problems
 from hubsplice.verifying.edited_biases import edited_bias_check
 from hubsplice.verifying.files import altered_files, companion_problems, unexpected_files
+from hubsplice.verifying.proof import NAMES as PROOF
+from hubsplice.verifying.proof import proof_checks
 from hubsplice.verifying.reproduction import (
     edits_anything,
     intervention_problems,
@@ -88,12 +90,13 @@ def integrity_checks(
         )
     )
     if wrong:
-        dependent = ("config", *NAMES)
+        dependent = ("config", *NAMES, *PROOF)
         checks += [Check.impossible(name, "the layer map is wrong") for name in dependent]
     else:
         checks.append(_config_check(folder, claim))
         editing = _editing(intervention, claim)
         checks += _tensor_checks(claim, stored, editing, progress)
+        checks += proof_checks(claim, _sound(intervention, claim), stored)
         if manifest.biases:
             checks.append(edited_bias_check(claim, intervention, stored))
     return (
@@ -106,6 +109,13 @@ def integrity_checks(
         Check.of("recipe", recipe_problems(folder, claim), "it asks for the manifest's edits"),
         Check.of("report", report_problems(folder, claim), "the manifest's figures are from it"),
     )
+
+
+def _sound(intervention: Intervention | None, claim: Claim) -> Intervention | None:
+    """The intervention, if its edits are those that the manifest lists."""
+    if intervention is None or intervention_problems(intervention, claim):
+        return None
+    return intervention
 
 
 def _base_check(claim: Claim, progress: Progress) -> Check:

@@ -1,0 +1,312 @@
+"""What the checks of all constructions have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.site import Site
+from hubsplice.proving.findings import Findings, Recovered
+from hubsplice.proving.parts import Part, Parts
+from hubsplice.proving.rounding import spacing
+from hubsplice.proving.rows import Reading, cosine, solved
+from hubsplice.proving.stored_layer import StoredLayer
+
+LayerT = TypeVar("LayerT", bound=CompiledLayer)
+
+# What is read out of the stream for a threshold that attention's constant does not carry, in
+# units of the shortest row that could: right layers need up to 13 times that.
+_LONGEST_READ_OUT = 40.0
+
+# A read-out of a scale may move as far from its typical value as so many times that value, were
+# the whole stream along it. Right layers reach 5.
+_MOST_SCALE = 20.0
+
+
+class LayerCheck(ABC, Generic[LayerT]):
+    """One inserted layer against the site that it stands for.
+
+    Args:
+        stored: the layer.
+        site: the edits.
+        median_norm: of the stream there, as the manifest has it; only limits depend on it.
+    """
+
+    first: ClassVar[str]
+    """The role whose rows are neurons."""
+
+    def __init__(self, stored: StoredLayer, site: Site, median_norm: float) -> None:
+        self.stored, self.site = stored, site
+        self.layer = cast(LayerT, stored.layer)
+        self.parts = Parts.of(site)
+        self.dtype = stored.dtype
+        self.findings = Findings(stored.names)
+        self.scales: dict[Normalization, int] = {}
+        self.used = self._count_used()
+        self.findings.used = self.used
+        self._norm = median_norm
+
+    @abstractmethod
+    def check(self) -> None:
+        """Find everything that is wrong with the layer."""
+
+    @property
+    def width(self) -> int:
+        """The width of the stream."""
+        return len(self.site.terms[0].direction)
+
+    @property
+    def fit_slack(self) -> float:
+        """How far rounding moves the factor that a row is fitted by, relative to it."""
+        return 1.5 * torch.finfo(self.dtype).eps / self.width**0.5
+
+    @property
+    def may_skip_sinks(self) -> bool:
+        """Whether the edit leaves attention sinks alone."""
+        return self.site.sink_norm != torch.inf
+
+    @property
+    def length(self) -> float:
+        """A typical length of the stream that the norm divides, as far as it matters."""
+        return max(self._norm, float(self.added.norm()), 1e-30)
+
+    @property
+    def added(self) -> Tensor:
+        """What attention adds to the stream, shape [d], float64."""
+        constant: Tensor = self.layer.constant  # type: ignore[attr-defined]
+        return constant.double()
+
+    def constant(self, name: str, least: float) -> float:
+        """One of the construction's constants, as the manifest has it."""
+        value = self.stored.constants.get(name)
+        if not isinstance(value, int | float) or isinstance(value, bool) or value < least:
+            self.findings.problems.append(
+                f"splice.json: constants.{name}: found {value!r}, expected {least:g} or more"
+            )
+            return least
+        return float(value)
+
+    def wrong(self, role: str, neuron: int | None, what: str) -> None:
+        self.findings.wrong(role, neuron, what)
+
+    def wrong_at(self, role: str, at: Sequence[int], what: str) -> None:
+        self.findings.wrong_at(role, at, what)
+
+    def unproven(self, what: str) -> None:
+        if what not in self.findings.unproven:
+            self.findings.unproven.append(what)
+
+    def _count_used(self) -> int:
+        """One more than the last neuron that is not zero throughout."""
+        alive = torch.zeros(self._rows(self.first).shape[0], dtype=torch.bool)
+        for role in self.layer.tensor_names():
+            tensor = self._rows(role)
+            if tensor.shape[0] == len(alive) and role not in self.not_neurons:
+                alive |= (
+                    (tensor.flatten(start_dim=1) if tensor.dim() > 1 else tensor[:, None])
+                    .ne(0)
+                    .any(dim=1)
+                )
+        return int(alive.nonzero()[-1, 0]) + 1 if alive.any() else 0
+
+    not_neurons: ClassVar[frozenset[str]] = frozenset(
+        {"attention_bias", "down_bias", "out_bias", "attention_norm", "output_norm"}
+    )
+
+    def _rows(self, role: str) -> Tensor:
+        """A role's tensor with a row for every neuron."""
+        tensor = self.layer.tensors()[role]
+        return tensor.T if role in ("down_weight", "out_weight") else tensor
+
+    def missing(self, part: Part, side: int) -> float:
+        """What attention's constant leaves of a part's threshold, to be read out of the stream."""
+        offset = part.source.bias - part.at if part.kind is Normalization.NONE else 0.0
+        return side * (offset - float(part.encoder @ self.added))
+
+    def tolerated(self, part: Part) -> float:
+        """How far the multiple of an encoder may be off, for what is read beside it."""
+        return 0.01 + self._beside(part)
+
+    def _beside(self, part: Part) -> float:
+        """How long a row may be beside its encoder, in units of that."""
+        if part.index is None:
+            # Relative to which value the line is taken is known to calibration alone.
+            return _BESIDE_LINES
+        left = abs(self.missing(part, 1))
+        if part.kind is not Normalization.NONE:
+            # Its offset goes with the token's own scale, of which √d is the typical length.
+            left += abs(part.source.bias - part.at) * self.length / self.width**0.5
+        return _LONGEST_READ_OUT * left / (float(part.encoder.norm()) * self.length)
+
+    def reads(
+        self,
+        role: str,
+        row: Tensor,
+        neuron: int,
+        part: Part,
+        bias: float | None,
+        *,
+        coarse: Tensor | None = None,
+        quiet: bool = False,
+    ) -> Reading:
+        """What a neuron's row reads, which must be the part's encoder.
+
+        Args:
+            role: whose row it is.
+            row: the row, shape [d].
+            neuron: whose.
+            part: what it is to read.
+            bias: its bias, without what keeps a pair apart; None where it is checked elsewhere.
+            coarse: the size of what was rounded, where the row is a sum, shape [d].
+            quiet: whether it has been checked before.
+        """
+        encoder = part.encoder
+        reading = Reading.of(row, encoder, self.dtype)
+        if quiet:
+            return reading
+        rest = (row.double() - reading.multiple * encoder).abs()
+        beside = self._beside(part)
+        # By channels, where rounding is all there is; by its length, where something is read out.
+        room = spacing(row if coarse is None else coarse, self.dtype) * 0.51
+        room += abs(reading.multiple) * self.fit_slack * encoder.abs()
+        room += abs(reading.multiple) * beside * float(encoder.norm())
+        if (rest > room).any():
+            place = int((rest - room).argmax())
+            self.wrong_at(
+                role,
+                (neuron, place),
+                f"is not that of {part.source.label}'s encoder; the row's cosine with it is "
+                f"{reading.cosine:.4f}",
+            )
+        elif coarse is None and reading.length > 2 * reading.rounding + beside + self.fit_slack:
+            self.wrong(
+                role,
+                neuron,
+                f"what it reads beside {part.source.label}'s encoder is {reading.length:.1%} as "
+                "long as that",
+            )
+        if bias is not None and reading.multiple:
+            self._check_threshold(role, neuron, part, reading, bias)
+        return reading
+
+    def _check_threshold(
+        self, role: str, neuron: int, part: Part, reading: Reading, bias: float
+    ) -> None:
+        """A gate's zero must be where the part begins, as far as no read-out has a say in it."""
+        scale = self.length / self.width**0.5
+        moved = abs(bias / reading.multiple) * scale
+        missing = abs(self.missing(part, 1))
+        size = float(part.encoder.norm()) * self.length
+        room = 2 * missing + _THRESHOLD_ROOM * size
+        if part.kind is not Normalization.NONE:
+            room += 2 * abs(part.source.bias - part.at) * scale
+        held = moved + reading.length * size
+        if moved > room or held < missing / 2 - _THRESHOLD_ROOM * size:
+            moved = max(moved, missing - held)
+            self.wrong(
+                role.replace("weight", "bias"),
+                neuron,
+                f"it moves the threshold of {part.source.label} by about {moved:.3g}",
+            )
+
+    def limit_read_out(self, role: str, neuron: int, row: Tensor, level: float) -> None:
+        """A read-out of a scale may not vary far beyond what scales do."""
+        most = float(row.norm()) * self.width**0.5
+        if most > _MOST_SCALE * level:
+            self.wrong(
+                role,
+                neuron,
+                f"a read-out of a scale near {level:g} varies by up to {most:.3g} with the stream",
+            )
+
+    def within(self, role: str, neuron: int, column: Tensor, most: float) -> None:
+        """What a guard writes must lie in what the layer writes otherwise, but for rounding.
+
+        Args:
+            role: whose column it is.
+            neuron: whose.
+            column: what it writes for one unit, shape [d].
+            most: how many units it gives at the most.
+        """
+        columns = [term.direction.double() for term in self.site.terms]
+        columns += [self.added, self.layer_constant]
+        columns += self.rounded_columns
+        basis = torch.stack([c / c.norm() for c in columns if c.any()], dim=1)
+        left = column - basis @ solved(basis, column)
+        room = 2 * spacing(column, self.dtype)
+        # A direction in which next to nothing varies is as good as any other.
+        noise = 0.2 * self.length
+        size = float(left.norm())
+        mixed = not (left.abs() > room).any() or size < 0.5 * float(column.norm())
+        if not mixed and size * most > noise:
+            self.wrong_at(
+                role,
+                (neuron, int((left.abs() - room).argmax())),
+                f"is no mixture of what the edits write, by up to {size * most:.3g}",
+            )
+
+    @property
+    def layer_constant(self) -> Tensor:
+        """What the MLP adds on every token, shape [d]."""
+        return torch.zeros(self.width, dtype=torch.float64)
+
+    @property
+    def rounded_columns(self) -> list[Tensor]:
+        """What neurons of edits write, as it is stored."""
+        return []
+
+    def check_constant(self, role: str, made: Tensor, homes: Sequence[int], room: Tensor) -> None:
+        """What the layer adds to every token must be the edit's constant."""
+        wanted, free = self.parts.constant(homes)
+        left = made - wanted
+        parts = wanted.abs()
+        if len(free):
+            moved = free.T @ solved(free.T, left)
+            left, parts = left - moved, parts + moved.abs()
+            # The rounding of one channel moves the fit, and so the others.
+            room = room + room.max() / 4
+        # The constant is put together in float32 before it is rounded.
+        room = room * (1 + 1e-6) + 4 * torch.finfo(torch.float32).eps * (parts + made.abs())
+        if (left.abs() > room).any():
+            place = int((left.abs() - room).argmax())
+            self.wrong(
+                role, None, f"channel {place}: what every token gets is not the edit's constant"
+            )
+        if wanted.any() and not len(free):
+            strength = float(made @ wanted / wanted.square().sum())
+            labels = [t.label for t in self.site.terms if not t.encoder.any()]
+            if labels:
+                self.findings.recovered.append(
+                    Recovered(
+                        ", ".join(labels), "constant", 0, strength, None, None, cosine(made, wanted)
+                    )
+                )
+
+    def recover(
+        self,
+        part: Part,
+        what: str,
+        neurons: int,
+        strength: float | None,
+        reading: Reading,
+        column: Tensor,
+    ) -> None:
+        """Note what the weights make of a part."""
+        at = None
+        if part.index is not None and part.kind is Normalization.NONE:
+            # What attention's constant makes of it, where the gates add nothing of their own.
+            at = part.source.bias - float(part.encoder @ self.added)
+        writes = cosine(column, part.written)
+        self.findings.recovered.append(
+            Recovered(part.source.label, what, neurons, strength, at, reading.cosine, writes)
+        )
+
+
+_BESIDE_LINES = 0.3
+_THRESHOLD_ROOM = 2e-3

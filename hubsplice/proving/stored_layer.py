@@ -1,0 +1,121 @@
+"""An inserted layer as a checkpoint's files hold it: the tensors that an edit fills, by role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubsplice.checkpoint.layer_map import inserted_indices, inserted_places
+from hubsplice.checkpoint.manifest import INJECTION, SPLIT, Manifest
+from hubsplice.compiling.construct import empty_layer
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.families.architecture import Architecture
+from hubsplice.intervention.place import Place
+
+ReadTensor = Callable[[str], Tensor]
+"""Gives a tensor of the checkpoint by its name."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredLayer:
+    """The layers of one splice as they are stored: one that edits, and what prepares it.
+
+    Attributes:
+        place: where the stream is edited.
+        index: the index in the result of the MLP that edits.
+        layer: what the files hold, every neuron of it, used or not.
+        names: the tensor that each role of the layer lies in.
+        silent: what must be zero of the splice, by the name of the tensor that it is in.
+        constants: what the manifest says of how the layer was made.
+        eps: the epsilon of the norm that its MLP reads through.
+    """
+
+    place: Place
+    index: int
+    layer: CompiledLayer
+    names: Mapping[str, str]
+    silent: Mapping[str, Tensor]
+    constants: Mapping[str, Any]
+    eps: float
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that the tensors are stored in."""
+        return next(iter(self.layer.tensors().values())).dtype
+
+
+def stored_layers(
+    architecture: Architecture, manifest: Manifest, dtype: torch.dtype, read: ReadTensor
+) -> Iterator[StoredLayer]:
+    """The layers of every splice, read from the files.
+
+    Args:
+        architecture: the base.
+        manifest: the checkpoint's; its layer map must hold.
+        dtype: of the inserted layers.
+        read: reads a tensor.
+    """
+    layers = manifest.layer_map
+    linker = Linker(architecture, layers)
+    indices, places = inserted_indices(layers), inserted_places(layers)
+    empty = empty_layer(architecture, dtype)
+    carrier, silent = None, dict[str, Tensor]()
+    for splice, record in enumerate(manifest.layers):
+        names = linker.filled_names(splice)
+        if record.construction in (INJECTION, SPLIT):
+            if record.construction == INJECTION:
+                carrier = names.pop("out_bias")
+            silent |= {n: read(n) - _neutral(empty, role) for role, n in names.items()}
+            continue
+        if carrier is not None:
+            names["attention_bias"] = carrier
+        stored = {role: _oriented(read(name), name, linker) for role, name in names.items()}
+        layer, more = _filled(empty, stored, names)
+        yield StoredLayer(
+            places[splice],
+            indices[splice],
+            layer,
+            names,
+            silent | more,
+            record.constants,
+            architecture.norm_eps,
+        )
+        carrier, silent = None, {}
+
+
+def _neutral(empty: CompiledLayer, role: str) -> Tensor | float:
+    """What a layer without edits holds in a role's tensor, of one dimension or throughout."""
+    value = empty.written()[role]
+    return value if value.dim() == 1 and len(value) > 1 else 0.0
+
+
+def _oriented(tensor: Tensor, name: str, linker: Linker) -> Tensor:
+    """A tensor as constructions have it: [outputs, inputs]."""
+    return tensor.T.contiguous() if linker.is_transposed(name) else tensor
+
+
+def _filled(
+    empty: CompiledLayer, stored: Mapping[str, Tensor], names: Mapping[str, str]
+) -> tuple[CompiledLayer, dict[str, Tensor]]:
+    """The layer with its tensors, and what is stored beside them and must be zero."""
+    if not isinstance(empty, BiasFreeLayer):
+        filled: dict[str, Any] = {role: stored[role] for role in stored}
+        return replace(empty, **filled), {}
+    value, output = stored["value_bias"], stored["value_output"]
+    rest = output.clone()
+    rest[:, 0] = 0
+    layer = replace(
+        empty,
+        # Attention weights add up to one, and so pass a bias of the values on unchanged.
+        attention_bias=output[:, 0] * value[0],
+        gate_weight=stored["gate_weight"],
+        up_weight=stored["up_weight"],
+        down_weight=stored["down_weight"],
+    )
+    return layer, {names["value_bias"]: value[1:], names["value_output"]: rest}
