@@ -155,8 +155,10 @@ def _original_config(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 def _shards(folder: Path, manifest: Manifest, linker: Linker) -> Iterator[ShardLayout]:
     """The base's files, each from the one that holds its data."""
-    spliced = sorted(name for name in manifest.files if name.endswith(_WEIGHTS) and "/" not in name)
-    base = sorted(name for name in manifest.base.files if name.endswith(_WEIGHTS))
+    spliced, base = (
+        sorted(name for name in files if name.endswith(_WEIGHTS) and "/" not in name)
+        for files in (manifest.files, manifest.base.files)
+    )
     if not base or not len(base) <= len(spliced) <= len(base) + 1:
         raise CheckpointError(
             f"{MANIFEST}: it lists {len(spliced)} files of weights, and {len(base)} of the base: "

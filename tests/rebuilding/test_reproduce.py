@@ -179,6 +179,23 @@ def test_missing_and_other_sources_are_named(published: Published, tmp_path: Pat
         published.reproduce(sources=[tmp_path])
 
 
+@pytest.mark.parametrize("place", ["/etc/notes.txt", "~/notes.txt", "../notes.txt"])
+def test_a_published_recipe_reads_no_file_of_this_machine(published: Published, place: str) -> None:
+    recipe = published.folder / "reproduce/recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("dataset: builtin", f"dataset: {place}", 1))
+    with pytest.raises(CheckpointError, match=r"calibration\.dataset: a local file that"):
+        published.reproduce()
+    recipe.write_text(text)
+    published.edit_json("reproduce/sources.json", lambda record: record["local"].pop())
+    with pytest.raises(CheckpointError, match=r"sources\.json does not list"):
+        published.reproduce()
+    name = {"field": "x", "name": place, "sha256": "0" * 64}
+    published.edit_json("reproduce/sources.json", lambda record: record["local"].append(name))
+    with pytest.raises(CheckpointError, match="not the bare name of a file or folder"):
+        published.reproduce()
+
+
 def test_sources_are_known_by_their_content(published: Published, tmp_path: Path) -> None:
     renamed = [
         shutil.copytree(published.sources / "jumprelu", tmp_path / "sae"),
