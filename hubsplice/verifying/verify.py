@@ -24,9 +24,11 @@ from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.engines import Engine
 from hubsplice.verifying.integrity import integrity_checks
 from hubsplice.verifying.prompts import builtin_prompts, read_prompts
+from hubsplice.verifying.response import RESPONSE, response_check
 from hubsplice.verifying.result import Check, Record
 from hubsplice.verifying.source import find_published
 from hubsplice.verifying.table import checks_table
+from hubsplice.verifying.weights import read_weights
 
 NEW_TOKENS = 16
 
@@ -83,6 +85,7 @@ def verify(
     revision: str | None,
     progress: Progress,
     run: Run | None = None,
+    streams: bool = False,
 ) -> Verification:
     """Verify a spliced checkpoint against its base.
 
@@ -93,6 +96,7 @@ def verify(
         revision: of the checkpoint's repository.
         progress: told of every step.
         run: an engine to run beside the checks of files; see `behaviour` for the rules.
+        streams: whether the base is run on a short text, for the layers to answer to its streams.
 
     Returns:
         Every check, passed or not; `passed` over all.
@@ -107,6 +111,8 @@ def verify(
     claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
     checks = integrity_checks(published.folder, claim, published.files, progress)
     behaviour = None
+    if streams:
+        checks += (_response(published.folder, claim, checks, progress),)
     if run is not None:
         more, behaviour = _run_engine(published.folder, claim, run, checks, progress)
         checks += more
@@ -119,6 +125,15 @@ def verify(
         checks=checks,
         behaviour=behaviour,
     )
+
+
+def _response(folder: Path, claim: Claim, checks: Sequence[Check], progress: Progress) -> Check:
+    needed = {"base", "layer map", "intervention", "added tensors"}
+    missed = sorted(check.name for check in checks if not check.passed and check.name in needed)
+    if missed:
+        return Check.impossible(RESPONSE, f"these did not pass: {', '.join(missed)}")
+    stored, _ = read_weights(folder)
+    return response_check(claim, load_intervention(folder / INTERVENTION), stored, progress)
 
 
 def _run_engine(

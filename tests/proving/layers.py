@@ -147,6 +147,8 @@ def plants(case: Case) -> Iterator[tuple[str, dict[str, Tensor]]]:
             f"a direction in the column of neuron {neuron}",
             case.changed(columns, lambda t, n=neuron, p=part: t[:, n].add_(p)),  # type: ignore[misc]
         )
+        if not tensors[rows][neuron].any():
+            continue
         row = 0.5 * tensors[rows][neuron].float().norm() * trigger / trigger.float().norm()
         yield (
             f"a trigger in the row of neuron {neuron}",

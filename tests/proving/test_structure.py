@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -65,7 +66,8 @@ def test_a_steer_of_another_strength(construction: str) -> None:
 def test_a_moved_threshold(construction: str) -> None:
     """What attention adds carries thresholds, and is taken away again."""
     case = made(construction, "jump ablate", torch.bfloat16)
-    changed = case.changed("attention_bias", lambda t: t.mul_(1.5))
+    role = "attention_norm" if "attention_norm" in case.tensors else "attention_bias"
+    changed = case.changed(role, lambda t: t.mul_(1.5))
     assert case.findings(**changed).problems
 
 
@@ -73,12 +75,9 @@ def test_a_moved_threshold(construction: str) -> None:
 def test_the_direction_of_another_feature(construction: str) -> None:
     case = made(construction, "jump ablate", torch.bfloat16)
     first, second = (term.direction for term in case.site.terms)
-    wrong = Case(case.stored, case.site, case.median_norm)
     a, b = case.site.terms
-    from dataclasses import replace
-
     site = replace(case.site, terms=(replace(a, direction=second), replace(b, direction=first)))
-    assert any("is not what" in p for p in replace(wrong, site=site).findings().problems)
+    assert any("is not what" in p for p in replace(case, site=site).findings().problems)
 
 
 def test_recovered_strengths_and_thresholds() -> None:
