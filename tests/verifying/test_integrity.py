@@ -367,6 +367,8 @@ def test_what_depends_on_a_wrong_layer_map_is_not_passed_over(spliced: Spliced) 
         "added tensors",
         "zero tensors",
         "inserted layers",
+        "structure",
+        "strengths",
     ]
 
 
@@ -489,7 +491,7 @@ def test_all_that_fails_is_listed(spliced: Spliced, command: Command) -> None:
     outcome = command("verify", spliced.folder, "--base", spliced.base)
     assert outcome.code == 4
     assert outcome.out.startswith(
-        "NOT verified: 4 of 14 checks did not pass: checksums, no other files, config, base tensors"
+        "NOT verified: 4 of 16 checks did not pass: checksums, no other files, config, base tensors"
     )
     assert "NOT verified" in outcome.err
     for name in ("run.py", "rope_theta", BASE_WEIGHT):
