@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hubsplice.interface.check import check
     from hubsplice.interface.diff import diff
     from hubsplice.interface.hooked import hooked
+    from hubsplice.interface.inspect import inspect
     from hubsplice.interface.lower import lower
     from hubsplice.interface.measure import measure
     from hubsplice.interface.publication import Publication
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from hubsplice.rebuilding.grade import Reproduction
     from hubsplice.rebuilding.unsplice import Unspliced
     from hubsplice.recipe.models import Recipe
+    from hubsplice.verifying.inspect import Inspection
     from hubsplice.verifying.verify import Verification
 
 __version__ = "0.1.0"
@@ -53,6 +55,7 @@ __all__ = [
     "FidelityReport",
     "HubError",
     "HubspliceError",
+    "Inspection",
     "Intervention",
     "OutputError",
     "Publication",
@@ -68,6 +71,7 @@ __all__ = [
     "diff",
     "dump_recipe",
     "hooked",
+    "inspect",
     "load_recipe",
     "lower",
     "measure",
@@ -95,6 +99,7 @@ _MODULES = {
     "interface.check": ("check",),
     "interface.diff": ("diff",),
     "interface.hooked": ("hooked",),
+    "interface.inspect": ("inspect",),
     "interface.lower": ("lower",),
     "interface.measure": ("measure",),
     "interface.publication": ("Publication",),
@@ -108,6 +113,7 @@ _MODULES = {
     "rebuilding.grade": ("Reproduction",),
     "rebuilding.unsplice": ("Unspliced",),
     "recipe.models": ("Recipe",),
+    "verifying.inspect": ("Inspection",),
     "verifying.verify": ("Verification",),
 }
 _PLACES = {name: module for module, names in _MODULES.items() for name in names}

@@ -73,13 +73,23 @@ def verify(
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="How many tokens the engine generates after each prompt.")
     ] = 16,
+    streams: Annotated[
+        bool,
+        typer.Option(
+            "--streams",
+            help="Also run the base in float32 on a short text, and test the heights of the edits "
+            "on its streams.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check a spliced checkpoint against its base.
 
     Proves that every tensor of the base is there byte for byte, and that nothing else is there but
-    what the manifest declares. With --engine, also tests that the engine serves these weights, and
-    that the weights make the edit.
+    what the manifest declares; that every neuron of the inserted layers has a part in the edits or
+    is zero; and that the edits follow from the recipe's words. With --streams, also tests how much
+    the layers write on streams of the base. With --engine, also tests that the engine serves these
+    weights, and that the weights make the edit.
     """
     from hubsplice.interface.verify import verify as verify_model
     from hubsplice.verifying.statements.table import claims_table
@@ -94,6 +104,7 @@ def verify(
         python=python,
         prompts=prompts,
         max_new_tokens=max_new_tokens,
+        streams=streams,
     )
     if as_json:
         print_json(result.model_dump(mode="json"))

@@ -31,6 +31,7 @@ def verify(
     python: AnyPath | None = None,
     prompts: AnyPath | None = None,
     max_new_tokens: int = 16,
+    streams: bool = False,
     progress: ProgressChoice = True,
 ) -> Verification:
     """Prove what a spliced checkpoint is: every tensor of its base, and nothing undeclared.
@@ -47,6 +48,8 @@ def verify(
         python: the Python interpreter of vLLM's environment; this one where it is not given.
         prompts: a file with one prompt a line; text that comes with Python where it is not given.
         max_new_tokens: how many tokens the engine generates after each prompt.
+        streams: also run the base in float32 on a short text, and test the heights of the edits on
+            its streams. Weights alone leave these to read-outs that were fitted to calibration.
         progress: as in `build`.
 
     Returns:
@@ -70,6 +73,7 @@ def verify(
             revision=revision,
             progress=report,
             run=run,
+            streams=streams,
         )
 
 

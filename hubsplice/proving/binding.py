@@ -26,6 +26,9 @@ from hubsplice.intervention.site import Term
 # Strengths are read back from JSON, and lengths are of float32 vectors.
 _RELATIVE = 1e-5
 
+# How far from one the slope of a gated SAE's activation may be.
+_STEEPEST = 20.0
+
 
 def edit_problems(
     edit: Edit, terms: Sequence[Term], records: Sequence[TermRecord], median_norm: float | None
@@ -96,7 +99,10 @@ def _activations(function: PiecewiseLinear) -> Iterator[tuple[PiecewiseLinear, f
 
 
 def _gated(function: PiecewiseLinear) -> Iterator[tuple[PiecewiseLinear, float]]:
-    """Activations of gated SAEs, whose slope and intercept are their own: as φ has them."""
+    """Activations of gated SAEs, whose slope and intercept are their own: as φ has them.
+
+    One without an intercept is a JumpReLU with another slope, which is no SAE's.
+    """
     for point in function.breakpoints:
         slope = next((s for s in function.slopes if s), 0.0)
         if not slope:
@@ -104,7 +110,8 @@ def _gated(function: PiecewiseLinear) -> Iterator[tuple[PiecewiseLinear, float]]
         piece = function.slopes.index(slope)
         for own in {abs(slope), 1.0}:
             intercept = function.intercepts[piece] * own / slope
-            yield PiecewiseLinear((point,), (0.0, own), (0.0, intercept)), point
+            if intercept and 1 / _STEEPEST <= own <= _STEEPEST:
+                yield PiecewiseLinear((point,), (0.0, own), (0.0, intercept)), point
 
 
 @dataclass(eq=False)

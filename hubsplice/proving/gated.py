@@ -40,6 +40,7 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         self._after_jumps = at
         self._bends(at)
         at += len(self.parts.bends)
+        self.check_common_read_out("gate_weight")
         homes = self.parts.homes(self._sides)
         if homes is None:
             self.wrong("gate_weight", None, "bends and jumps of one edit open to opposite sides")
@@ -150,7 +151,8 @@ class GatedCheck(LayerCheck[SplicedLayer]):
                 )
             self.recover(part, "bend", 1, None, reading, self.down[start + i])
         self._shared_read_out(start, len(parts), "up", _SCALE_LEVEL)
-        self._columns(start, [part.written / self._sharpness for part in parts])
+        factor = self._columns(start, [part.written / self._sharpness for part in parts])
+        self.check_scale("down_weight", start, factor * _SCALE_LEVEL, 0.2, 5.0)
         self._note_scale("the heights of bends")
 
     def _lines(self, start: int, parts: tuple[Part, ...]) -> None:
@@ -167,7 +169,8 @@ class GatedCheck(LayerCheck[SplicedLayer]):
                 )
             self.recover(part, "line", 1, None, reading, self.down[start + i])
         self._shared_read_out(start, len(parts), "gate", _LINE_LEVEL)
-        self._columns(start, [part.written for part in parts])
+        factor = self._columns(start, [part.written for part in parts])
+        self.check_scale("down_weight", start, factor * _LINE_LEVEL, 0.2, 5.0)
         self._note_scale("the slopes of lines")
         first = start - len(self.parts.bends)
         if self.parts.bends:
@@ -205,7 +208,7 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         self.limit_read_out("up_weight", neuron, self.up[neuron], level)
         self._note_scale(f"what an SAE with {kind.value} makes of a token's scale")
 
-    def _columns(self, start: int, exact: list[Tensor]) -> None:
+    def _columns(self, start: int, exact: list[Tensor]) -> float:
         """Columns that are all one factor times what is to be written, rounded."""
         stored = self.down[start : start + len(exact)]
         factor = common_factor(stored, torch.stack(exact), self.dtype)
@@ -216,6 +219,7 @@ class GatedCheck(LayerCheck[SplicedLayer]):
             )
         if factor.value <= 0:
             self.wrong("down_weight", start, "it writes the opposite of its edit")
+        return factor.value * self.layer.multiplier
 
     def _along(self, neuron: int, exact: Tensor) -> None:
         self._columns(neuron, [exact])

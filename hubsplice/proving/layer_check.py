@@ -15,14 +15,14 @@ from hubsplice.intervention.site import Site
 from hubsplice.proving.findings import Findings, Recovered
 from hubsplice.proving.parts import Part, Parts
 from hubsplice.proving.rounding import spacing
-from hubsplice.proving.rows import Reading, cosine, solved
+from hubsplice.proving.rows import Reading, across, cosine, solved
 from hubsplice.proving.stored_layer import StoredLayer
 
 LayerT = TypeVar("LayerT", bound=CompiledLayer)
 
 # What is read out of the stream for a threshold that attention's constant does not carry, in
 # units of the shortest row that could: right layers need up to 13 times that.
-_LONGEST_READ_OUT = 40.0
+_LONGEST_READ_OUT = 25.0
 
 # A read-out of a scale may move as far from its typical value as so many times that value, were
 # the whole stream along it. Right layers reach 5.
@@ -51,6 +51,7 @@ class LayerCheck(ABC, Generic[LayerT]):
         self.used = self._count_used()
         self.findings.used = self.used
         self._norm = median_norm
+        self.read_beside: list[tuple[int, Part, Reading]] = []
 
     @abstractmethod
     def check(self) -> None:
@@ -193,6 +194,8 @@ class LayerCheck(ABC, Generic[LayerT]):
             )
         if bias is not None and reading.multiple:
             self._check_threshold(role, neuron, part, reading, bias)
+            if part.kind is Normalization.NONE:
+                self.read_beside.append((neuron, part, reading))
         return reading
 
     def _check_threshold(
@@ -215,6 +218,34 @@ class LayerCheck(ABC, Generic[LayerT]):
                 f"it moves the threshold of {part.source.label} by about {moved:.3g}",
             )
 
+    def check_common_read_out(self, role: str) -> None:
+        """What gates read beside their encoders must be multiples of one read-out of a constant.
+
+        By how much each needs it is known: by what attention's constant leaves of its threshold.
+        """
+        found = [(n, p, r, self.missing(p, r.side) * r.side) for n, p, r in self.read_beside]
+        total = sum(missing**2 for *_, missing in found)
+        if len(found) < 2 or not total:
+            return
+        common = torch.zeros(self.width, dtype=torch.float64)
+        for _ in range(8):
+            step = torch.zeros_like(common)
+            for _, part, reading, missing in found:
+                step += missing * (reading.rest - missing * across(common, part.encoder))
+            common = common + step / total
+        for neuron, part, reading, missing in found:
+            wanted = missing * across(common, part.encoder)
+            left = float((reading.rest - wanted).norm() / part.encoder.norm())
+            room = 3 * reading.rounding + self.fit_slack
+            room += 0.25 * float(wanted.norm() / part.encoder.norm())
+            if left > room:
+                self.wrong(
+                    role,
+                    neuron,
+                    f"{left:.1%} of what it reads is neither {part.source.label}'s encoder nor "
+                    "what other neurons read beside theirs",
+                )
+
     def limit_read_out(self, role: str, neuron: int, row: Tensor, level: float) -> None:
         """A read-out of a scale may not vary far beyond what scales do."""
         most = float(row.norm()) * self.width**0.5
@@ -223,6 +254,17 @@ class LayerCheck(ABC, Generic[LayerT]):
                 role,
                 neuron,
                 f"a read-out of a scale near {level:g} varies by up to {most:.3g} with the stream",
+            )
+
+    def check_scale(self, role: str, neuron: int, scale: float, least: float, most: float) -> None:
+        """The scale that heights go with must be about as large as the norm's.
+
+        Weights leave the norm's typical scale to calibration: this only finds what is far off.
+        """
+        ratio = scale / (self.length / self.width**0.5)
+        if not least <= ratio <= most:
+            self.wrong(
+                role, neuron, f"it writes as if the norm's scale were {ratio:.3g} times what it is"
             )
 
     def within(self, role: str, neuron: int, column: Tensor, most: float) -> None:
@@ -270,7 +312,7 @@ class LayerCheck(ABC, Generic[LayerT]):
             moved = free.T @ solved(free.T, left)
             left, parts = left - moved, parts + moved.abs()
             # The rounding of one channel moves the fit, and so the others.
-            room = room + room.max() / 4
+            room = room + room.max() / 4 + 1e-7 * (parts + made.abs()).max()
         # The constant is put together in float32 before it is rounded.
         room = room * (1 + 1e-6) + 4 * torch.finfo(torch.float32).eps * (parts + made.abs())
         if (left.abs() > room).any():

@@ -48,7 +48,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
         # A line's half to the left writes the opposite of the one to the right.
         exact = [side * part.written / self._sharpness for part, side in ramps]
         if ramps:
-            self._columns(at, exact)
+            self.check_scale("out_weight", at, self._columns(at, exact), 0.3, 3.0)
             self._knots(at + len(ramps), ramps, knots)
             self.unproven(
                 "the heights of bends and lines go with a typical scale of the norm and read-outs "
@@ -168,7 +168,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
         if place is not None:
             self.wrong_at("out_weight", (lower, place), f"is not the opposite of neuron {upper}")
 
-    def _columns(self, start: int, exact: list[Tensor]) -> None:
+    def _columns(self, start: int, exact: list[Tensor]) -> float:
         stored = self.columns[start : start + len(exact)]
         factor = common_factor(stored, torch.stack(exact), self.dtype)
         if not factor.holds:
@@ -178,6 +178,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
             )
         if factor.value <= 0:
             self.wrong("out_weight", start, "it writes the opposite of its edit")
+        return factor.value
 
     def _knots(self, start: int, ramps: list[tuple[Part, int]], knots: int) -> None:
         """Pairs along each ramp, which make up for what the norm's scale differs by."""

@@ -63,3 +63,8 @@ def solved(basis: Tensor, target: Tensor) -> Tensor:
     """The mixture of the columns of a basis [d, n] that is nearest to a target [d], shape [n]."""
     # Rounded and exact directions are all but the same, which the default driver takes for zero.
     return torch.linalg.lstsq(basis, target[:, None], driver="gelsd").solution[:, 0]
+
+
+def across(vector: Tensor, encoder: Tensor) -> Tensor:
+    """The part of a vector [d] at right angles to an encoder."""
+    return vector - encoder * float(vector @ encoder / encoder.square().sum())

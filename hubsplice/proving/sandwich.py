@@ -164,7 +164,12 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         room = 0.52 * spacing(around, self.dtype) + moved * (basis.abs() / lengths).sum(dim=1)
         for i in range(1, basis.shape[1]):
             room += 0.6 * shares[i].abs() * spacing(basis[:, i], self.dtype)
-        if part.kind is not Normalization.NONE and part.kind not in self._scale_rows:
+        if part.kind in self._scale_rows:
+            # It is half the difference of two rows, each of them rounded.
+            start = self.used - 2 * len(self.parts.jumps)
+            noise = spacing(self.gate[start:].abs().amax(dim=0), self.dtype)
+            room += 2 * shares[-1].abs() * noise
+        elif part.kind is not Normalization.NONE:
             # The read-out of its scale is in no row by itself.
             room += _SCALE_READ_OUT * shares[0].abs() * part.encoder.norm() / self.width**0.5
         if (left > room).any():
@@ -318,6 +323,10 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         level = factor_found.value
         if level <= 0:
             self.wrong("down_weight", readings[0][1], "it writes the opposite of its edit")
+        if self.layer.form.normalises_input:
+            self.check_scale("down_weight", readings[0][1], level, 0.3, 3.0)
+        elif abs(level - 1) > 1e-3:
+            self.wrong("down_weight", readings[0][1], f"it writes {level:.4g} times its edit")
         for role, neuron, part, side, shares, multiple in readings:
             self._threshold(role, neuron, part, side, shares, multiple, level, 0.05)
         return level
@@ -353,7 +362,7 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
                 torch.stack([exact, exact]),
                 self.dtype,
             )
-            wide = 0.4 if self.dtype is not torch.float32 else 2e-3
+            wide = 0.4 if self.dtype is not torch.float32 else 0.1
             if not factor.holds:
                 which, channel = factor.worst
                 self.wrong_at(

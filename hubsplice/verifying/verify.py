@@ -24,12 +24,14 @@ from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.engines import Engine
 from hubsplice.verifying.integrity import integrity_checks
 from hubsplice.verifying.prompts import builtin_prompts, read_prompts
+from hubsplice.verifying.response import RESPONSE, response_check
 from hubsplice.verifying.result import Check, Record
 from hubsplice.verifying.source import find_published
 from hubsplice.verifying.statements.check import check_statements
 from hubsplice.verifying.statements.ledger import AuthorClaim
 from hubsplice.verifying.statements.table import claims_table
 from hubsplice.verifying.table import checks_table
+from hubsplice.verifying.weights import read_weights
 
 NEW_TOKENS = 16
 
@@ -93,6 +95,7 @@ def verify(
     revision: str | None,
     progress: Progress,
     run: Run | None = None,
+    streams: bool = False,
 ) -> Verification:
     """Verify a spliced checkpoint against its base.
 
@@ -103,6 +106,7 @@ def verify(
         revision: of the checkpoint's repository.
         progress: told of every step.
         run: an engine to run beside the checks of files; see `behaviour` for the rules.
+        streams: whether the base is run on a short text, for the layers to answer to its streams.
 
     Returns:
         Every check, passed or not; `passed` over all.
@@ -119,6 +123,8 @@ def verify(
     stated = check_statements(published.folder, claim, resolved, published.repo_id, checks)
     checks += stated.checks
     behaviour = None
+    if streams:
+        checks += (_response(published.folder, claim, checks, progress),)
     if run is not None:
         more, behaviour = _run_engine(published.folder, claim, run, checks, progress)
         checks += more
@@ -133,6 +139,15 @@ def verify(
         behaviour=behaviour,
         claims=stated.claims,
     )
+
+
+def _response(folder: Path, claim: Claim, checks: Sequence[Check], progress: Progress) -> Check:
+    needed = {"base", "layer map", "intervention", "added tensors"}
+    missed = sorted(check.name for check in checks if not check.passed and check.name in needed)
+    if missed:
+        return Check.impossible(RESPONSE, f"these did not pass: {', '.join(missed)}")
+    stored, _ = read_weights(folder)
+    return response_check(claim, load_intervention(folder / INTERVENTION), stored, progress)
 
 
 def _run_engine(

@@ -371,6 +371,8 @@ def test_what_depends_on_a_wrong_layer_map_is_not_passed_over(spliced: Spliced) 
         "layer records",
         "calibration record",
         "figures",
+        "structure",
+        "strengths",
     ]
 
 
@@ -493,7 +495,7 @@ def test_all_that_fails_is_listed(spliced: Spliced, command: Command) -> None:
     outcome = command("verify", spliced.folder, "--base", spliced.base)
     assert outcome.code == 4
     assert outcome.out.startswith(
-        "NOT verified: 4 of 21 checks did not pass: checksums, no other files, config, base tensors"
+        "NOT verified: 4 of 23 checks did not pass: checksums, no other files, config, base tensors"
     )
     assert "NOT verified" in outcome.err
     for name in ("run.py", "rope_theta", BASE_WEIGHT):

@@ -1,0 +1,137 @@
+"""Inspecting a spliced checkpoint: what its inserted layers do, said from their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
+from hubsplice.checkpoint.layout import DTYPE_NAMES
+from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.compiling.linker import Linker
+from hubsplice.errors import CheckpointError
+from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.files.strict_json import read_object
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
+from hubsplice.proving.inspection import InspectedLayer, RecoveredPart, inspected_layers
+from hubsplice.rendering.content import Line, Part, Table, Tone
+from hubsplice.rendering.rendered import Rendered
+from hubsplice.verifying.proof import reader
+from hubsplice.verifying.result import Record
+from hubsplice.verifying.source import find_published
+from hubsplice.verifying.weights import read_weights
+
+_SMALL = (CONFIG, MANIFEST, WEIGHTS_INDEX, INTERVENTION)
+
+
+class Inspection(Rendered, Record):
+    """What the inserted layers of one checkpoint do.
+
+    Attributes:
+        model: its folder, or its repository and commit.
+        agrees: whether the weights do what the intervention says, as far as they show.
+        layers: the layer of every splice.
+    """
+
+    model: str
+    agrees: bool = Field(description="Whether nothing in the weights speaks against the edits.")
+    layers: tuple[InspectedLayer, ...]
+
+    def content(self) -> Iterable[Part]:
+        """What every layer does, and what is wrong or unproven."""
+        yield Line(
+            "The weights of the inserted layers hold the edits, and nothing else."
+            if self.agrees
+            else "The weights of the inserted layers hold something that is NOT the edits.",
+            Tone.of(self.agrees),
+        )
+        for layer in self.layers:
+            yield Table.of_text(
+                ("part", "neurons", "strength", "from p", "reads", "writes"),
+                tuple(map(_row, layer.parts)),
+                f"After layer {layer.place}: layer {layer.index}, {layer.used:,} of "
+                f"{layer.neurons:,} neurons used, {layer.guard} of them for attention sinks",
+            )
+            for problem in layer.problems[:20]:
+                yield Line(problem)
+            for text in layer.unproven:
+                yield Line(f"Not proven by weights: {text}")
+
+
+def _row(part: RecoveredPart) -> tuple[str, ...]:
+    return (
+        f"{part.label}: {part.part}",
+        str(part.neurons),
+        "by a read-out" if part.strength is None else f"{part.strength:.4g}",
+        "" if part.at is None else f"{part.at:.4g}",
+        "" if part.reads is None else f"{part.reads:.5f}",
+        f"{part.writes:.5f}",
+    )
+
+
+def inspect(model: str, *, revision: str | None) -> Inspection:
+    """Say what the inserted layers of a checkpoint do.
+
+    Of a repository, only the files that hold inserted layers are downloaded, and small ones.
+
+    Args:
+        model: the checkpoint's folder, or its Hub repository.
+        revision: of the repository.
+
+    Raises:
+        HubspliceError: there is nothing to inspect, or the Hub can't be reached.
+    """
+    folder = find_published(model, revision, _SMALL).folder
+    manifest = read_manifest(folder / MANIFEST)
+    architecture = architecture_of(_base_config(folder, manifest))
+    published = find_published(model, revision, (*_SMALL, *_shards(folder, manifest, architecture)))
+    dtype = next((d for d in DTYPE_NAMES if str(d) == f"torch.{manifest.dtype}"), None)
+    if dtype is None:
+        raise CheckpointError(f"{MANIFEST}: dtype: found {manifest.dtype!r}, expected one of torch")
+    stored, problems = read_weights(published.folder)
+    needed = _names(manifest, architecture)
+    missing = [name for name in needed if name not in stored]
+    if missing:
+        raise CheckpointError(f"{published.name}: {missing[0]}: missing; {'; '.join(problems[:2])}")
+    layers = tuple(
+        inspected_layers(
+            architecture,
+            manifest,
+            dtype,
+            load_intervention(published.folder / INTERVENTION),
+            reader(stored),
+        )
+    )
+    agrees = not any(layer.problems for layer in layers)
+    return Inspection(model=published.name, agrees=agrees, layers=layers)
+
+
+def _base_config(folder: Path, manifest: Manifest) -> dict[str, Any]:
+    """The base's config.json, by the changes that the manifest declares."""
+    config = dict(read_object(folder / CONFIG, source=CONFIG))
+    for key, change in manifest.config_changes.items():
+        sides = change.model_dump()
+        if "before" in sides:
+            config[key] = sides["before"]
+        else:
+            config.pop(key, None)
+    return config
+
+
+def _names(manifest: Manifest, architecture: Architecture) -> list[str]:
+    linker = Linker(architecture, manifest.layer_map)
+    return [
+        name for splice in range(len(manifest.layers)) for name in linker.inserted_layout(splice)
+    ]
+
+
+def _shards(folder: Path, manifest: Manifest, architecture: Architecture) -> list[str]:
+    """The files that hold inserted layers."""
+    weight_map = read_object(folder / WEIGHTS_INDEX, source=WEIGHTS_INDEX).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{WEIGHTS_INDEX}: expected a weight_map from tensors to files")
+    names = _names(manifest, architecture)
+    return sorted({str(weight_map[name]) for name in names if name in weight_map})

@@ -1,0 +1,122 @@
+"""What inserted layers make of the base's own streams, as p sweeps over its range.
+
+The read-outs of a layer are fitted to calibration, and no weight tells whether they are right: the
+base's streams do. They are of text that comes with Python, which whoever verifies runs himself. The
+inserted layer is evaluated by itself, in float32, as it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.errors import HubspliceError
+from hubsplice.fidelity.curve import Response, respond
+from hubsplice.fidelity.sweep import sweeps
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.proving.stored_layer import StoredLayer, stored_layers
+from hubsplice.recipe.models import TextSource
+from hubsplice.streams.calibration import stream_at
+from hubsplice.streams.model import loaded
+from hubsplice.terminal import Progress
+from hubsplice.text.sequences import load_sequences
+from hubsplice.text.tokenizer import load_tokenizer
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.proof import reader
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.weights import StoredTensor
+
+RESPONSE = "response"
+
+_TOKENS, _LENGTH = 2048, 64
+
+HEIGHT = {torch.float32: 0.008, torch.bfloat16: 0.05}
+"""How far from the edit's a layer's height may be, by the precision it is compiled for."""
+
+
+def response_check(
+    claim: Claim,
+    intervention: Intervention | None,
+    stored: Mapping[str, StoredTensor],
+    progress: Progress,
+) -> Check:
+    """Whether every layer answers to the base's streams as its edits do."""
+    if intervention is None or not intervention.sites:
+        return Check.impossible(RESPONSE, "there is no intervention to compare with")
+    dtype = claim.dtype
+    assert dtype is not None
+    try:
+        layers = list(stored_layers(claim.architecture, claim.manifest, dtype, reader(stored)))
+        streams = _streams(claim, intervention, progress)
+    except (HubspliceError, KeyError, RuntimeError) as error:
+        return Check.impossible(RESPONSE, str(error))
+    found = [
+        response
+        for layer in layers
+        for response in layer_responses(layer, intervention, streams[str(layer.place)])
+    ]
+    limit = HEIGHT.get(dtype, HEIGHT[torch.bfloat16])
+    problems = list(height_problems(found, limit))
+    if not found:
+        return Check.of(RESPONSE, [], "no edit depends on the token, and weights prove the others")
+    worst = max((abs(r.figures.height - 1) for r in found if r.figures.height), default=0.0)
+    return Check.of(
+        RESPONSE,
+        problems,
+        f"on streams of the base, {len(found)} response curves are within {worst:.1%} of their "
+        f"edits' heights; {limit:.0%} are allowed",
+    )
+
+
+def layer_responses(
+    stored: StoredLayer, intervention: Intervention, h: Tensor
+) -> Iterator[Response]:
+    """The response of one layer to each of its edits.
+
+    Args:
+        stored: the layer.
+        intervention: all edits.
+        h: the base's stream there, shape [tokens, d], float32.
+    """
+    site = next((s for s in intervention.sites if s.place == stored.place), None)
+    if site is None or not site.terms:
+        return
+    made = evaluated(stored.layer, stored.eps)
+    for sweep in sweeps(site, h):
+        yield respond(sweep, made, torch.float32)
+
+
+def evaluated(layer: CompiledLayer, eps: float) -> Callable[[Tensor], Tensor]:
+    """What a layer makes of streams [tokens, d], with nothing rounded but its weights."""
+    exact = layer.to(torch.float32)
+    return lambda h: torch.cat([exact(part, eps) for part in torch.split(h, 4096)])
+
+
+def height_problems(found: list[Response], limit: float) -> Iterator[str]:
+    """The edits whose height is off by more than a limit."""
+    for response in found:
+        height = response.figures.height
+        if height is not None and abs(height - 1) > limit:
+            yield (
+                f"layer {response.place}: {response.label}: the layer makes {height:.3f} times the "
+                "edit on streams of the base"
+            )
+
+
+def _streams(claim: Claim, intervention: Intervention, progress: Progress) -> dict[str, Tensor]:
+    folder = claim.base.folder
+    source = TextSource(tokens=_TOKENS, sequence_length=_LENGTH)
+    ids = load_sequences(source, load_tokenizer(folder), seed=0, part="held-out").ids
+    places = [site.place for site in intervention.sites]
+    with loaded(folder, torch.float32) as model:
+        found = stream_at(
+            model,
+            ids,
+            places,
+            intervention,
+            lambda done, total: progress("running the base", done, total),
+        )
+    return {str(place): h.float() for place, h in found.items()}
