@@ -90,7 +90,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
 
     def _opens(self, neuron: int, part: Part, row: Tensor | None = None) -> int:
         row = self.gate[neuron] if row is None else row
-        reading = self.reads("gate_weight", row, neuron, part, None)
+        reading = self.reads("gate_weight", row, neuron, part, 0.0)
         assert part.index is not None
         self._sides.setdefault((part.term, part.index), reading.side)
         if self._sides[part.term, part.index] != reading.side:

@@ -212,8 +212,9 @@ class LayerCheck(ABC, Generic[LayerT]):
         held = moved + reading.length * size
         if moved > room or held < missing / 2 - _THRESHOLD_ROOM * size:
             moved = max(moved, missing - held)
+            bias_role = role.replace("weight", "bias")
             self.wrong(
-                role.replace("weight", "bias"),
+                bias_role if bias_role in self.findings.names else role,
                 neuron,
                 f"it moves the threshold of {part.source.label} by about {moved:.3g}",
             )

@@ -50,7 +50,7 @@ def response_check(
     assert dtype is not None
     try:
         layers = list(stored_layers(claim.architecture, claim.manifest, dtype, reader(stored)))
-        streams = _streams(claim, intervention, progress)
+        streams = base_streams(claim, intervention, progress)
     except (HubspliceError, KeyError, RuntimeError) as error:
         return Check.impossible(RESPONSE, str(error))
     found = [
@@ -106,7 +106,8 @@ def height_problems(found: list[Response], limit: float) -> Iterator[str]:
             )
 
 
-def _streams(claim: Claim, intervention: Intervention, progress: Progress) -> dict[str, Tensor]:
+def base_streams(claim: Claim, intervention: Intervention, progress: Progress) -> dict[str, Tensor]:
+    """The base's stream at every site, by place, shape [tokens, d], float32."""
     folder = claim.base.folder
     source = TextSource(tokens=_TOKENS, sequence_length=_LENGTH)
     ids = load_sequences(source, load_tokenizer(folder), seed=0, part="held-out").ids
