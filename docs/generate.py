@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubsplice.building.environment import Environment
+from hubsplice.building.sources import Sources
 from hubsplice.checkpoint.manifest import manifest_schema
 from hubsplice.families.known import Weights
 from hubsplice.fidelity.report import FidelityReport
@@ -31,8 +33,11 @@ SCHEMAS = {
     "recipe.schema.json": recipe_schema,
     "splice.schema.json": manifest_schema,
     "fidelity.schema.json": FidelityReport.model_json_schema,
+    "sources.schema.json": Sources.model_json_schema,
+    "environment.schema.json": Environment.model_json_schema,
 }
-"""Of a recipe, of the manifest `splice.json`, and of the report `fidelity.json`."""
+"""Of a recipe, of the manifest `splice.json`, of the report `fidelity.json`, and of two files in
+`reproduce/`."""
 
 FOLDER = Path(__file__).parent
 

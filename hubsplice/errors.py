@@ -10,11 +10,23 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+from hubsplice.visible import visible
+
+# Some libraries say all of the file that they can't read.
+_LONGEST = 500
+
 
 class HubspliceError(Exception):
-    """Base of all errors that hubsplice raises on purpose."""
+    """Base of all errors that hubsplice raises on purpose.
+
+    Args:
+        message: what is wrong; what it quotes of others can do nothing to a terminal or a log.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class RecipeError(HubspliceError):
@@ -103,7 +115,31 @@ def explained_by(explain: Callable[[Exception], HubspliceError | None]) -> Itera
         raise known from None
 
 
-def first_line(error: Exception) -> str:
+@contextmanager
+def blamed_on(what: str) -> Iterator[None]:
+    """Turn whatever a library raises at a file into a `CheckpointError` that begins with `what`.
+
+    For libraries that are given somebody else's files, and have no error of their own for damage:
+    any of their errors is then the file's fault, a panic of their Rust parts among them.
+    """
+    try:
+        yield
+    except HubspliceError:
+        raise
+    except BaseException as error:
+        # Rust's panics are no Exception, so that nobody catches them by accident.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise CheckpointError(f"{what}: {_with_kind(error)}") from error
+
+
+def _with_kind(error: BaseException) -> str:
+    said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+    # A key or an index alone says nothing.
+    return f"{type(error).__name__}: {said}" if isinstance(error, LookupError) else said
+
+
+def first_line(error: BaseException) -> str:
     """What an error says, on one line."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

@@ -1,4 +1,7 @@
-"""What the command line prints: tables and JSON on stdout, progress and warnings on stderr."""
+"""What the command line prints: tables and JSON on stdout, progress and warnings on stderr.
+
+Everything is made visible on its way, whoever wrote it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hubsplice.rendering.content import Part, Table
+from hubsplice.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,22 +27,28 @@ Progress = Callable[[str, int, int], None]
 
 def print_json(data: Any) -> None:
     """Print one JSON document on stdout."""
-    print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))  # noqa: T201
+    text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+    print(visible_json(text))  # noqa: T201
+
+
+def print_line(text: str) -> None:
+    """Print a line of a result on stdout."""
+    print(visible(text))  # noqa: T201
 
 
 def print_error(message: str) -> None:
     """Print why a command failed on stderr."""
-    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    print(visible(f"error: {message}"), file=sys.stderr)  # noqa: T201
 
 
 def print_warning(message: str) -> None:
     """Print on stderr what the user should know about a command that succeeds."""
-    print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+    print(visible(f"warning: {message}"), file=sys.stderr)  # noqa: T201
 
 
 def print_note(message: str) -> None:
     """Print on stderr what explains a result."""
-    print(message, file=sys.stderr)  # noqa: T201
+    print(visible(message), file=sys.stderr)  # noqa: T201
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "") -> None:
@@ -83,6 +93,7 @@ def _bars(console: Console) -> Iterator[Progress]:
     )
 
     def report(step: str, done: int, total: int) -> None:
+        step = visible(step)
         name, _, _ = step.partition(": ")
         if name not in steps:
             steps[name] = bars.add_task(step)

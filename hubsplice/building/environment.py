@@ -19,6 +19,7 @@ from pydantic import Field, PositiveInt, ValidationError
 from hubsplice import __version__
 from hubsplice.checkpoint.manifest import Record
 from hubsplice.errors import CheckpointError
+from hubsplice.files.plain import read_plain
 
 ENVIRONMENT = "reproduce/environment.json"
 """Where a spliced checkpoint carries the record."""
@@ -103,7 +104,7 @@ def read_environment(folder: Path) -> Environment:
     """
     path = folder / ENVIRONMENT
     try:
-        return Environment.model_validate_json(path.read_bytes())
+        return Environment.model_validate_json(read_plain(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

@@ -44,4 +44,6 @@ class Findings:
     def told_in(self, report: FidelityReport) -> FidelityReport:
         """The report with these findings in it."""
         found = {field.name: getattr(self, field.name) for field in fields(self)}
+        # The report may miss a figure, and says so.
+        found["warnings"] = (*self.warnings, *report.warnings)
         return report.model_copy(update=found)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -24,6 +23,7 @@ from hubsplice.fidelity.picture import PICTURE, write_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.space import full_disk
+from hubsplice.files.staging import scratch_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import load_recipe
 from hubsplice.terminal import Progress
@@ -90,8 +90,7 @@ def measure(
 def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
     """Replace report, picture and manifest by new files, so that none is ever half written."""
     try:
-        with TemporaryDirectory(prefix=".measured-", dir=folder) as temporary:
-            new = Path(temporary)
+        with scratch_directory(folder, "measured") as new:
             write_report(report, new)
             written = [REPORT] if write_picture(report, new) is None else [REPORT, PICTURE]
             files = {name: digest for name, digest in manifest.files.items() if name != PICTURE}

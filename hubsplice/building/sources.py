@@ -12,9 +12,10 @@ from pydantic import AfterValidator, Field, ValidationError
 from hubsplice.checkpoint.checksums import checksum_list
 from hubsplice.checkpoint.manifest import Record
 from hubsplice.errors import CheckpointError
-from hubsplice.features.sae import WEIGHTS_FILENAME
 from hubsplice.features.sae_config import CONFIG_FILENAME
+from hubsplice.features.sae_files import WEIGHTS_FILENAME
 from hubsplice.files.digest import Sha256, digest_bytes, digest_file
+from hubsplice.files.plain import read_plain
 from hubsplice.recipe.local_paths import TEXTS, local_paths
 from hubsplice.recipe.models import Recipe
 from hubsplice.text.local import text_files
@@ -97,7 +98,7 @@ def read_sources(folder: Path) -> Sources:
     """
     path = folder / SOURCES
     try:
-        return Sources.model_validate_json(path.read_bytes())
+        return Sources.model_validate_json(read_plain(path))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:

@@ -6,10 +6,10 @@ Everything that a card shows is escaped unless it is `Markdown`, which only this
 from __future__ import annotations
 
 import re
-import unicodedata
 
 from hubsplice.fidelity.format import MISSING
 from hubsplice.rendering.content import Table
+from hubsplice.visible import HIDDEN
 
 
 class Markdown(str):
@@ -18,12 +18,6 @@ class Markdown(str):
     __slots__ = ()
 
 
-# Invisible: a byte order mark, a soft hyphen, zero-width spaces, and whatever turns the direction
-# of the text around it. Joiners stay, since scripts and emoji are written with them.
-_INVISIBLE = re.compile(
-    r"[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    r"\U000e0000-\U000e007f]"
-)
 # A renderer may look for addresses and formulas in finished text, where escapes are gone.
 _FOUND_IN_TEXT = re.compile(
     r"(?<=:)(?=//)|(?<=www)(?=\.)|(?<=@)(?=\S)|(?<=\\)(?=[()\[\]])|(?<=\$)(?=\$)", re.IGNORECASE
@@ -45,12 +39,8 @@ _TABLE_PADDING = 72
 
 def clean(text: str) -> str:
     """The text in one line, without control characters and what can't be seen."""
-    visible = (
-        character
-        for character in _INVISIBLE.sub("", text)
-        if character.isspace() or unicodedata.category(character) not in ("Cc", "Cs")
-    )
-    return " ".join("".join(visible).split())
+    kept = HIDDEN.sub(lambda found: " " if found[0].isspace() else "", text)
+    return " ".join(kept.split())
 
 
 def inline(text: str) -> Markdown:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from huggingface_hub import ModelCardData
 
+from hubsplice.card.escape import clean
+from hubsplice.checkpoint.licenses import OTHER, HubLicense
 from hubsplice.checkpoint.manifest import BaseTerms, Manifest
 
 _TAGS = ("hubsplice", "sparse-autoencoder", "steering", "interpretability")
@@ -20,18 +24,28 @@ def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
     """
     terms = manifest.base.terms if license_id is None else BaseTerms(license=license_id)
     files = license_files(manifest)
+    known = HubLicense.of(terms.license, terms.license_name)
+    if license_id is not None and license_id != OTHER:
+        # The author's word stands as it is, and the Hub judges it before anything is sent.
+        known = HubLicense((clean(license_id),))
     # The Hub wants to know where to read a licence that has no identifier of its own.
-    other = terms.license == "other"
+    other = known.name is not None
     return ModelCardData(
-        base_model=manifest.base.repo_id,
+        base_model=_cleaned(manifest.base.repo_id),
         base_model_relation="finetune" if manifest.base.repo_id is not None else None,
         library_name="transformers",
         pipeline_tag="text-generation",
-        license=terms.license,
-        license_name=(terms.license_name or "base-model-license") if other else None,
-        license_link=_link(manifest, terms, files) if other else None,
+        # A card may list several; the type knows of one.
+        license=cast(str, list(known.ids)) if len(known.ids) > 1 else next(iter(known.ids), None),
+        license_name=known.name,
+        license_link=_cleaned(_link(manifest, terms, files)) if other else None,
         tags=list(_TAGS),
     )
+
+
+def _cleaned(text: str | None) -> str | None:
+    """Text of others in one line, without what can't be seen; None where nothing is left."""
+    return None if text is None else clean(text) or None
 
 
 def _link(manifest: Manifest, terms: BaseTerms, files: tuple[str, ...]) -> str | None:

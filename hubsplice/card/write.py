@@ -8,8 +8,8 @@ from hubsplice.card.render import render_card
 from hubsplice.checkpoint.checksums import write_checksums
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.errors import OutputError
 from hubsplice.fidelity.report import read_report
+from hubsplice.files.replacing import replace_file
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.reading import load_recipe
 
@@ -53,12 +53,6 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
     """
     text = card_text(folder, model_id=model_id, license_id=license_id)
     path = folder / CARD
-    unfinished = folder / f".{CARD}.partial"
-    try:
-        unfinished.write_text(text, encoding="utf-8", newline="\n")
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+    replace_file(path, text)
     write_checksums(folder)
     return path

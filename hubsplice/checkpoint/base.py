@@ -15,9 +15,17 @@ from hubsplice.checkpoint.companions import (
     CONFIG,
     MANIFEST,
     SINGLE_WEIGHTS,
+    TOKENIZER_CONFIG,
     WEIGHTS_INDEX,
+    companion_files,
+)
+from hubsplice.checkpoint.config_file import ModelConfig, TokenizerConfig, require_types
+from hubsplice.checkpoint.loader_keys import (
+    require_loadable_config,
+    require_loadable_tokenizer_config,
 )
 from hubsplice.errors import CheckpointError, unknown_name
+from hubsplice.files.plain import read_plain
 from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.files.strict_json import read_object
 
@@ -44,16 +52,31 @@ class BaseConfig:
         """Read the configuration and, where there is one, the index of the weights.
 
         Raises:
-            CheckpointError: no or a malformed config.json or index, or pickle weights.
+            CheckpointError: no or a malformed config.json or index, pickle weights, or a key or a
+                link that leads elsewhere.
         """
         if not folder.is_dir():
             raise CheckpointError(f"{folder}: there is no such folder")
         if not (folder / CONFIG).exists():
             raise CheckpointError(f"{folder}: no config.json; is this a model's folder?")
-        config = _read_config(folder / CONFIG)
+        config = read_config(folder / CONFIG)
+        require_types(folder / CONFIG, config, ModelConfig)
+        require_loadable_config(folder / CONFIG, config)
+        tokenizer = folder / TOKENIZER_CONFIG
+        if tokenizer.exists():
+            content = read_config(tokenizer)
+            require_types(tokenizer, content, TokenizerConfig)
+            require_loadable_tokenizer_config(tokenizer, content)
+        _refuse_links_outwards(folder)
         _refuse_pickles(folder)
         index = folder / WEIGHTS_INDEX
         return BaseConfig(folder, config, _read_index(index) if index.exists() else None)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether every file of its weights is there."""
+        names = {SINGLE_WEIGHTS} if self.weight_map is None else {*self.weight_map.values()}
+        return all((self.folder / name).exists() for name in names)
 
     @property
     def previous_splice(self) -> Path | None:
@@ -121,10 +144,15 @@ class BaseCheckpoint(BaseConfig):
         return tensor
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def read_config(path: Path) -> Mapping[str, Any]:
+    """A JSON object, read as transformers reads it.
+
+    Raises:
+        CheckpointError: it can't be read, or holds something else.
+    """
     try:
         # Read as transformers reads it, so that what is checked is what servers will see.
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(read_plain(path).decode())
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
@@ -132,6 +160,21 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(config).__name__}")
     return config
+
+
+def _refuse_links_outwards(folder: Path) -> None:
+    """Refuse companions, which are copied and published, that are links to other places."""
+    home = folder.resolve()
+    if home.parent.name == "snapshots":
+        # The Hub's cache keeps the files of all snapshots in one place, and links to them.
+        home = home.parents[1]
+    for name in companion_files(folder):
+        target = (folder / name).resolve()
+        if not target.is_relative_to(home):
+            raise CheckpointError(
+                f"{folder / name}: a link to {target}, outside of the model's folder; it would be "
+                "published with the result: put the file itself there"
+            )
 
 
 def _refuse_pickles(folder: Path) -> None:

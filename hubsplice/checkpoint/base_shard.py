@@ -14,6 +14,7 @@ from hubsplice.checkpoint.layout import ShardLayout
 from hubsplice.errors import CheckpointError
 from hubsplice.files.copying import clone_file, copy_range
 from hubsplice.files.digest import FileDigest
+from hubsplice.files.plain import open_plain
 from hubsplice.files.safetensors_header import Header, read_header
 from hubsplice.files.stream import Consumer, stream
 from hubsplice.files.uncached import UncachedFile
@@ -43,7 +44,7 @@ def write_base_shard(
     """
     source = shard.source
     with ExitStack() as stack:
-        original = stack.enter_context(source.path.open("rb", buffering=0))
+        original = stack.enter_context(open_plain(source.path))
         before = os.fstat(original.fileno())
         base_header = original.read(source.data_start)
         if not _is_as_planned(source):

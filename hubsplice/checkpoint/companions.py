@@ -24,6 +24,7 @@ COMPANION_PATTERNS: tuple[str, ...] = (
     "tekken.json",
     "chat_template*.jinja",
     "chat_template.json",
+    "SYSTEM_PROMPT.txt",
     "additional_chat_templates/*.jinja",
     "*processor_config.json",
     *(

@@ -26,11 +26,12 @@ from pydantic import (
 )
 
 from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.layer_map import LayerMap, layer_map_problem
+from hubsplice.checkpoint.layer_map import FromBase, LayerMap, layer_map_problem
 from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
+from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 
@@ -270,6 +271,10 @@ class Manifest(Record):
         problem = layer_map_problem(self.layer_map, len(self.layers))
         if problem is not None:
             raise ValueError(f"layer_map: {problem}")
+        held = {layer.mlp.base for layer in self.layer_map if isinstance(layer.mlp, FromBase)}
+        for bias in self.biases:
+            if bias.site not in held:
+                raise ValueError(f"biases: layer_map has no layer {bias.site} of the base")
         return self
 
 
@@ -319,7 +324,7 @@ def read_previous_splice(path: Path) -> PreviousSplice:
 
 def _parsed(path: Path) -> tuple[Manifest, FileDigest]:
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: the manifest is missing") from None
     except OSError as error:

@@ -14,6 +14,7 @@ from hubsplice.checkpoint.padded import Padded
 from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import FileDigest
 from hubsplice.files.safetensors_header import TensorEntry
+from hubsplice.files.space import reserve
 
 # Bytes of a tensor that are padded and written at once.
 _PIECE = 1 << 22
@@ -45,6 +46,7 @@ def write_new_shard(
     sha256 = hashlib.sha256()
     end = 0
     with path.open("xb", buffering=0) as file:
+        reserve(file.fileno(), path.parent, shard.size)
         for position, piece in _pieces(shard, new_tensors, on_done):
             _update_with_zeros(sha256, position - end)
             sha256.update(piece)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +22,12 @@ from hubsplice.errors import (
     HubspliceError,
     RecipeError,
     explained_by,
-    first_line,
     from_transport,
 )
+from hubsplice.files.plain import exists, is_folder
+from hubsplice.transport import cause_of
+
+_OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,13 @@ class ResolvedBase:
         folder: the local folder.
         repo_id: the Hub repository; None for a local base.
         commit: the full commit hash there; None for a local base.
+        complete: whether nothing is to be fetched, since the folder itself was named.
     """
 
     folder: Path
     repo_id: str | None
     commit: str | None
+    complete: bool = False
 
 
 def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> ResolvedBase:
@@ -48,7 +54,8 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
     index of the weights, never code or pickles.
 
     Args:
-        base_model: a local folder, or a Hub model id; an existing folder wins.
+        base_model: a local folder, or a Hub model id; an existing folder wins. A snapshot in the
+            Hub's cache is of its repository and commit.
         revision: a commit, branch or tag of the Hub repository; None for its default branch.
         weights: whether the safetensors shards are needed as well.
 
@@ -57,19 +64,30 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
         CheckpointError: the repository is gated, or cannot be reached.
     """
     folder = Path(base_model).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         if revision is not None:
             raise RecipeError(
                 f"revision: {revision!r} was given, and base_model {base_model!r} is a local "
                 "folder, which has none; remove the revision, or give a Hub model id"
             )
-        return ResolvedBase(folder, None, None)
-    if base_model.startswith(("/", "./", "../", "~")) or folder.exists():
+        return _of_cache(folder.absolute()) or ResolvedBase(folder, None, None, complete=True)
+    if base_model.startswith(("/", "./", "../", "~")) or exists(folder):
         raise RecipeError(f"base_model: {base_model!r}: there is no such folder")
     resolved = _from_hub(base_model, revision)
     if weights:
         fetch_weights(resolved)
     return resolved
+
+
+def _of_cache(folder: Path) -> ResolvedBase | None:
+    """What a folder is a copy of, if it is a snapshot in a cache of the Hub's client."""
+    snapshots, repository = folder.parent, folder.parent.parent.name
+    kind, *parts = repository.split("--", 2)
+    if kind != "models" or not parts or snapshots.name != "snapshots":
+        return None
+    if re.fullmatch("[0-9a-f]{40}", folder.name) is None:
+        return None
+    return ResolvedBase(folder, "/".join(parts), folder.name, complete=True)
 
 
 def fetch_weights(base: ResolvedBase) -> None:
@@ -78,7 +96,7 @@ def fetch_weights(base: ResolvedBase) -> None:
     Raises:
         CheckpointError: the repository is gated, or cannot be reached.
     """
-    if base.repo_id is None:
+    if base.repo_id is None or base.complete:
         return
     # Which shards there are is read from the index first: a repository may hold the same weights
     # a second time under another name.
@@ -108,7 +126,7 @@ def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: l
 
 def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:
     """What a failed download means to a user; None for what only a developer can explain."""
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     model = f"base_model: {repo_id!r}"
     at = "" if revision is None else f" at revision {revision!r}"
@@ -128,8 +146,10 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    if isinstance(error, OSError) or from_transport(error):
+    # A token that is no plain text can't be sent.
+    if isinstance(error, OSError | UnicodeError) or from_transport(error):
+        reason = _OFF if constants.HF_HUB_OFFLINE else cause_of(error)
         return CheckpointError(
-            f"{model}{at} could not be fetched and is not in the local cache: {first_line(error)}"
+            f"{model}{at} could not be fetched and is not in the local cache: {reason}"
         )
     return None

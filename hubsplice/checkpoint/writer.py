@@ -17,7 +17,8 @@ from hubsplice.checkpoint.layout import Layout, NewTensor, Split, unsplit
 from hubsplice.checkpoint.new_shard import write_new_shard
 from hubsplice.files.copying import clone_file
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
-from hubsplice.files.space import full_disk, require_free_space
+from hubsplice.files.plain import LARGEST_COMPANION, read_plain
+from hubsplice.files.space import full_disk, holes_take_room, require_free_space
 
 # Each takes one or two cores for its digests; more of them outrun most disks.
 _SHARDS_AT_ONCE = 2
@@ -87,7 +88,8 @@ def write_checkpoint(
 
 
 def _bytes_to_write(plan: Layout, destination: Path, hard_link: bool) -> int:
-    added = sum(shard.written_size for shard in plan.added)
+    whole = holes_take_room(destination)
+    added = sum(shard.size if whole else shard.written_size for shard in plan.added)
     copied = [s for s in plan.shards if not (hard_link and s.header is None)]
     if copied and _can_clone(copied[0].source.path, destination):
         copied = [s for s in copied if not s.can_share_blocks]
@@ -150,7 +152,7 @@ def _write(
     for new, job in zip(plan.added, added, strict=True):
         files[new.name] = job.result()
     for name in companion_files(base.folder):
-        content = (base.folder / name).read_bytes()
+        content = read_plain(base.folder / name, LARGEST_COMPANION)
         base_files[name] = files[name] = _write_new_file(destination / name, content)
     for name in (CONFIG, WEIGHTS_INDEX, MANIFEST):
         if (base.folder / name).exists():

@@ -6,6 +6,7 @@ import everything.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from hubsplice.cli import (
@@ -24,8 +25,9 @@ from hubsplice.cli import (
     verify,
 )
 from hubsplice.cli.app import EXIT_CODES, app
-from hubsplice.errors import HubspliceError
+from hubsplice.errors import HubError, HubspliceError
 from hubsplice.terminal import print_error
+from hubsplice.transport import endpoint_problem
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
@@ -50,6 +52,11 @@ for _command in (
 
 def main() -> None:
     """Run the command line; a user's mistake gets one message and an exit code."""
+    problem = endpoint_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    if problem is not None:
+        # What talks to the Hub can't even be imported with some of them.
+        print_error(problem)
+        sys.exit(HubError.exit_code)
     try:
         app()
     except HubspliceError as error:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
-from hubsplice.terminal import print_content, print_json, print_warning
+from hubsplice.terminal import print_content, print_json, print_line, print_warning
 
 
 def build(
@@ -67,5 +67,5 @@ def build(
         print_content(report.content())
     else:
         for found in result.amounts:
-            typer.echo(str(found))
-    typer.echo(str(result.folder))
+            print_line(str(found))
+    print_line(str(result.folder))

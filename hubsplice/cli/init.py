@@ -9,6 +9,7 @@ import typer
 
 from hubsplice import __version__
 from hubsplice.errors import OutputError
+from hubsplice.terminal import print_note
 
 _ACTION = f"hubsplice/hubsplice/.github/actions/publish@v{__version__}"
 _EXAMPLE = "me/my-edited-model"
@@ -63,13 +64,13 @@ def init(
             raise OutputError(f"{recipe}: cannot be written: {recipe.parent} is not a folder")
         text = recipe_starter(recipe.name, repo_id=repo_id)
         write_files({recipe.name: text}, recipe.parent, force=force)
-        typer.echo(f"wrote {recipe}; edit it, then run `hubsplice check {recipe}`", err=True)
+        print_note(f"wrote {recipe}; edit it, then run `hubsplice check {recipe}`")
         return
     folder = path or Path()
     files = release_repository(repo_id or _EXAMPLE, action=action)
     write_files(files, folder, force=force)
     for name in files:
-        typer.echo(f"wrote {folder / name}", err=True)
+        print_note(f"wrote {folder / name}")
     if repo_id is None:
-        typer.echo(f"these files call the repository {_EXAMPLE}; change that", err=True)
-    typer.echo(f"{folder / 'README.md'} says what to set up", err=True)
+        print_note(f"these files call the repository {_EXAMPLE}; change that")
+    print_note(f"{folder / 'README.md'} says what to set up")

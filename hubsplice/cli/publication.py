@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
-from hubsplice.terminal import print_content, print_json, print_note
+from hubsplice.terminal import print_content, print_json, print_line, print_note
 
 if TYPE_CHECKING:
     from hubsplice.hub.plan import PublishPlan
@@ -47,7 +45,7 @@ def print_publication(publication: Publication, *, as_json: bool) -> None:
         )
         return
     for line in publication.lines():
-        typer.echo(line)
+        print_line(line)
 
 
 def _plan_as_json(plan: PublishPlan, folder: Path) -> dict[str, Any]:

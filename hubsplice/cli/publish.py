@@ -41,7 +41,7 @@ def publish(
         bool | None,
         typer.Option(
             "--private/--public",
-            help="The visibility of a new repository. --private also refuses a public one.",
+            help="The visibility of a new repository. One that is there already must have it.",
             show_default=False,
         ),
     ] = None,

@@ -14,7 +14,7 @@ from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.families.engines import EngineKey
 from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.online import OnlineQuantization
-from hubsplice.terminal import print_json, print_note, print_warning
+from hubsplice.terminal import print_json, print_line, print_note, print_warning
 
 if TYPE_CHECKING:
     from hubsplice.serving.commands import ServeCommand
@@ -111,7 +111,7 @@ def serve(
             }
         )
     else:
-        typer.echo(command.text)
+        print_line(command.text)
         if command.verdict.reason:
             print_note(f"{command.verdict.engine.name}: {command.verdict.reason}")
 

@@ -10,7 +10,7 @@ import typer
 
 from hubsplice.cli.app import AsJson, Revision, SplicedModel
 from hubsplice.errors import CheckpointError
-from hubsplice.terminal import print_content, print_json
+from hubsplice.terminal import print_content, print_json, print_line
 
 
 class EngineName(enum.StrEnum):
@@ -92,6 +92,7 @@ def verify(
     weights, and that the weights make the edit.
     """
     from hubsplice.interface.verify import verify as verify_model
+    from hubsplice.verifying.statements.table import claims_table
     from hubsplice.verifying.table import checks_table
 
     result = verify_model(
@@ -108,7 +109,12 @@ def verify(
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
-        typer.echo(result.verdict)
-        print_content([checks_table(result.checks, all_in="--json")])
+        print_line(result.verdict)
+        print_content(
+            [
+                checks_table(result.checks, all_in="--json"),
+                claims_table(result.claims, all_in="--json"),
+            ]
+        )
     if not result.passed:
         raise CheckpointError(f"{result.model}: {result.verdict}")

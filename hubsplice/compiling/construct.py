@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
 from hubsplice.checkpoint.manifest import INJECTION, SPLIT
+from hubsplice.constructions import bias_free, layernorm, prenorm, sandwich
 from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
@@ -20,7 +22,7 @@ from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.families.architecture import Architecture
 from hubsplice.families.blocks import Construction
 from hubsplice.intervention.place import Place
-from hubsplice.intervention.site import Site
+from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations
 
 _FORMS: dict[Construction, SandwichForm] = {
@@ -41,9 +43,16 @@ def compile_site(
             out.
         dtype: the serving precision.
     """
-    layer = construct(base, site, activations.agreeing(), dtype)
+    acting = replace(site, terms=tuple(term for term in site.terms if _acts(term)))
+    layer = construct(base, acting, activations.agreeing(), dtype)
     notes = base.family.special.notes(base)
     return replace(layer, approximations=(*layer.approximations, *notes)) if notes else layer
+
+
+def _acts(term: Term) -> bool:
+    """Whether a term changes anything, as a factor of 1 doesn't."""
+    function = term.function
+    return bool(any(function.slopes) or any(function.intercepts)) and bool(term.direction.any())
 
 
 def construct(
@@ -62,6 +71,31 @@ def construct(
             )
         case Construction.SANDWICH | Construction.POST_NORM as kind:
             return compile_sandwich(site, activations, dtype, room, _FORMS[kind])
+
+
+def construction_constants(base: Architecture, dtype: torch.dtype) -> dict[str, Any]:
+    """What every layer with edits of a base has among its constants, whatever the edits.
+
+    Args:
+        base: the base.
+        dtype: the serving precision: bfloat16 or float32.
+    """
+    kind = base.family.becomes.block.construction
+    chosen: dict[str, Any]
+    match kind:
+        case Construction.PRENORM:
+            chosen = asdict(prenorm.CONSTANTS[dtype])
+        case Construction.BIAS_FREE:
+            chosen = asdict(bias_free.CONSTANTS[dtype].fitting(base.hidden_size))
+            # How many copies there are depends on the room that the edits leave.
+            del chosen["copies"]
+        case Construction.LAYERNORM:
+            chosen = asdict(layernorm.CONSTANTS[dtype])
+            del chosen["knots"]
+        case Construction.SANDWICH | Construction.POST_NORM:
+            chosen = asdict(sandwich.CONSTANTS[dtype])
+            chosen |= {"half_gap": _FORMS[kind].saturation, "saturation": 0.0}
+    return chosen | {"construction": kind.value}
 
 
 def empty_layer(base: Architecture, dtype: torch.dtype) -> CompiledLayer:

@@ -11,13 +11,10 @@ from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.resolve import ResolvedBase, fetch_weights
 from hubsplice.compiling.linker import Linker
 from hubsplice.compiling.plan import Plan, PlannedSplice
-from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.compiling.precision import precision_of
 from hubsplice.families.architecture import Architecture
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.recipe.models import Recipe
-
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-_STORED = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,27 +77,4 @@ def open_plan(plan: Plan) -> OpenPlan:
     fetch_weights(plan.resolved)
     base = BaseCheckpoint.of(plan.base)
     saes = tuple(None if splice.sae is None else load_sae(splice.sae) for splice in plan.splices)
-    return OpenPlan(plan, base, _dtype(plan.recipe, base), saes)
-
-
-def _dtype(recipe: Recipe, base: BaseCheckpoint) -> torch.dtype:
-    name = recipe.dtype if recipe.dtype != "auto" else _stored_dtype(base)
-    if name == "float16":
-        raise UnsupportedError(
-            "dtype: float16 is not supported: the gates of an inserted layer can exceed its "
-            "largest number, 65504, and the output is then not a number; use bfloat16 or float32, "
-            "and serve the model in that precision"
-        )
-    return _DTYPES[name]
-
-
-def _stored_dtype(base: BaseCheckpoint) -> str:
-    sizes: dict[str, int] = {}
-    for entry in base.tensors.values():
-        sizes[entry.dtype] = sizes.get(entry.dtype, 0) + entry.size
-    largest = max(sizes, key=lambda name: sizes[name])
-    if largest not in _STORED:
-        raise RecipeError(
-            f"dtype: the base's weights are mostly {largest}; use bfloat16 or float32"
-        )
-    return _STORED[largest]
+    return OpenPlan(plan, base, precision_of(plan.recipe, base), saes)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
+from hubsplice.checkpoint.stock import require_stock
+from hubsplice.compiling.beforehand import beforehand
 from hubsplice.compiling.carrying import in_bias
 from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
@@ -14,6 +16,7 @@ from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import FoundSae, find_sae
+from hubsplice.features.sae_files import require_weights
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.intervention.place import Place
@@ -84,7 +87,8 @@ class Plan:
 def make_plan(recipe: Recipe) -> Plan:
     """Resolve everything that a recipe names, each source once.
 
-    Steering vectors and probes, which are small, are read and checked in full.
+    Steering vectors and probes, which are small, are read and checked in full. Of weights that
+    are at hand, the headers are read; text is looked for, and not read.
 
     Raises:
         HubspliceError: everything that would stop the build, one line per problem, as the class
@@ -92,9 +96,15 @@ def make_plan(recipe: Recipe) -> Plan:
             a model or SAE that can't be spliced, `CheckpointError` for missing or damaged files.
     """
     resolved = resolve_base(recipe.base_model, recipe.revision, weights=False)
+    if resolved.complete and resolved.repo_id is not None:
+        # The folder's name, a commit's hash, says nothing to others.
+        named = {"base_model": resolved.repo_id, "revision": resolved.commit}
+        recipe = recipe.model_copy(update=named)
     base = BaseConfig.open(resolved.folder)
     architecture = architecture_of(base.config)
     architecture.validate()
+    # Before any SAE: reading one may import SAELens.
+    require_stock(base)
     problems: list[HubspliceError] = []
     warnings: list[str] = []
     planned: list[PlannedSplice] = []
@@ -116,7 +126,8 @@ def make_plan(recipe: Recipe) -> Plan:
                 RecipeError(f"{field}: another splice is after layer {found.place} already")
             )
         config = None if found.sae is None else found.sae.config
-        rehearsal = rehearse(splice, config, architecture.hidden_size, field)
+        room = None if found.in_bias else architecture.intermediate_size
+        rehearsal = rehearse(splice, config, architecture.hidden_size, room, field)
         problems += rehearsal.problems
         amounts += rehearsal.amounts
         warnings += rehearsal.warnings
@@ -132,6 +143,10 @@ def make_plan(recipe: Recipe) -> Plan:
         recipe = with_sae_dataset(recipe, [p.sae.config for p in planned if p.sae is not None])
     except HubspliceError as error:
         problems.append(error)
+    else:
+        more, doubtful = beforehand(recipe, resolved, base, architecture)
+        problems += more
+        warnings += doubtful
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     recipe = with_base_commit(recipe, resolved.commit)
@@ -149,6 +164,7 @@ def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedS
     if splice.sae is not None:
         sae = find_sae(splice.sae)
         require_supported(sae.config)
+        require_weights(sae)
         require_width(sae.config, architecture.hidden_size)
         place = site_place(sae.config, splice.place)
     assert place is not None

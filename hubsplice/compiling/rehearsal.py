@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hubsplice.compiling.contradictions import contradictions
 from hubsplice.compiling.far import far_amounts, far_factors
 from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
+from hubsplice.compiling.neurons_needed import require_room
 from hubsplice.compiling.stand_ins import StandIns
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
@@ -30,18 +31,26 @@ class Rehearsal:
     warnings: tuple[str, ...]
 
 
-def rehearse(splice: Splice, sae: SaeConfig | None, hidden_size: int, field: str) -> Rehearsal:
+def rehearse(
+    splice: Splice, sae: SaeConfig | None, hidden_size: int, room: int | None, field: str
+) -> Rehearsal:
     """Lower all edits of a splice, and keep what was found on the way.
 
     Args:
         splice: the recipe's splice.
         sae: the configuration of its SAE, if it names one.
         hidden_size: the width of the base's residual stream.
+        room: how many neurons a layer has; None where no layer carries the splice.
         field: how the recipe calls the splice, for messages (`splices[0]`).
     """
     lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size), field)
     together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
+    if room is not None:
+        try:
+            require_room(lowered, room, field)
+        except HubspliceError as error:
+            problems.append(error)
     return Rehearsal(
         tuple(problems),
         tuple(edit.amounts for edit in lowered if edit.resolved),

@@ -11,6 +11,7 @@ from hubsplice.checkpoint.layer_map import LayerMap, layer_map
 from hubsplice.checkpoint.remote_code import code_reasons
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.families.family import BiasSwitch, Family
+from hubsplice.families.layer_fields import SLIDING_ATTENTION, PerLayer
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import MLP, Projection, Size
 from hubsplice.families.unsupported import REASONS
@@ -107,6 +108,12 @@ class Architecture:
         if sizes.mlp_multiple is not None and self.decoder_config.get(sizes.mlp) is None:
             return sizes.mlp_multiple * self.hidden_size
         return self.size(sizes.mlp)
+
+    @property
+    def most_positions(self) -> int | None:
+        """How long a text can be, where positions are looked up in a table; None for any length."""
+        named = self.family.positions
+        return None if named is None else int(named.of(self.decoder_config))
 
     @property
     def head_dim(self) -> int:
@@ -328,11 +335,18 @@ class Architecture:
         yield from self._class_problems()
         if decoder.get("per_layer_config"):
             yield "per_layer_config: layers that differ from each other are not supported"
+        if decoder.get("layer_types") == []:
+            yield (
+                f"layer_types: found an empty list, expected null or a list of {self.num_layers}, "
+                "one for each layer"
+            )
+        yield from self._padding_problems()
         for name, field in family.layer_fields.items():
             yield from field.problems(name, decoder, self.num_layers)
         yield from self._activation_problems()
         yield from self._head_problems()
         yield from self._window_problems()
+        yield from self._missing_window_problems()
         for refused in family.refused:
             yield from refused.problems(decoder)
         if not self.branch_multiplier:
@@ -369,6 +383,17 @@ class Architecture:
                     "unquantised model and quantise the result"
                 )
 
+    def _padding_problems(self) -> Iterator[str]:
+        name, decoder = "pad_token_id", self.decoder_config
+        padding = decoder.get(name, self.family.absent_means.get(name))
+        vocabulary = decoder.get("vocab_size", self.family.absent_means.get("vocab_size"))
+        if isinstance(padding, int) and isinstance(vocabulary, int) and padding >= vocabulary:
+            found = "found" if name in decoder else "nothing, which means"
+            yield (
+                f"{name}: {found} {padding}, expected less than vocab_size ({vocabulary}): "
+                "transformers refuses a token that has no embedding"
+            )
+
     def _activation_problems(self) -> Iterator[str]:
         allowed = self.family.becomes.block.activations
         if self.activation not in allowed:
@@ -387,6 +412,17 @@ class Architecture:
             yield (
                 f"num_attention_heads: found {heads}, expected a divisor of hidden_size "
                 f"({self.hidden_size}), which transformers' Llama requires"
+            )
+
+    def _missing_window_problems(self) -> Iterator[str]:
+        """That layers which look back so far only are given no distance."""
+        field, decoder = self.family.layer_fields.get("layer_types"), self.decoder_config
+        if decoder.get("sliding_window", 0) is not None or not isinstance(field, PerLayer):
+            return
+        if SLIDING_ATTENTION in field.entries("layer_types", decoder, self.num_layers):
+            yield (
+                "sliding_window: found None, expected a number: some of the layers have a window, "
+                "and transformers does not run them without its size"
             )
 
     def _window_problems(self) -> Iterator[str]:

@@ -191,6 +191,8 @@ class Family:
         rewritten: fields that the result has with another value.
         refused: values that stand in the way of a splice.
         window: the field that says how far the base looks back, where the result can't.
+        positions: the field that says how many positions there are, where they are looked up in a
+            table.
         multiplier: what a layer's attention and its MLP are each multiplied by; None for one.
         parallel: the field that puts the MLP beside the attention; None where it never is.
         dense_layers: in a mixture of experts, the layers that are dense by their index.
@@ -217,6 +219,7 @@ class Family:
     rewritten: Mapping[str, Any] = field(default_factory=dict)
     refused: tuple[Refused, ...] = ()
     window: Named | None = None
+    positions: Named | None = None
     multiplier: str | None = None
     parallel: Named | None = None
     dense_layers: Callable[[Mapping[str, Any], int], list[int]] | None = None

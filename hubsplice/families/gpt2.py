@@ -50,6 +50,7 @@ GPT2 = FAMILIES.add(
         weights=Weights.TINY,
         sizes=Sizes(hidden="n_embd", layers="n_layer", mlp="n_inner", mlp_multiple=4),
         tied=True,
+        positions=Named("n_positions", 1024),
         refused=(
             Refused(
                 "scale_attn_by_inverse_layer_idx",

@@ -83,9 +83,8 @@ class SaeFit:
                 )
 
     def __str__(self) -> str:
-        if self.not_judged is not None:
-            return f"whether the SAE fits was not judged: {self.not_judged}"
-        assert self.variance_explained is not None
+        if self.not_judged is not None or self.variance_explained is None:
+            return f"whether the SAE fits was not judged: {self.not_judged or 'no reason is given'}"
         stated = f" (stated: {self.stated_variance:.0%})" if self.stated_variance else ""
         text = f"the SAE explains {_share(self.variance_explained)} of the variance{stated}"
         if self.l0 is not None:

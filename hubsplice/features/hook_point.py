@@ -12,16 +12,39 @@ from hubsplice.intervention.place import Block, Place
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<place>.+)")
 _TRANSFORMERS = re.compile(r"(?:.+\.)?(?:layers|h|blocks)\.(?P<layer>\d+)(?:\.output)?")
 
-_ELSEWHERE = "it is not a place in the residual stream"
-_REFUSED = {
-    "hook_attn_out": "it reads attention's output before it joins the residual stream, where no "
-    "inserted layer can see it",
-    "hook_mlp_out": "it reads the MLP's output before it joins the residual stream, where no "
-    "inserted layer can see it",
-    "attn.hook_z": ATTENTION_HEADS,
-    "hook_normalized": "it reads the MLP's normalised input, inside a layer",
-    "mlp.hook_in": "it reads the MLP's normalised input, inside a layer",
+# Each place under its names in TransformerLens 2 and 3, and how far it is from its layer's output.
+_PLACES = {
+    "hook_resid_pre": (-1, Block.MLP),
+    "hook_in": (-1, Block.MLP),
+    "ln1.hook_in": (-1, Block.MLP),
+    "hook_resid_mid": (0, Block.ATTENTION),
+    "ln2.hook_in": (0, Block.ATTENTION),
+    "hook_resid_post": (0, Block.MLP),
+    "hook_out": (0, Block.MLP),
 }
+
+_ATTENTION_OUTPUT = (
+    "it reads attention's output before it joins the residual stream, where no inserted layer can "
+    "see it"
+)
+_MLP_OUTPUT = (
+    "it reads the MLP's output before it joins the residual stream, where no inserted layer can "
+    "see it"
+)
+_MLP_INPUT = "it reads the MLP's normalised input, inside a layer"
+_INSIDE = "it is not a place in the residual stream"
+# The first that a name ends with, or holds, says why.
+_REFUSED = {
+    "hook_attn_out": _ATTENTION_OUTPUT,
+    "attn.hook_out": _ATTENTION_OUTPUT,
+    "hook_mlp_out": _MLP_OUTPUT,
+    "mlp.hook_out": _MLP_OUTPUT,
+    "attn.hook_z": ATTENTION_HEADS,
+    "hook_normalized": _MLP_INPUT,
+    "mlp.hook_in": _MLP_INPUT,
+    "hook_mlp_in": _MLP_INPUT,
+}
+_PARTS = re.compile(r"(?:^|\.)(?:mlp|attn|self_attn|attention|ln\d)(?:\.|$)")
 
 
 @dataclass(frozen=True)
@@ -30,7 +53,8 @@ class HookPoint:
 
     Attributes:
         name: as the SAE's configuration says.
-        place: where the residual stream is that the SAE reads, or None where it reads another.
+        place: where the residual stream is that the SAE reads, or None where it reads another, or
+            where the name is not known.
         refusal: why hubsplice cannot splice there, or None.
     """
 
@@ -52,20 +76,16 @@ def parse_hook_name(name: str) -> HookPoint:
     (`model.layers.13`, a layer's output)."""
     match = _TRANSFORMER_LENS.fullmatch(name)
     if match:
-        layer, place = int(match["layer"]), match["place"]
-        if place == "hook_resid_post":
-            return HookPoint(name, Place(layer))
-        if place == "hook_resid_mid":
-            return HookPoint(name, Place(layer, Block.ATTENTION))
-        if place == "hook_resid_pre":
-            return HookPoint(name, Place(layer - 1))
-        for suffix, reason in _REFUSED.items():
-            if place.endswith(suffix):
-                return HookPoint(name, None, reason)
-        return HookPoint(name, None, _ELSEWHERE)
-    match = _TRANSFORMERS.fullmatch(name)
-    if match:
+        layer, within = int(match["layer"]), match["place"]
+        if within in _PLACES:
+            offset, block = _PLACES[within]
+            return HookPoint(name, Place(layer + offset, block))
+    match = match or _TRANSFORMERS.fullmatch(name)
+    if match and "place" not in match.groupdict():
         return HookPoint(name, Place(int(match["layer"])))
-    if "embed" in name:
-        return HookPoint(name, None, EMBEDDINGS)
-    return HookPoint(name, None, _ELSEWHERE)
+    for suffix, reason in _REFUSED.items():
+        if name.endswith(suffix):
+            return HookPoint(name, None, reason)
+    if _PARTS.search(name):
+        return HookPoint(name, None, _INSIDE)
+    return HookPoint(name, None, EMBEDDINGS if "embed" in name else None)

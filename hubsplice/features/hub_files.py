@@ -15,7 +15,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.errors import CheckpointError, RecipeError, from_transport
+from hubsplice.transport import cause_of
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ def fetch(repo_id: str, filename: str, revision: str | None) -> HubFile:
     where = f"{repo_id}" + (f" at {revision}" if revision else "")
     try:
         path = Path(hf_hub_download(repo_id, filename, revision=revision))
-    except LocalEntryNotFoundError:
+    except LocalEntryNotFoundError as error:
         raise CheckpointError(
-            f"{where}: {filename} is not in the cache, and the Hub cannot be reached"
+            f"{where}: {filename} is not in the cache, and the Hub cannot be reached: "
+            f"{cause_of(error)}"
         ) from None
     except HFValidationError as error:
         raise RecipeError(f"repo_id: {repo_id!r} is not a repository's name: {error}") from None
@@ -54,6 +56,10 @@ def fetch(repo_id: str, filename: str, revision: str | None) -> HubFile:
     except EntryNotFoundError:
         raise RecipeError(f"{where} holds no {filename}") from None
     except HfHubHTTPError as error:
-        raise CheckpointError(f"{where}: {filename} cannot be fetched: {error}") from None
+        raise CheckpointError(f"{where}: {filename} cannot be fetched: {cause_of(error)}") from None
+    except Exception as error:
+        if not from_transport(error):
+            raise
+        raise CheckpointError(f"{where}: {filename} cannot be fetched: {cause_of(error)}") from None
     # The cache lays files out as snapshots/<commit>/<filename>.
     return HubFile(path, path.parents[len(Path(filename).parts) - 1].name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
 
 
 class SaeSource(BaseModel):
@@ -42,6 +42,11 @@ class TensorSource(BaseModel):
     path: Path = Field(description="A local safetensors file.")
     tensor: str | None = Field(
         None, description="The tensor's name; may be left out where the file holds one tensor."
+    )
+    row: NonNegativeInt | None = Field(
+        None,
+        description="Which row of a tensor of shape [n, d] is meant, such as the vector of one "
+        "layer where there is one for each.",
     )
 
 

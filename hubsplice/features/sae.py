@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.errors import CheckpointError, RecipeError, blamed_on
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
+from hubsplice.features.sae_files import WEIGHTS_FILENAME, require_weights_in
 from hubsplice.features.sae_support import config_warnings, require_supported
-
-WEIGHTS_FILENAME = "sae_weights.safetensors"
-_PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,15 +91,7 @@ def wrap_sae(
 
 
 def _load_folder(path: Path, found: FoundSae, device: str) -> LoadedSae:
-    origin = found.config.origin
-    if not (path / WEIGHTS_FILENAME).is_file():
-        pickles = sorted(p.name for p in path.iterdir() if p.suffix in _PICKLES)
-        if pickles:
-            raise CheckpointError(
-                f"{origin}: {pickles[0]} is a pickle file, which may run code when it is read; "
-                f"expected {WEIGHTS_FILENAME}"
-            )
-        raise CheckpointError(f"{origin}: holds no {WEIGHTS_FILENAME}")
+    require_weights_in(path, found.config.origin)
     from sae_lens import SAE
 
     return _loaded(lambda: SAE.load_from_disk(path, device=device, dtype="float32"), found)
@@ -124,31 +113,27 @@ def _load_release(found: FoundSae, device: str) -> LoadedSae:
 
 def _loaded(load: Callable[[], Any], found: FoundSae) -> LoadedSae:
     origin = found.config.origin
-    try:
-        with warnings.catch_warnings():
-            # What SAELens warns of is found again in the configuration, and returned as data.
-            warnings.simplefilter("ignore")
-            module = load()
-    except (
-        AssertionError,
-        KeyError,
-        OSError,
-        RuntimeError,
-        SafetensorError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise CheckpointError(f"{origin}: SAELens cannot load it: {error}") from error
+    with warnings.catch_warnings(), blamed_on(f"{origin}: SAELens cannot load it"):
+        # What SAELens warns of is found again in the configuration, and returned as data.
+        warnings.simplefilter("ignore")
+        module = load()
+        if found.scaling is not None:
+            module.fold_activation_norm_scaling_factor(found.scaling)
     loaded = wrap_sae(module, origin, revision=found.commit, notes=found.notes)
-    # SAELens keeps what it knows of a configuration; the registry's figures and notes it does not.
+    # SAELens keeps of a configuration what it computes with, and of the rest only what it knows
+    # in this form: where an SAE comes from is as its files and the registry tell.
     told = found.config
     config = replace(
         loaded.config,
+        hook=told.hook or loaded.config.hook,
+        model_name=told.model_name or loaded.config.model_name,
+        dataset=told.dataset or loaded.config.dataset,
+        centred_weights=told.centred_weights or loaded.config.centred_weights,
         stated_l0=told.stated_l0,
         stated_variance=told.stated_variance,
         sliced=told.sliced,
     )
-    return replace(loaded, config=config)
+    return replace(loaded, config=config, warnings=(*config_warnings(config), *found.notes))
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

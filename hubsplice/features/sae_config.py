@@ -13,7 +13,9 @@ from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
-from hubsplice.features.sae_registry import registry_entry
+from hubsplice.features.sae_file import require_sae_types
+from hubsplice.features.sae_registry import RegistryEntry, registered_at, registry_entry
+from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
 
@@ -22,6 +24,8 @@ _OLD_NAMES = {
     "hook_point_layer": "hook_layer",
     "activation_fn_str": "activation_fn",
 }
+
+_SCALED = "expected_average_only_in"
 
 # What those who cut features out of an SAE note of it.
 _SLICE_NOTES = ("sliced_from", "feature_indices")
@@ -76,12 +80,15 @@ class FoundSae:
         commit: that of the Hub repository that the configuration came from, so that the weights
             come from the same; None for other sources.
         notes: what a user should know of its files.
+        scaling: what the encoder has to be multiplied with once it is loaded, since its inputs
+            were scaled in training and its files don't say by how much; None for nothing.
     """
 
     source: SaeSource
     config: SaeConfig
     commit: str | None = None
     notes: tuple[str, ...] = ()
+    scaling: float | None = None
 
 
 def find_sae(source: SaeSource) -> FoundSae:
@@ -98,17 +105,17 @@ def find_sae(source: SaeSource) -> FoundSae:
     if source.repo_id is not None:
         name = f"{source.subfolder}/{CONFIG_FILENAME}" if source.subfolder else CONFIG_FILENAME
         file = fetch(source.repo_id, name, source.revision)
-        return FoundSae(source, _parse_file(file.path, repository_origin(source)), file.commit)
+        config = _parse_file(file.path, repository_origin(source))
+        known = registered_at(source.repo_id, source.subfolder or "")
+        if known is None:
+            return FoundSae(source, config, file.commit)
+        scaling = known.scaling if config.normalize_activations == _SCALED else None
+        return FoundSae(source, _with_registry(config, known), file.commit, scaling=scaling)
     assert source.release is not None
     assert source.id is not None
     entry = registry_entry(source.release, source.id)
     entry.require_supported()
-    config = _registry_config(source.release, source.id)
-    config = replace(
-        config,
-        stated_l0=entry.l0 or config.stated_l0,
-        stated_variance=entry.variance_explained or config.stated_variance,
-    )
+    config = _with_registry(_registry_config(source.release, source.id), entry)
     if not entry.pickled:
         return FoundSae(source, config)
     pickled = (
@@ -116,6 +123,18 @@ def find_sae(source: SaeSource) -> FoundSae:
         "unpickler, which builds tensors only."
     )
     return FoundSae(source, config, notes=(pickled,))
+
+
+def _with_registry(config: SaeConfig, entry: RegistryEntry) -> SaeConfig:
+    """A configuration with what only the registry holds, as it is once the SAE is loaded."""
+    folded = entry.scaling is not None and config.normalize_activations == _SCALED
+    return replace(
+        config,
+        normalize_activations="none" if folded else config.normalize_activations,
+        centred_weights=config.centred_weights or entry.centred_weights,
+        stated_l0=entry.l0 or config.stated_l0,
+        stated_variance=entry.variance_explained or config.stated_variance,
+    )
 
 
 def folder_origin(path: Path) -> str:
@@ -139,6 +158,7 @@ def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
     Raises:
         CheckpointError: a field that is missing or of the wrong type.
     """
+    require_sae_types(raw, origin)
     config = {_OLD_NAMES.get(name, name): value for name, value in raw.items()}
     metadata = {**config, **(config.get("metadata") or {})}
     topk_size = (config.get("activation_fn_kwargs") or {}).get("k")
@@ -152,7 +172,7 @@ def parse_sae_config(raw: Mapping[str, Any], origin: str) -> SaeConfig:
         d_sae=_positive(config, "d_sae", origin),
         hook=_hook(metadata),
         model_name=metadata.get("model_name"),
-        normalize_activations="expected_average_only_in" if normalize is True else str(normalize),
+        normalize_activations=_SCALED if normalize is True else str(normalize),
         apply_b_dec_to_input=bool(config.get("apply_b_dec_to_input", True)),
         reshape_activations=str(config.get("reshape_activations") or "none"),
         k=topk_size if old_topk else config.get("k"),
@@ -175,8 +195,10 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
             "SAELens saved"
         )
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        raw = json.loads(read_plain(path).decode())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds no mapping")

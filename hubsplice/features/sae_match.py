@@ -30,9 +30,13 @@ def site_place(config: SaeConfig, place: Place | None) -> Place:
     if place is not None:
         return place
     if config.hook is None or config.hook.place is None:
-        raise RecipeError(
-            f"after_layer: missing, and {config.origin} does not say which layer it was trained on"
-        )
+        said = "does not say which layer it was trained on"
+        if config.hook is not None:
+            said = (
+                f"was trained on {config.hook.name!r}, a name that hubsplice does not know; say "
+                "which layer's output that is, if it is one"
+            )
+        raise RecipeError(f"after_layer: missing, and {config.origin} {said}")
     return config.hook.place
 
 
@@ -52,6 +56,11 @@ def match_warnings(
         found.append(
             f"{config.origin}: trained on {config.model_name!r}, while the base model is "
             f"{' or '.join(map(repr, names))}; its features may mean nothing there"
+        )
+    if place is not None and config.hook is not None and config.hook.place is None:
+        found.append(
+            f"{config.origin}: trained on {config.hook.name!r}, a name that hubsplice does not "
+            f"know; {place.field}: {place.layer} is taken for it, as the recipe says"
         )
     trained = None if config.hook is None else config.hook.place
     if place is not None and trained is not None and place != trained:

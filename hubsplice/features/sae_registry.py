@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -46,6 +47,9 @@ class RegistryEntry:
         loader: SAELens's name for the format of its files.
         l0: how many features are active at a token, or None where the registry doesn't say.
         variance_explained: the share of the variance that it explains, or None.
+        scaling: what SAELens multiplies the encoder with, for an SAE whose inputs were scaled in
+            training, or None.
+        centred_weights: whether the registry says that the model's weights were centred.
     """
 
     release: str
@@ -56,6 +60,8 @@ class RegistryEntry:
     loader: str
     l0: float | None = None
     variance_explained: float | None = None
+    scaling: float | None = None
+    centred_weights: bool = False
 
     @property
     def pickled(self) -> bool:
@@ -81,19 +87,43 @@ def registry_entry(release: str, sae_id: str) -> RegistryEntry:
     directory = _directory()
     if release not in directory:
         raise RecipeError(unknown_name("sae.release", release, directory))
-    entry = directory[release]
-    saes = {str(sae["id"]): sae for sae in entry["saes"]}
+    saes = {str(sae["id"]): sae for sae in directory[release]["saes"]}
     if sae_id not in saes:
         raise RecipeError(unknown_name(f"sae.id in release {release}", sae_id, saes))
+    return _entry(release, sae_id, directory[release], saes[sae_id])
+
+
+def registered_at(repo_id: str, path: str) -> RegistryEntry | None:
+    """The SAE of the registry whose files in SAELens's format lie at a place on the Hub.
+
+    None where the registry has none, or SAELens is not installed.
+    """
+    if not _installed():
+        return None
+    for release, entry in _directory().items():
+        if entry["repo_id"] == repo_id and not entry.get("conversion_func"):
+            for sae in entry["saes"]:
+                if sae["path"] == path:
+                    return _entry(release, str(sae["id"]), entry, sae)
+    return None
+
+
+def _entry(
+    release: str, sae_id: str, entry: Mapping[str, Any], sae: Mapping[str, object]
+) -> RegistryEntry:
+    overrides = entry.get("config_overrides") or {}
+    loading = overrides.get("model_from_pretrained_kwargs") or {}
     return RegistryEntry(
         release,
         sae_id,
         str(entry["repo_id"]),
-        str(saes[sae_id]["path"]),
+        str(sae["path"]),
         str(entry["model"]),
         str(entry.get("conversion_func") or "sae_lens"),
-        _positive(saes[sae_id].get("l0")),
-        _positive(saes[sae_id].get("variance_explained")),
+        _positive(sae.get("l0")),
+        _positive(sae.get("variance_explained")),
+        _positive(sae.get("norm_scaling_factor")),
+        bool(loading.get("center_writing_weights")),
     )
 
 
@@ -101,16 +131,21 @@ def _positive(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and value > 0 else None
 
 
-@cache
-def _directory() -> Mapping[str, Mapping[str, list[Mapping[str, object]]]]:
+def _installed() -> Path | None:
     # find_spec locates the package without running it, which would take seconds.
     spec = importlib.util.find_spec("sae_lens")
-    if spec is None or not spec.submodule_search_locations:
+    places = None if spec is None else spec.submodule_search_locations
+    return Path(places[0]) if places else None
+
+
+@cache
+def _directory() -> Mapping[str, Mapping[str, Any]]:
+    package = _installed()
+    if package is None:
         raise UnsupportedError("sae.release: SAELens is not installed; `pip install sae-lens`")
-    path = Path(spec.submodule_search_locations[0]) / "pretrained_saes.yaml"
-    with path.open(encoding="utf-8") as file:
+    with (package / "pretrained_saes.yaml").open(encoding="utf-8") as file:
         # The C loader takes a fifth of the time, and PyYAML can be built without it.
-        loaded: Mapping[str, Mapping[str, list[Mapping[str, object]]]] = yaml.load(
+        loaded: Mapping[str, Mapping[str, Any]] = yaml.load(
             file,
             Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader),  # noqa: S506
         )

@@ -14,18 +14,33 @@ def load_vector(source: TensorSource, hidden_size: int) -> Tensor:
     """A vector of shape [hidden_size], float32.
 
     Raises:
-        RecipeError: no such file or tensor, another shape, or all zeros.
+        RecipeError: no such file, tensor or row, another shape, or all zeros.
         CheckpointError: an unreadable file, or NaN or infinity in it.
     """
     name, vector = read_tensor(source.path, source.tensor)
+    vector = _row(vector, source, name)
     if tuple(vector.shape) != (hidden_size,):
+        several = vector.ndim == 2 and vector.shape[1] == hidden_size
+        advice = f"; say which of its {len(vector)} rows with `row`" if several else ""
         raise RecipeError(
             f"{source.path}: tensor {name!r} has shape {list(vector.shape)}; "
-            f"expected [{hidden_size}], the model's hidden size"
+            f"expected [{hidden_size}], the model's hidden size{advice}"
         )
     if not vector.any():
         raise RecipeError(f"{source.path}: tensor {name!r} is all zeros and has no direction")
     return vector
+
+
+def _row(stack: Tensor, source: TensorSource, name: str) -> Tensor:
+    """The row that is meant of a tensor with several, and the only one of a tensor with one."""
+    if source.row is None:
+        return stack[0] if stack.ndim == 2 and len(stack) == 1 else stack
+    if stack.ndim != 2 or source.row >= len(stack):
+        rows = f"rows 0 to {len(stack) - 1}" if stack.ndim == 2 else "no rows"
+        raise RecipeError(
+            f"row: {source.row} is out of range; tensor {name!r} of {source.path} has {rows}"
+        )
+    return stack[source.row]
 
 
 def load_subspace(source: TensorSource, hidden_size: int) -> Tensor:
@@ -38,6 +53,8 @@ def load_subspace(source: TensorSource, hidden_size: int) -> Tensor:
         CheckpointError: an unreadable file, or NaN or infinity in it.
     """
     name, rows = read_tensor(source.path, source.tensor)
+    if source.row is not None:
+        rows = _row(rows, source, name)
     if rows.ndim not in (1, 2) or rows.shape[-1] != hidden_size or not rows.numel():
         raise RecipeError(
             f"{source.path}: tensor {name!r} has shape {list(rows.shape)}; expected "

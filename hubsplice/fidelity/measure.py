@@ -16,6 +16,7 @@ from hubsplice.fidelity.divergence import Comparison, Readable, compare
 from hubsplice.fidelity.effect import Continued, edit_effect, text_loss
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
+from hubsplice.fidelity.optional import Missing
 from hubsplice.fidelity.report import (
     Distribution,
     EditEffect,
@@ -42,7 +43,7 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.acting import ActingText
-from hubsplice.streams.model import editing_sinks, hooked, loaded
+from hubsplice.streams.model import Model, editing_sinks, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
 
@@ -133,16 +134,16 @@ def measure_fidelity(
     scored = precise.ordinary
     precisions = []
     greedy = None
+    missing = Missing([*precise.missing, *(served.missing if served else ())])
     found: dict[str, tuple[Response, ...]] = {}
     if served is not None:
         splice, continued, found[_name(subject.dtype)] = _run_splice(
-            subject, text.ids, subject.dtype, precise, progress, greedy=True
+            subject, text.ids, subject.dtype, precise, progress, missing=missing
         )
-        assert continued is not None
         precisions.append(_precision(subject, splice, precise, served, acting))
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
     splice, _, found[_name(torch.float32)] = _run_splice(
-        subject, text.ids, torch.float32, precise, progress, greedy=False
+        subject, text.ids, torch.float32, precise, progress, missing=None
     )
     precisions.append(_precision(subject, splice, precise, None, acting))
     compiled_for = _name(subject.dtype)
@@ -177,6 +178,7 @@ def measure_fidelity(
         effect=precise.words(subject.intervention, text),
         curves=curves(found),
         approximations=subject.approximations,
+        warnings=tuple(dict.fromkeys(missing.reasons)),
     )
 
 
@@ -196,20 +198,24 @@ class _Precise:
     plain: Comparison
     scored: Tensor
     ordinary: Tensor
-    greedy: Tensor
-    continued: Continued
+    greedy: Tensor | None
+    continued: Continued | None
+    missing: tuple[str, ...]
 
     @staticmethod
     def of(base: Path, edit: Intervention, text: TokenSequences, progress: Progress) -> _Precise:
         ids = text.ids
         places = [site.place for site in edit.sites]
+        missing = Missing()
         with loaded(base, torch.float32) as model:
             bare = run_model(model, ids, (), _step(progress, "measuring the base in float32"))
             with hooked(model, edit):
                 step = _step(progress, "measuring the hook in float32")
                 hook = run_model(model, ids, (), step, places)
-                greedy = greedy_tokens(model, beginnings(ids))
-            continued = Continued.of(model, edit, ids)
+                greedy = _continuations(model, ids, missing)
+            continued = missing.attempt(
+                "what the edit does to text", lambda: Continued.of(model, edit, ids)
+            )
             with hooked(model, editing_sinks(edit)):
                 plain = run_model(
                     model, ids, (), _step(progress, "measuring a plain hook in float32")
@@ -239,10 +245,13 @@ class _Precise:
             ordinary,
             greedy,
             continued,
+            tuple(missing.reasons),
         )
 
-    def words(self, edit: Intervention, text: TokenSequences) -> EditEffect:
-        """What the edit does to the text."""
+    def words(self, edit: Intervention, text: TokenSequences) -> EditEffect | None:
+        """What the edit does to the text; None where nothing could be continued."""
+        if self.continued is None:
+            return None
         acted = torch.zeros_like(self.scored)
         for site in edit.sites:
             changed = site.delta(self.streams[site.place]).norm(dim=-1) > 0
@@ -269,7 +278,8 @@ class _Served:
     head: Tensor
     streams: Mapping[Place, Tensor]
     floor: Comparison
-    greedy: Tensor
+    greedy: Tensor | None
+    missing: tuple[str, ...]
 
     @staticmethod
     def of(
@@ -281,12 +291,14 @@ class _Served:
         progress: Progress,
     ) -> _Served:
         places = [site.place for site in edit.sites]
+        missing = Missing()
         with loaded(base, dtype) as model, hooked(model, edit):
             step = _step(progress, f"measuring the hook in {_name(dtype)}")
             hook = run_model(model, ids, (), step, places)
-            greedy = greedy_tokens(model, beginnings(ids))
+            greedy = _continuations(model, ids, missing)
             head = head_weight(model)
-        return _Served(head, hook.streams, precise.comparison(hook.hidden, head), greedy)
+        floor = precise.comparison(hook.hidden, head)
+        return _Served(head, hook.streams, floor, greedy, tuple(missing.reasons))
 
 
 def _run_splice(
@@ -296,13 +308,13 @@ def _run_splice(
     precise: _Precise,
     progress: Progress,
     *,
-    greedy: bool,
+    missing: Missing | None,
 ) -> tuple[Run, Tensor | None, tuple[Response, ...]]:
     with loaded(subject.spliced, dtype) as model:
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
         run = run_model(model, ids, subject.inserted, step, places)
-        continued = greedy_tokens(model, beginnings(ids)) if greedy else None
+        continued = None if missing is None else _continuations(model, ids, missing)
         sites, streams = subject.sites_of_layers, precise.streams
         found = responses(model, sites, subject.inserted, streams, precise.scored, ids)
     return run, continued, found
@@ -413,7 +425,16 @@ def _edit(
     )
 
 
-def _greedy(dtype: torch.dtype, precise: Tensor, hook: Tensor, splice: Tensor) -> Greedy:
+def _continuations(model: Model, ids: Tensor, missing: Missing) -> Tensor | None:
+    return missing.attempt("the greedy comparison", lambda: greedy_tokens(model, beginnings(ids)))
+
+
+def _greedy(
+    dtype: torch.dtype, precise: Tensor | None, hook: Tensor | None, splice: Tensor | None
+) -> Greedy | None:
+    if precise is None or hook is None or splice is None:
+        return None
+
     def matching(a: Tensor, b: Tensor) -> Tensor:
         return (a == b).cumprod(dim=1).sum(dim=1)
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 from hubsplice.rendering.content import Part
@@ -402,7 +403,7 @@ def read_report(folder: Path) -> FidelityReport | None:
     """
     path = folder / REPORT
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -99,36 +99,25 @@ def beginnings(ids: Tensor) -> Tensor:
 
 def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = _NEW_TOKENS) -> Tensor:
     """Greedy continuations of prompts [n, length], shape [n, new_tokens], on the CPU."""
-    return _continued(
-        model, prompts, new_tokens, do_sample=False, temperature=None, top_p=None, top_k=None
-    )
+    return _continued(model, prompts, new_tokens, do_sample=False)
 
 
 def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
     """Continuations that are drawn with random numbers which are always the same, likewise."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return _continued(
-            model,
-            prompts,
-            _NEW_TOKENS,
-            do_sample=True,
-            temperature=1.0,
-            top_p=1.0,
-            top_k=0,
-            repetition_penalty=1.0,
-        )
+        return _continued(model, prompts, _NEW_TOKENS, do_sample=True, top_k=0)
 
 
 def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Tensor:
+    """Exactly `new_tokens` tokens after each prompt, past any end of a sequence."""
+    from transformers import GenerationConfig
+
     with torch.inference_mode():
         output: Tensor = model.generate(
             prompts.to(model.device),
             attention_mask=torch.ones_like(prompts, device=model.device),
-            min_new_tokens=new_tokens,
-            max_new_tokens=new_tokens,
-            pad_token_id=0,
-            **how,
+            generation_config=GenerationConfig(max_new_tokens=new_tokens, **how),
         )
     return output[:, prompts.shape[1] :].cpu()
 

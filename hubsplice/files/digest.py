@@ -10,6 +10,8 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
+from hubsplice.files.plain import open_plain
+
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 _CHUNK = 1 << 22
@@ -44,7 +46,7 @@ def digest_file(path: Path, *, on_read: Callable[[int], None] | None = None) -> 
         OSError: the file cannot be read.
     """
     sha256, size, buffer = hashlib.sha256(), 0, memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as file:
+    with open_plain(path) as file:
         while count := file.readinto(buffer):
             sha256.update(buffer[:count])
             size += count

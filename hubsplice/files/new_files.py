@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import NamedTemporaryFile
 
 from hubsplice.errors import OutputError
+from hubsplice.files.replacing import require_inside
 
 
 def write_files(files: Mapping[str, str], folder: Path, *, force: bool) -> None:
@@ -19,9 +20,11 @@ def write_files(files: Mapping[str, str], folder: Path, *, force: bool) -> None:
         force: overwrite files that exist.
 
     Raises:
-        OutputError: a file exists, or can't be written.
+        OutputError: a file exists or can't be written, or a link leads out of the folder.
     """
     paths = {folder / PurePosixPath(name): text for name, text in files.items()}
+    for path in paths:
+        require_inside(folder, path)
     _refuse_existing(paths, force=force)
     written: dict[Path, Path] = {}
     made: list[Path] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hubsplice.errors import CheckpointError, unknown_name
+from hubsplice.files.plain import open_plain
 from hubsplice.files.strict_json import parse_object
 
 DTYPE_BITS: Mapping[str, int] = {
@@ -109,8 +111,8 @@ def read_header(path: Path) -> Header:
             and what is wrong with it.
     """
     try:
-        with path.open("rb") as file:
-            file_size = path.stat().st_size
+        with open_plain(path) as file:
+            file_size = os.fstat(file.fileno()).st_size
             prefix = file.read(_PREFIX)
             _refuse_pointer(path, prefix)
             if len(prefix) < _PREFIX:

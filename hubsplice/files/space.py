@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
 from hubsplice.errors import OutputError
 
 _OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+_IN_MEMORY = frozenset({"tmpfs", "ramfs"})
 _UNITS = ("kB", "MB", "GB", "TB")
 
 
@@ -28,6 +30,44 @@ def require_free_space(folder: Path, needed: int) -> None:
             f"{folder}: not enough space: {readable_size(needed)} are needed, "
             f"{readable_size(free)} are free"
         )
+
+
+def reserve(descriptor: int, folder: Path, size: int) -> None:
+    """Take the room for a new file at once, holes and all, where a hole may take room later.
+
+    Reading a hole through a mapping takes room on a filesystem in memory, and where there is none
+    left, the process is killed in the middle.
+
+    Args:
+        descriptor: of the open file.
+        folder: where it lies.
+        size: of the whole file, in bytes.
+
+    Raises:
+        OSError: there is not enough room.
+    """
+    if size and holes_take_room(folder):
+        os.posix_fallocate(descriptor, 0, size)
+
+
+def holes_take_room(folder: Path) -> bool:
+    """Whether what was never written of a file takes room in the end, where `folder` is."""
+    return _filesystem(folder) in _IN_MEMORY
+
+
+def _filesystem(folder: Path) -> str | None:
+    """The kind of filesystem that a folder is on; None where the system doesn't say."""
+    device = folder.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    for mount in mounts.splitlines():
+        fields = mount.split()
+        if len(fields) > 3 and fields[2] == number and "-" in fields:
+            return fields[fields.index("-") + 1]
+    return None
 
 
 def full_disk(error: OSError, folder: Path, needed: int | None = None) -> OutputError | None:

@@ -21,6 +21,9 @@ from hubsplice.files.space import full_disk
 _LOCK = "lock"
 _CONTENT = "content"
 
+# A lock that somebody else put there may be a link, and would be made where it leads.
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
 
 @contextmanager
 def staged_directory(destination: Path) -> Generator[Path, None, None]:
@@ -54,6 +57,24 @@ def staged_directory(destination: Path) -> Generator[Path, None, None]:
 
 
 @contextmanager
+def scratch_directory(folder: Path, name: str) -> Generator[Path, None, None]:
+    """Yield an empty folder inside `folder`, on the same filesystem, which is gone at the end.
+
+    It is hidden, and what a killed run left behind of that name, the next one removes.
+
+    Raises:
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    target = folder.resolve() / name
+    _remove_leftovers(target)
+    with _termination_as_exception(), _locked_staging(target) as staging:
+        content = staging / _CONTENT
+        with _full_disk_explained(folder):
+            content.mkdir()
+            yield content
+
+
+@contextmanager
 def _full_disk_explained(folder: Path) -> Iterator[None]:
     # Asked before anything is removed, so that the free space reported is that of the failure.
     try:
@@ -67,8 +88,11 @@ def _full_disk_explained(folder: Path) -> Iterator[None]:
 
 def refuse_occupied(target: Path) -> None:
     """Raise `OutputError` unless `target` is missing or an empty folder that can be renamed."""
-    if not target.exists():
-        return
+    try:
+        if not target.exists():
+            return
+    except OSError as error:
+        raise _unwritable(target, error) from None
     if not target.is_dir():
         raise OutputError(f"{target}: expected a new folder or an empty one, found a file")
     if os.path.ismount(target):
@@ -121,7 +145,7 @@ def _lock_new(staging: Path) -> int | None:
     """Lock a staging folder; None when another run has taken it for a leftover and removed it."""
     path = staging / _LOCK
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, _LOCK_FLAGS, 0o644)
     except FileNotFoundError:
         return None
     try:
@@ -154,7 +178,7 @@ def _remove_leftovers(target: Path) -> None:
 
 def _remove_if_dead(staging: Path) -> None:
     try:
-        descriptor = os.open(staging / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(staging / _LOCK, _LOCK_FLAGS, 0o644)
     except OSError:
         return
     try:
@@ -169,7 +193,10 @@ def _remove_if_dead(staging: Path) -> None:
 
 def _make_parents(target: Path) -> list[Path]:
     """Create the folders above `target`; returns those that were not there, deepest first."""
-    missing = [folder for folder in target.parents if not folder.exists()]
+    try:
+        missing = [folder for folder in target.parents if not folder.exists()]
+    except OSError as error:
+        raise _unwritable(target, error) from None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice.errors import CheckpointError
+from hubsplice.files.plain import read_plain
 
 
 def read_object(path: Path, *, source: str | None = None) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def read_object(path: Path, *, source: str | None = None) -> dict[str, Any]:
     """
     source = source or str(path)
     try:
-        return parse_object(path.read_bytes(), source=source)
+        return parse_object(read_plain(path), source=source)
     except OSError as error:
         raise CheckpointError(f"{source}: cannot be read: {error.strerror}") from None
 

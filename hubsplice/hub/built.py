@@ -16,6 +16,7 @@ from hubsplice.errors import CheckpointError, FidelityError, NotShownError, Unsu
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.fidelity.verdict import verdict
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
+from hubsplice.files.plain import read_plain
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.reading import load_recipe
@@ -122,7 +123,7 @@ def open_built(
     files = {}
     for name, expected in sorted(manifest.files.items()):
         files[name] = _verified(folder / name, expected, read)
-    manifest_bytes = (folder / MANIFEST).read_bytes()
+    manifest_bytes = read_plain(folder / MANIFEST)
     files[MANIFEST] = LocalFile(
         digest_bytes(manifest_bytes), _blob_id(manifest_bytes), folder / MANIFEST
     )
@@ -185,7 +186,7 @@ def _visible_files(folder: Path) -> Iterator[str]:
 def _verified(path: Path, expected: FileDigest, on_read: Callable[[int], None]) -> LocalFile:
     try:
         found = digest_file(path, on_read=on_read)
-        blob_id = _blob_id(path.read_bytes()) if found.size <= LARGEST_IN_GIT else None
+        blob_id = _blob_id(read_plain(path)) if found.size <= LARGEST_IN_GIT else None
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing, although the manifest lists it") from None
     except OSError as error:

@@ -10,16 +10,17 @@ from hubsplice.errors import (
     HubError,
     HubspliceError,
     OutputError,
+    RecipeError,
     explained_by,
     first_line,
     from_transport,
 )
+from hubsplice.transport import TRANSIENT, cause_of, is_permanent, status_of
 
 Result = TypeVar("Result")
 
 ATTEMPTS = 5
 _LONGEST_WAIT = 8.0
-_TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 507})
 
 
 class StorageError(HubError):
@@ -28,9 +29,11 @@ class StorageError(HubError):
 
 def is_transient(error: BaseException) -> bool:
     """Whether the same call may succeed in a moment."""
-    status = _status(error)
+    status = status_of(error)
     if status is not None:
-        return status in _TRANSIENT
+        return status in TRANSIENT
+    if is_permanent(error):
+        return False
     return isinstance(error, ConnectionError | TimeoutError | StorageError) or from_transport(error)
 
 
@@ -56,7 +59,8 @@ def explained_errors(repo_id: str) -> AbstractContextManager[None]:
     """Turn what the Hub's client raises into errors that say what to do.
 
     Raises:
-        HubError: for everything but what only a developer can explain.
+        RecipeError: no repository can have that name.
+        HubError: for everything else but what only a developer can explain.
     """
     return explained_by(lambda error: explained(error, repo_id))
 
@@ -66,12 +70,15 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     from huggingface_hub import constants, errors
 
     if isinstance(error, errors.HFValidationError):
-        return HubError(f"repo_id: {repo_id!r} is not a Hub model id (`owner/name`): {error}")
+        return RecipeError(
+            f"repo_id: {repo_id!r} is not a Hub model id; expected `owner/name`, of letters, "
+            "digits, -, _ and ., at most 96 of them"
+        )
     if isinstance(error, errors.OIDCError | errors.LocalTokenNotFoundError):
         return HubError(f"no token for the Hub: {first_line(error)}")
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubError("HF_HUB_OFFLINE is set, and publishing needs the Hub")
-    status = _status(error)
+    status = status_of(error)
     if isinstance(error, PermissionError) or status == 401:
         return HubError(
             f"{repo_id}: the Hub refused the token: it is missing, expired or revoked, or the "
@@ -87,6 +94,10 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
         return HubError(
             f"{repo_id}: the token may not do this; it needs write access: {_message(error)}"
         )
+    if is_permanent(error) or (status is not None and status not in TRANSIENT):
+        return HubError(f"{repo_id}: {_said(error)}{cause_of(error)}")
+    if status is None and is_transient(error) and not isinstance(error, StorageError):
+        return HubError(f"{repo_id}: {cause_of(error)}; run the same command again")
     if status is not None or is_transient(error):
         return HubError(f"{repo_id}: {_message(error)}; run the same command again")
     if isinstance(error, OSError):
@@ -99,10 +110,12 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
 
 def _message(error: Exception) -> str:
     said = getattr(error, "server_message", None) or str(error).strip()
-    status = _status(error)
+    status = status_of(error)
     line = said.splitlines()[0] if said else type(error).__name__
     return line if status is None or str(status) in line else f"{line} ({status})"
 
 
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
+def _said(error: Exception) -> str:
+    """What the server says of its answer, if it says anything."""
+    said = str(getattr(error, "server_message", None) or "").strip()
+    return f"{said.splitlines()[0]}: " if said else ""

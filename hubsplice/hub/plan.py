@@ -17,6 +17,7 @@ from hubsplice.hub.failures import explained_errors
 from hubsplice.hub.plan_content import plan_content
 from hubsplice.hub.prediction import predict_upload
 from hubsplice.hub.repository import RemoteFile, Repository, RepositoryState, same_tree
+from hubsplice.recipe.tags import require_tag
 from hubsplice.rendering.content import Part
 from hubsplice.rendering.rendered import Rendered
 
@@ -29,6 +30,7 @@ class Target:
         repo_id: `owner/name`.
         private: whether a new repository is private.
         require_private: whether a repository that is public already is an error.
+        require_public: whether one that is private already is an error.
         tag: the tag for the published commit.
         pull_request: propose the commit, rather than put it on main.
         license_id: another licence than the base's.
@@ -38,6 +40,7 @@ class Target:
     repo_id: str
     private: bool = True
     require_private: bool = False
+    require_public: bool = False
     tag: str | None = None
     pull_request: bool = False
     license_id: str | None = None
@@ -137,8 +140,10 @@ def require_agreement(api: HfApi, target: Target) -> None:
     """Refuse early what no build could be published to.
 
     Raises:
+        RecipeError: the tag is no name that git takes.
         ConflictError, HubError: as `make_publish_plan`, but for the tag and the card.
     """
+    _require_tag(target)
     with explained_errors(target.repo_id):
         _refuse_conflicts(target, Repository(api, target.repo_id).state())
 
@@ -157,12 +162,19 @@ def make_publish_plan(
         on_predicted: told of how many bytes the upload is predicted, of how many.
 
     Raises:
+        RecipeError: the tag is no name that git takes.
         ConflictError: the tag points to something else, the repository is public and must not
             be, or it holds what hubsplice did not publish.
         HubError: the Hub refuses the card or the token, or can't be reached.
     """
+    _require_tag(target)
     with explained_errors(target.repo_id):
         return _compared(api, built, target, on_predicted)
+
+
+def _require_tag(target: Target) -> None:
+    if target.tag is not None:
+        require_tag(target.tag, "tag")
 
 
 def _compared(
@@ -186,11 +198,13 @@ def _compared(
         published = state.head
     there = state.files if state else {}
     changes = Changes.between(repository.files(published) if published else there, files)
-    copies = {}
+    copies, checked = {}, True
     if published is None:
-        validate_card(files[CARD])
+        checked = validate_card(files[CARD])
         copies = copy_sources(api, built.manifest.base, files, changes.sent)
     warnings = _warnings(built, target, state)
+    if not checked:
+        warnings.append(f"{api.endpoint} does not check cards, so nobody has checked this one")
     uploaded = [files[name] for name in changes.sent if name not in copies]
     try:
         upload_bytes = predict_upload(
@@ -246,6 +260,11 @@ def _refuse_conflicts(target: Target, state: RepositoryState | None) -> None:
             f"private: {target.repo_id} is public; make it private in its settings, or publish "
             "to another repository"
         )
+    if target.require_public and state.private:
+        raise ConflictError(
+            f"public: {target.repo_id} is private; make it public in its settings, or publish "
+            "to another repository"
+        )
     foreign = sorted(state.files.keys() - {CARD})
     if foreign and MANIFEST not in state.files and not target.replace:
         raise ConflictError(
@@ -268,6 +287,8 @@ def _warnings(built: BuiltFolder, target: Target, state: RepositoryState | None)
         warnings.append(
             "the base is gated, and a public repository is not unless you gate it in its settings"
         )
+    if state is not None and state.private and not target.private:
+        warnings.append(f"{target.repo_id} is private; `private` concerns only a new repository")
     if state is not None and target.private and not state.private and not target.require_private:
         warnings.append(f"{target.repo_id} is public; `private` concerns only a new repository")
     if target.pull_request and target.tag is not None:

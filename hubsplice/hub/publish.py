@@ -29,6 +29,7 @@ from hubsplice.hub.failures import (
     retried,
     wait_before,
 )
+from hubsplice.hub.plain_upload import opened, speaks_xet, xet_is_used
 from hubsplice.hub.plan import Changes, PublishPlan
 from hubsplice.hub.repository import MAIN, RemoteFile, Repository, same_tree
 
@@ -143,6 +144,7 @@ class _Sender:
         self._copies = dict(plan.copies)
         self._additions: dict[str, CommitOperationAdd] = {}
         self._notes: list[str] = []
+        self._without_xet: bool | None = None
 
     def send(self, place: _Place) -> tuple[str, tuple[str, ...]]:
         """Commit the plan's files to a place.
@@ -174,6 +176,16 @@ class _Sender:
     def _attempt(self, place: _Place) -> str:
         changes = Changes.between(place.files, self._plan.files)
         copied = [name for name in changes.sent if name in self._copies]
+        if self._without_xet is None and xet_is_used() and len(copied) < len(changes.sent):
+            repo_id = self._plan.target.repo_id
+            self._without_xet = not speaks_xet(
+                self._api, repo_id, place.revision, opens=place.opens
+            )
+            if self._without_xet:
+                self._notes.append(
+                    "the Hub has no Xet storage, so files were sent by LFS; with "
+                    "HF_HUB_DISABLE_XET=1 it is not asked"
+                )
         added = [self._addition(name) for name in changes.sent if name not in copied]
         self._upload(added, place)
         operations: list[Operation] = [
@@ -194,7 +206,11 @@ class _Sender:
 
     def _addition(self, name: str) -> CommitOperationAdd:
         if name not in self._additions:
-            self._additions[name] = CommitOperationAdd(name, self._plan.files[name].source)
+            source = self._plan.files[name].source
+            # The client sends open files by LFS.
+            self._additions[name] = CommitOperationAdd(
+                name, opened(source) if self._without_xet else source
+            )
         return self._additions[name]
 
     def _copy(self, name: str) -> CommitOperationCopy:

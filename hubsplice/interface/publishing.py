@@ -137,10 +137,16 @@ class Publishing:
 
 def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
+    from hubsplice.checkpoint.companions import MANIFEST
     from hubsplice.intervention.saved import RECIPE
     from hubsplice.recipe.reading import load_recipe
 
     if isinstance(source, str | PathLike) and as_path(source).is_dir():
+        if not (as_path(source) / MANIFEST).exists():
+            raise RecipeError(
+                f"{source}: hubsplice did not build it, for it holds no {MANIFEST}; give a recipe, "
+                "or a folder that `hubsplice build` wrote"
+            )
         return load_recipe(as_path(source) / RECIPE), as_path(source)
     return as_recipe(source), None
 
@@ -155,6 +161,11 @@ def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
     name = options.repo_id or asked.repo_id
     if name is None:
         raise RecipeError("publish.repo_id: missing; give it in the recipe, or use --repo-id")
+    if "/" not in name and get_token() is None:
+        raise RecipeError(
+            f"publish.repo_id: {name!r} names no owner, and without a token nothing says who you "
+            f"are; give owner/{name}, or log in with `hf auth login`"
+        )
     with explained_errors(name):
         if not options.dry_run and get_token() is None:
             raise HubError("no token for the Hub: log in with `hf auth login`, or set HF_TOKEN")
@@ -163,6 +174,7 @@ def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
         repo_id=full_name,
         private=asked.private if options.private is None else options.private,
         require_private=options.private is True,
+        require_public=options.private is False,
         tag=options.tag or asked.tag,
         pull_request=options.pull_request,
         license_id=options.license_id,

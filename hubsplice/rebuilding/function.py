@@ -18,6 +18,7 @@ from torch import Tensor
 from hubsplice.checkpoint.manifest import INJECTION
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.output_bias import OutputBias
+from hubsplice.intervention.edits import edits_of
 from hubsplice.rebuilding.rebuild import Rebuilt
 from hubsplice.verifying.result import Record
 
@@ -31,10 +32,32 @@ _MOST_GAIN = 0.005
 _OUTPUTS = ("down_weight", "out_weight")
 
 
+class EditGain(Record):
+    """How much of one edit the two layers make, on the tokens on which it acts."""
+
+    label: str
+    tokens: int
+    found: float = Field(description="By the published layer; 1 is all of it.")
+    expected: float = Field(description="By the rebuilt one.")
+    margin: float = Field(description="What rounding on so many tokens may do to it.")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether they make as much of it, as far as the tokens can tell."""
+        return abs(self.found - self.expected) <= _MOST_GAIN + self.margin
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: {self.found:.2%} and {self.expected:.2%} of it, on {self.tokens:,} "
+            f"tokens (± {self.margin:.2%})"
+        )
+
+
 class SiteAgreement(Record):
     """What the published layer and the rebuilt one add on the same stream, both at one place.
 
-    Everything is a root mean square over calibration tokens, sinks apart, relative to the edit.
+    Everything is a root mean square over calibration tokens, sinks apart, relative to the edit. It
+    holds what the stream's own rounding does, which is most of it for an edit that seldom acts.
     """
 
     place: str
@@ -42,8 +65,7 @@ class SiteAgreement(Record):
     apart: float = Field(description="What the two add differently.")
     found_error: float = Field(description="What the published one adds beside the exact edit.")
     expected_error: float = Field(description="The same of the rebuilt one.")
-    found_gain: float = Field(description="How much of the exact edit the published one makes.")
-    expected_gain: float = Field(description="The same of the rebuilt one.")
+    edits: tuple[EditGain, ...]
     found_neurons: int
     expected_neurons: int
 
@@ -53,15 +75,15 @@ class SiteAgreement(Record):
         return (
             self.found_neurons == self.expected_neurons
             and self.found_error <= _MOST_MORE_WRONG * self.expected_error
-            and abs(self.found_gain - self.expected_gain) <= _MOST_GAIN
+            and all(edit.agrees for edit in self.edits)
         )
 
     def __str__(self) -> str:
+        made = "; ".join(map(str, self.edits)) or "no edits"
         return (
-            f"after layer {self.place}: over {self.tokens:,} tokens the published layer makes "
-            f"{self.found_gain:.4f} of the edit with an error of {self.found_error:.2%} in "
-            f"{self.found_neurons} neurons, the rebuilt one {self.expected_gain:.4f} with "
-            f"{self.expected_error:.2%} in {self.expected_neurons}; they are {self.apart:.2%} apart"
+            f"after layer {self.place}, the published layer and the rebuilt one: {made}. Errors of "
+            f"{self.found_error:.1%} and {self.expected_error:.1%} over {self.tokens:,} tokens, in "
+            f"{self.found_neurons} and {self.expected_neurons} neurons"
         )
 
 
@@ -133,10 +155,29 @@ def _agreement(
         apart=float((made[0] - made[1]).norm()) / size,
         found_error=float((made[0] - exact).norm()) / size,
         expected_error=float((made[1] - exact).norm()) / size,
-        found_gain=float((made[0] * exact).sum()) / size**2,
-        expected_gain=float((made[1] * exact).sum()) / size**2,
+        edits=tuple(
+            _gain(label, edit.delta(h.float()).double(), *(x - exact for x in made))
+            for label, edit in edits_of(site)
+        ),
         found_neurons=_used(found),
         expected_neurons=_used(expected),
+    )
+
+
+def _gain(label: str, exact: Tensor, found: Tensor, expected: Tensor) -> EditGain:
+    """Of what two layers do wrong, [tokens, d], the part that is more or less of one edit."""
+    lengths = exact.square().sum(dim=-1)
+    whole = float(lengths.sum())
+    along = [(wrong * exact).sum(dim=-1) for wrong in (found, expected)]
+    # Errors of tokens add up like noise; both layers have some.
+    noise = 2**0.5 * float(along[1].norm()) / whole if whole else 0.0
+    gains = [1.0 + float(x.sum()) / whole if whole else 1.0 for x in along]
+    return EditGain(
+        label=label,
+        tokens=int((lengths > 0).sum()),
+        found=gains[0],
+        expected=gains[1],
+        margin=4 * noise,
     )
 
 

@@ -119,4 +119,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         given = {name: item for name, item in value.items() if item is not None}
         return " ".join(str(_shown(item)) for item in given.values()) or "nothing"
+    if isinstance(value, float):
+        return f"{value:.12g}"
     return "nothing" if value is None else str(value)

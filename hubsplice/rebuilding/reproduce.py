@@ -31,7 +31,7 @@ from hubsplice.rebuilding.records import (
 )
 from hubsplice.rebuilding.sources import found_sources, under_their_names
 from hubsplice.rebuilding.tensors import TensorDifference, absent, tensor_difference
-from hubsplice.recipe.local_paths import with_local_paths
+from hubsplice.recipe.local_paths import local_paths, with_local_paths
 from hubsplice.recipe.models import BUILTIN, Recipe
 from hubsplice.recipe.reading import load_recipe
 from hubsplice.terminal import Progress
@@ -153,7 +153,15 @@ def _runnable(
     published: Published, named: Mapping[str, Path], resolved: ResolvedBase, base: str | None
 ) -> Recipe:
     """The published recipe with this machine's base and files in it."""
-    recipe = with_local_paths(load_recipe(published.folder / RECIPE), named)
+    recipe = load_recipe(published.folder / RECIPE)
+    # Whoever wrote the recipe must not choose which files of this machine are read.
+    unlisted = sorted(set(local_paths(recipe)) - set(named))
+    if unlisted:
+        raise CheckpointError(
+            f"{RECIPE}: {', '.join(unlisted)}: a local file that {SOURCES} does not list, so that "
+            "it can't be told which one is meant"
+        )
+    recipe = with_local_paths(recipe, named)
     if base is None and resolved.repo_id is not None:
         return recipe.model_copy(
             update={"base_model": resolved.repo_id, "revision": resolved.commit}

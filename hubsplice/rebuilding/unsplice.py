@@ -21,6 +21,7 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.files.digest import FileDigest, digest_bytes
+from hubsplice.files.plain import read_plain
 from hubsplice.files.safetensors_header import Header, read_header, serialize_header
 from hubsplice.files.staging import staged_directory
 from hubsplice.files.strict_json import parse_object
@@ -154,8 +155,10 @@ def _original_config(folder: Path, manifest: Manifest) -> dict[str, Any]:
 
 def _shards(folder: Path, manifest: Manifest, linker: Linker) -> Iterator[ShardLayout]:
     """The base's files, each from the one that holds its data."""
-    spliced = sorted(name for name in manifest.files if name.endswith(_WEIGHTS) and "/" not in name)
-    base = sorted(name for name in manifest.base.files if name.endswith(_WEIGHTS))
+    spliced, base = (
+        sorted(name for name in files if name.endswith(_WEIGHTS) and "/" not in name)
+        for files in (manifest.files, manifest.base.files)
+    )
     if not base or not len(base) <= len(spliced) <= len(base) + 1:
         raise CheckpointError(
             f"{MANIFEST}: it lists {len(spliced)} files of weights, and {len(base)} of the base: "
@@ -225,7 +228,7 @@ def _as_before(
 
 def _listed_bytes(path: Path, name: str, manifest: Manifest) -> bytes:
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     if digest_bytes(data) != manifest.files.get(name):

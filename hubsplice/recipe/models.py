@@ -16,6 +16,7 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -27,6 +28,7 @@ from hubsplice.features.references import SaeSource
 from hubsplice.intervention.place import Block, Place
 from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.python_values import as_plain
+from hubsplice.recipe.tags import require_tag
 from hubsplice.recipe.yaml_text import dump_yaml, require_plain
 from hubsplice.rendering.content import Code, Part
 from hubsplice.rendering.rendered import Rendered
@@ -130,12 +132,16 @@ class TextSource(Section):
         BUILTIN,
         min_length=1,
         description="`builtin` (a small sample of many kinds of text and what comes with Python, "
-        "needs no network), `sae` (the dataset that the SAE names as its own), a local .txt or "
-        ".jsonl file or a folder of them, or a Hub dataset id.",
+        "needs no network), `sae` (the dataset that the SAE names as its own), a local .txt, .md, "
+        ".jsonl, .csv or .parquet file or a folder of them, or a Hub dataset id.",
     )
     config: str | None = Field(None, description="The Hub dataset's configuration.")
     split: str = Field("train", description="The Hub dataset's split.")
-    column: str = Field("text", description="The column or JSON field that holds the text.")
+    column: str = Field(
+        "text",
+        description="The column or JSON field that holds the text, or "
+        "a conversation as a list of messages. Where there is no `text`, `messages` is taken.",
+    )
     revision: str | None = Field(None, description="The Hub dataset's commit, branch or tag.")
     tokens: Annotated[int, Field(ge=256)] = Field(20_000, description="How many tokens to use.")
     sequence_length: Annotated[int, Field(ge=16)] = Field(256, description="Tokens per sequence.")
@@ -210,6 +216,16 @@ class Publish(Section):
     repo_id: str | None = Field(None, description="The target repository, `name` or `owner/name`.")
     private: bool = Field(True, description="Whether a new repository is private.")
     tag: str | None = Field(None, description="A tag for the published commit.")
+
+    @field_validator("tag")
+    @classmethod
+    def _of_git(cls, tag: str | None) -> str | None:
+        if tag is not None:
+            try:
+                require_tag(tag, "publish.tag")
+            except RecipeError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None
+        return tag
 
 
 class Recipe(Rendered, Section):

@@ -52,6 +52,22 @@ def readable_problems(
     )
 
 
+_SAID_FOR = {
+    "scale": ("amplify", "boost", "multiply", "strengthen", "suppress", "dampen", "weaken"),
+    "ablate": ("zero", "remove", "delete", "inhibit", "knockout", "off"),
+    "clamp": ("set", "pin", "fix", "hold"),
+}
+"""What others call a kind of edit."""
+
+
+def _unknown_kind(field: str, kind: object, edits: Mapping[str, type[BaseModel]]) -> str:
+    for name, words in _SAID_FOR.items():
+        if name in edits and str(kind).lower() in words:
+            known = ", ".join(sorted(edits))
+            return f"{field}: {kind!r} is not known. Did you mean {name!r}? Known: {known}."
+    return unknown_name(field, kind, edits)
+
+
 def _lines(
     problem: ErrorDetails, raw: Any, model: type[BaseModel], edits: Mapping[str, type[BaseModel]]
 ) -> list[tuple[str, str]]:
@@ -68,7 +84,7 @@ def _lines(
         case "missing_kind":
             return [(f"{path}.kind: missing; expected one of {', '.join(edits)}", "")]
         case "unknown_kind":
-            return [(unknown_name(f"{path}.kind", value["kind"], edits), "")]
+            return [(_unknown_kind(f"{path}.kind", value["kind"], edits), "")]
         case "value_error":
             return [(f"{path}: {context['error']}" if path else str(context["error"]), "")]
         case "too_short" if value:

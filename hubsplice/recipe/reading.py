@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, TypeAdapter
 
 from hubsplice.edits.base import Edit
-from hubsplice.errors import RecipeError
+from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.files.plain import read_plain
+from hubsplice.files.strict_json import parse_object
 from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, AnyEdit, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
@@ -23,7 +25,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file can't be read, or what it says is not a recipe.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
@@ -43,10 +45,19 @@ def parse_recipe(text: str, *, folder: Path) -> Recipe:
     Raises:
         RecipeError: with one line per problem: the field, the value, and what was expected.
     """
-    raw = load_yaml(text)
+    # YAML allows no tab in front of a line, and every other JSON.
+    is_json = text.lstrip().startswith("{") and "\t" in text
+    raw = _load_json(text) if is_json else load_yaml(text)
     if not isinstance(raw, dict):
         raise RecipeError(f"a recipe is a mapping with base_model and splices, found {raw!r}")
     return with_absolute_paths(Recipe(**raw), folder)
+
+
+def _load_json(text: str) -> object:
+    try:
+        return parse_object(text.encode(errors="surrogatepass"), source="recipe")
+    except CheckpointError as error:
+        raise RecipeError(str(error)) from None
 
 
 def parsed_edit(content: Mapping[str, object]) -> Edit:
@@ -82,8 +93,11 @@ def _bare(name: str) -> str:
 
 
 def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with every relative path that it names joined to `folder`."""
-    recipe = _mapped_paths(recipe, lambda path: (folder / path).absolute())
+    """The recipe with every relative path that it names joined to `folder`.
+
+    `~` is the home folder in all of them.
+    """
+    recipe = _mapped_paths(recipe, lambda path: (folder / _at_home(path)).absolute())
     text = {
         name: getattr(recipe, name).model_copy(
             update={"dataset": _joined_if_local(getattr(recipe, name).dataset, folder)}
@@ -92,6 +106,14 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     }
     base_model = _joined_if_local(recipe.base_model, folder)
     return recipe.model_copy(update={"base_model": base_model, **text})
+
+
+def _at_home(path: Path) -> Path:
+    """The path with `~` replaced, and as it is where nobody knows such a user."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _mapped_paths(model: Model, change: Callable[[Path], Path]) -> Model:
@@ -118,6 +140,8 @@ def _joined_if_local(name: str, folder: Path) -> str:
     shows where it was looked for.
     """
     try:
+        if name.startswith("~"):
+            return str(_at_home(Path(name)).absolute())
         local = name.startswith(("./", "../")) or (
             name not in (BUILTIN, OF_THE_SAE) and (folder / name).exists()
         )

@@ -42,6 +42,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(
                 None, None, "aliases are not supported", alias.start_mark
             )
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "tag", None) not in (None, "!"):
+            # `!!bool maybe` would be a promise that nobody keeps.
+            raise yaml.composer.ComposerError(
+                None, None, f"tags such as {event.tag} are not supported", event.start_mark
+            )
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -116,5 +122,7 @@ def _refuse_exotic(value: Any, path: str) -> None:
         raise RecipeError(f"{where}: found {value}, expected a finite number")
     elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
         raise RecipeError(f"{where}: found a number of more than 63 bits")
+    elif isinstance(value, str) and "\0" in value:
+        raise RecipeError(f"{where}: found a NUL character, which no name or text has")
     elif not (value is None or isinstance(value, str | int | float)):
         raise RecipeError(f"{where}: found {value!r}, expected text, a number, a list or a mapping")

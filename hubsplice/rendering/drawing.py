@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from hubsplice.rendering.content import Code, Part, Table, Tone
+from hubsplice.visible import visible
 
 _STYLES = {
     Tone.PLAIN: "",
@@ -40,16 +41,16 @@ def _part(part: Part) -> RenderableType:
     if isinstance(part, Table):
         return _of_text(part) if part.text_columns >= len(part.columns) else _of_numbers(part)
     if isinstance(part, Code):
-        return Text(part.text, no_wrap=True, overflow="ignore")
-    return Text(part.text, style=_STYLES[part.tone])
+        return Text(visible(part.text), no_wrap=True, overflow="ignore")
+    return Text(visible(part.text), style=_STYLES[part.tone])
 
 
 def _of_text(table: Table) -> RichTable:
     drawn = RichTable(title=_title(table), box=box.SIMPLE_HEAD, title_justify="left")
     for column in table.columns:
-        drawn.add_column(Text(column))
+        drawn.add_column(_cell(column))
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*map(_cell, row))
     return drawn
 
 
@@ -63,7 +64,7 @@ def _of_numbers(table: Table) -> RichTable:
     )
     for index, (name, *cells) in enumerate(zip(table.columns, *table.rows, strict=True)):
         drawn.add_column(
-            Text(name),
+            _cell(name),
             justify="left" if index < table.text_columns else "right",
             # On a narrow terminal lines are broken between words, and numbers never.
             min_width=max(
@@ -71,9 +72,13 @@ def _of_numbers(table: Table) -> RichTable:
             ),
         )
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*map(_cell, row))
     return drawn
 
 
+def _cell(text: str) -> Text:
+    return Text(visible(text))
+
+
 def _title(table: Table) -> Text | None:
-    return Text(table.title, style="table.title") if table.title else None
+    return Text(visible(table.title), style="table.title") if table.title else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from hubsplice.rendering.content import Code, Line, Part, Table, Tone
+from hubsplice.visible import visible
 
 _STYLES = {
     Tone.PLAIN: "",
@@ -26,7 +27,7 @@ def _part(part: Part) -> str:
     if isinstance(part, Table):
         return _table(part)
     if isinstance(part, Code):
-        return f"<pre>{escape(part.text)}</pre>"
+        return f"<pre>{escape(visible(part.text))}</pre>"
     return _line(part)
 
 
@@ -53,7 +54,7 @@ def _cell(table: Table, index: int, text: str, tag: str) -> str:
 
 
 def _text(text: str) -> str:
-    return escape(text).replace("\n", "<br>")
+    return escape(visible(text)).replace("\n", "<br>")
 
 
 def _style(css: str) -> str:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from html import escape
 from typing import Any
 
+from hubsplice.visible import visible
+
 _SECONDS_BETWEEN = 0.2
 
 
@@ -49,4 +51,5 @@ def show_in_notebook() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def _bar(step: str, done: int, total: int) -> str:
-    return f'<div><progress value="{done}" max="{max(total, 1)}"></progress> {escape(step)}</div>'
+    name = escape(visible(step))
+    return f'<div><progress value="{done}" max="{max(total, 1)}"></progress> {name}</div>'

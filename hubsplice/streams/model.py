@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from hubsplice.errors import CheckpointError
+from hubsplice.checkpoint.views import model_view
+from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Block, Place
 
@@ -27,25 +28,26 @@ def loaded(folder: Path, dtype: torch.dtype) -> Iterator[Model]:
     """A model from a local folder, on the GPUs where there are any, and gone at the end.
 
     Raises:
-        CheckpointError: transformers can't load it, or finds tensors missing or left over.
+        CheckpointError: transformers can't load it, finds tensors missing or left over, or what
+            the folder asks for is refused.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     placement = {"device_map": "auto"} if torch.cuda.is_available() else {}
-    try:
+    with model_view(folder) as view, blamed_on(f"{folder.name}: transformers cannot load it"):
         model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
+            view,
             dtype=dtype,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
+            # Nothing is taken over from the folder, neither from the file nor from config.json.
+            generation_config=GenerationConfig(),
             **placement,
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder.name}: transformers cannot load it: {error}") from error
     wrong = {k: sorted(info[k]) for k in ("missing_keys", "unexpected_keys") if info.get(k)}
     if wrong:
         raise CheckpointError(f"{folder.name}: its tensors do not fit its class: {wrong}")

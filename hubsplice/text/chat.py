@@ -83,13 +83,17 @@ def conversation(
         jinja2.TemplateError, ValueError: the template refuses the messages.
     """
     template = _FIXED_DATE + tokenizer.get_chat_template()
-    ids: list[int] = tokenizer.apply_chat_template(
-        list(messages),
-        chat_template=template,
-        tokenize=True,
-        return_dict=False,
-        add_generation_prompt=to_be_answered,
-    )
+    try:
+        ids: list[int] = tokenizer.apply_chat_template(
+            list(messages),
+            chat_template=template,
+            tokenize=True,
+            return_dict=False,
+            add_generation_prompt=to_be_answered,
+        )
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, TypeError) as error:
+        # A template is a program, and may be wrong like any other.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
     return ids
 
 

@@ -1,4 +1,4 @@
-"""Text from local files: .txt, .md and .jsonl, or a folder of them."""
+"""Text from local files: .txt, .md, .jsonl, .csv and .parquet, or a folder of them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import exists, is_folder, read_plain, require_plain
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document, passages
+from hubsplice.text.tables import TABLES, table_rows
 
 _PROSE = (".md", ".txt")
-_ROWS = ".jsonl"
-_SUFFIXES = (*_PROSE, _ROWS)
+_SUFFIXES = (*_PROSE, ".jsonl", *TABLES)
+
+# Prose is cut into passages as a whole.
+_LARGEST_PROSE = 1 << 30
 
 
 def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
     """A file's or folder's documents, files sorted by their path within the folder.
 
-    A row of a .jsonl file is a document, and so is each passage of a .txt or .md file (cut at
-    blank lines), since one file of either kind is often all there is.
+    A row of a .jsonl, .csv or .parquet file is a document, and so is each passage of a .txt or .md
+    file (cut at blank lines), since one file of either kind is often all there is.
 
     Args:
         path: the file or folder.
@@ -40,12 +44,12 @@ def text_files(path: Path, field: str) -> list[Path]:
     Raises:
         RecipeError: no such file or folder, or none of a known kind in it.
     """
-    if path.is_dir():
+    if is_folder(path):
         found = [p for p in path.rglob("*") if p.suffix.lower() in _SUFFIXES and p.is_file()]
         if not found:
             raise RecipeError(f"{field}: {path} holds no {' or '.join(_SUFFIXES)} file")
         return sorted(found, key=lambda p: p.relative_to(path).parts)
-    if not path.exists():
+    if not exists(path):
         raise RecipeError(f"{field}: there is no file or folder {path}")
     if path.suffix.lower() not in _SUFFIXES:
         raise RecipeError(
@@ -56,22 +60,29 @@ def text_files(path: Path, field: str) -> list[Path]:
 
 def _documents(files: list[Path], column: str, field: str) -> Iterator[Document]:
     for file in files:
-        prose = file.suffix.lower() in _PROSE
         try:
-            yield from filter(
-                None, map(Document.of, _prose(file) if prose else _rows(file, column, field))
-            )
+            yield from filter(None, map(Document.of, _texts(file, column, field)))
         except OSError as error:
             raise RecipeError(f"{file}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise RecipeError(f"{file}: expected UTF-8 text: {error}") from None
 
 
+def _texts(file: Path, column: str, field: str) -> Iterator[str]:
+    suffix = file.suffix.lower()
+    if suffix in _PROSE:
+        return _prose(file)
+    if suffix not in TABLES:
+        return _rows(file, column, field)
+    return (text_of(row, column, field=field, where=where) for where, row in table_rows(file))
+
+
 def _prose(file: Path) -> Iterator[str]:
-    return passages(file.read_text(encoding="utf-8-sig"))
+    return passages(read_plain(file, _LARGEST_PROSE).decode("utf-8-sig"))
 
 
 def _rows(file: Path, column: str, field: str) -> Iterator[str]:
+    require_plain(file)
     with file.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():

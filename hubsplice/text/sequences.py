@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import exists
 from hubsplice.recipe.models import BUILTIN, Prompt, TextSource
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.chat import ChatFormat
@@ -195,9 +196,23 @@ def _rows(
         yield Row(tuple(ids), chunk.documents, is_chat=fits)
 
 
+def require_text(source: TextSource, section: str) -> None:
+    """Look for a local text, which is not read; a dataset on the Hub is not asked for.
+
+    Raises:
+        RecipeError: there is no such file or folder, or none of a known kind.
+    """
+    if source.dataset == BUILTIN or _is_local(source.dataset):
+        _open(source, section)
+
+
+def _is_local(dataset: str) -> bool:
+    return dataset.startswith(("/", "./", "../", "~")) or exists(Path(dataset).expanduser())
+
+
 def _open(source: TextSource, section: str) -> Corpus:
     path = Path(source.dataset).expanduser()
-    is_local = source.dataset.startswith(("/", "./", "../", "~")) or path.exists()
+    is_local = _is_local(source.dataset)
     is_hub = source.dataset != BUILTIN and not is_local
     for field in ("config", "revision"):
         value = getattr(source, field)

@@ -10,7 +10,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import TOKENIZER_CONFIG
 from hubsplice.checkpoint.remote_code import code_reasons
-from hubsplice.errors import CheckpointError
+from hubsplice.checkpoint.views import tokenizer_view
+from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.files.strict_json import read_object
 from hubsplice.text.sequences import TokenSequences
 
@@ -19,15 +20,19 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model's folder.
 
     Raises:
-        CheckpointError: transformers can't load it.
+        CheckpointError: transformers can't load it, or what it asks for is refused.
     """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError) as error:
-        reason = next(_code_of(folder), str(error))
-        raise CheckpointError(f"{folder.name}: its tokenizer can't be loaded: {reason}") from error
+    failed = f"{folder.name}: its tokenizer can't be loaded"
+    with tokenizer_view(folder) as view:
+        try:
+            with blamed_on(failed):
+                tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                    view, local_files_only=True, trust_remote_code=False
+                )
+        except CheckpointError as error:
+            for reason in _code_of(folder):
+                raise CheckpointError(f"{failed}: {reason}") from error
+            raise
     return tokenizer
 
 

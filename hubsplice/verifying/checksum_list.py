@@ -8,6 +8,7 @@ from pathlib import Path
 from hubsplice.checkpoint.checksums import CHECKSUMS, checksum_list
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.plain import read_plain
 
 
 def checksum_problems(folder: Path, files: Mapping[str, FileDigest]) -> list[str]:
@@ -19,7 +20,7 @@ def checksum_problems(folder: Path, files: Mapping[str, FileDigest]) -> list[str
     """
     expected = dict(files)
     try:
-        found = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
+        found = read_plain(folder / CHECKSUMS).decode().splitlines()
         for name in (MANIFEST, CARD):
             if (folder / name).is_file():
                 expected[name] = digest_file(folder / name)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import torch
 
+from hubsplice.checkpoint.views import model_view
 from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.streams.model import Model, loaded
 from hubsplice.verifying.transcript import Transcript
@@ -137,8 +138,9 @@ class VllmEngine:
             {"prompt": list(prompt), "new_tokens": new_tokens, "prompt_logprobs": True}
             for prompt in prompts
         ]
-        job = {"model": str(request.folder.resolve()), "options": options, "batches": [requests]}
-        (result,) = run_vllm(self.python, [job])
+        with model_view(request.folder) as view:
+            job = {"model": str(view), "options": options, "batches": [requests]}
+            (result,) = run_vllm(self.python, [job])
         progress(len(prompts), len(prompts))
         transcripts = [
             Transcript(

@@ -124,7 +124,7 @@ def _base_check(claim: Claim, progress: Progress) -> Check:
     return Check.of(
         "base",
         altered_files(claim.base.folder, files, meter),
-        f"it is the {claim.manifest.base.name} that the manifest names",
+        "its files are those that the manifest lists",
     )
 
 
@@ -159,7 +159,10 @@ def _tensor_checks(
     total = _total(tensor.entry.size for tensor in stored.values())
     meter = _meter(progress, "comparing tensors", total)
     try:
-        return tensor_checks(claim, stored, base, editing, meter)
+        found = tensor_checks(claim, stored, base, editing, meter)
+        # What differs early, or stands in one file only, is not read to its end.
+        progress("comparing tensors", total, total)
+        return found
     except HubspliceError as error:
         return tuple(Check.impossible(name, str(error)) for name in NAMES)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import read_plain
 from hubsplice.recipe.models import TextSource
 from hubsplice.text.sequences import load_sequences
 
@@ -33,7 +34,7 @@ def read_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[
             longer than 1024.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_plain(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else f"expected UTF-8 text: {error}"
         raise RecipeError(f"--prompts: {path} can't be read: {reason}") from None

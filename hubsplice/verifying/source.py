@@ -9,8 +9,10 @@ from pathlib import Path
 
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
-from hubsplice.errors import HubError, RecipeError, first_line, from_transport
+from hubsplice.errors import HubError, RecipeError, from_transport
 from hubsplice.fidelity.picture import PICTURE
+from hubsplice.files.plain import exists, is_folder
+from hubsplice.transport import cause_of
 from hubsplice.verifying.files import is_hidden, visible_files
 
 _READ = (
@@ -57,14 +59,14 @@ def find_published(model: str, revision: str | None, wanted: Sequence[str] = _RE
         HubError: the Hub refuses, or can't be reached.
     """
     folder = Path(model).expanduser()
-    if folder.is_dir():
+    if is_folder(folder):
         if revision is not None:
             raise RecipeError(
                 f"--revision: {revision!r} was given, and {model!r} is a local folder, which has "
                 "none; remove it, or give a Hub model id"
             )
         return Published(folder, model, frozenset(visible_files(folder)))
-    if model.startswith(("/", "./", "../", "~")) or folder.exists():
+    if model.startswith(("/", "./", "../", "~")) or exists(folder):
         raise RecipeError(f"{model!r}: there is no such folder")
     return _download(model, revision, wanted)
 
@@ -104,5 +106,5 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
     except Exception as error:
         if not isinstance(error, OSError) and not from_transport(error):
             raise
-        raise HubError(f"{repo_id}: could not be fetched: {first_line(error)}") from None
+        raise HubError(f"{repo_id}: could not be fetched: {cause_of(error)}") from None
     return Published(folder, f"{repo_id} at {folder.name}", listed, repo_id)

@@ -27,13 +27,17 @@ from hubsplice.verifying.prompts import builtin_prompts, read_prompts
 from hubsplice.verifying.response import RESPONSE, response_check
 from hubsplice.verifying.result import Check, Record
 from hubsplice.verifying.source import find_published
+from hubsplice.verifying.statements.check import check_statements
+from hubsplice.verifying.statements.ledger import AuthorClaim
+from hubsplice.verifying.statements.table import claims_table
 from hubsplice.verifying.table import checks_table
 from hubsplice.verifying.weights import read_weights
 
 NEW_TOKENS = 16
 
-NEEDED_TO_RUN = frozenset({"layer map", "intervention", "report"})
-"""The checks without which there is nothing to compare an engine with."""
+NEEDED_TO_RUN = frozenset({"layer map", "config", "intervention", "report"})
+"""The checks without which there is nothing to compare an engine with, or no engine is to be let
+near the files."""
 
 
 class Verification(Rendered, Record):
@@ -41,11 +45,13 @@ class Verification(Rendered, Record):
 
     Attributes:
         model: the checkpoint: its folder, or its repository and commit.
-        base: the base that it was compared with.
+        base: the base that it was compared with: the folder as it was given, or the repository
+            and commit.
         passed: whether all checks passed.
         verdict: one sentence.
         checks: each with its name, its outcome (None where it could not be made), and problems.
         behaviour: what an engine did; None where none was run.
+        claims: what the files say that was not shown to be true.
     """
 
     model: str
@@ -54,11 +60,15 @@ class Verification(Rendered, Record):
     verdict: str = Field(description="One sentence; first on the terminal.")
     checks: tuple[Check, ...]
     behaviour: Behaviour | None = Field(None, description="Null where no engine was run.")
+    claims: tuple[AuthorClaim, ...] = Field(
+        (), description="What the files say that was not shown: the author's claims."
+    )
 
     def content(self) -> Iterable[Part]:
-        """The verdict, and every check."""
+        """The verdict, every check, and what is the author's claim."""
         yield Line(self.verdict, Tone.of(self.passed))
         yield checks_table(self.checks, all_in="`checks`")
+        yield claims_table(self.claims, all_in="`claims`")
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,8 @@ def verify(
     resolved = _resolve(manifest, base)
     claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
     checks = integrity_checks(published.folder, claim, published.files, progress)
+    stated = check_statements(published.folder, claim, resolved, published.repo_id, checks)
+    checks += stated.checks
     behaviour = None
     if streams:
         checks += (_response(published.folder, claim, checks, progress),)
@@ -117,13 +129,15 @@ def verify(
         more, behaviour = _run_engine(published.folder, claim, run, checks, progress)
         checks += more
     passed = all(check.passed for check in checks)
+    named = _named(resolved, base)
     return Verification(
         model=published.name,
-        base=_named(manifest),
+        base=named,
         passed=passed,
-        verdict=_held(manifest, behaviour) if passed else _missed(checks),
+        verdict=_held(named, manifest, behaviour) if passed else _missed(checks),
         checks=checks,
         behaviour=behaviour,
+        claims=stated.claims,
     )
 
 
@@ -160,9 +174,9 @@ def _run_engine(
     return behaviour_checks(trial, run.engine, progress)
 
 
-def _held(manifest: Manifest, behaviour: Behaviour | None) -> str:
+def _held(base: str, manifest: Manifest, behaviour: Behaviour | None) -> str:
     files = (
-        f"Verified: every tensor of {manifest.base.name} is in it byte for byte, and nothing else "
+        f"Verified: every tensor of {base} is in it byte for byte, and nothing else "
         f"but {', '.join(manifest.carriers)} and zero biases"
     )
     if behaviour is None:
@@ -187,6 +201,8 @@ def _resolve(manifest: Manifest, base: str | None) -> ResolvedBase:
     return resolve_base(record.repo_id, record.commit, weights=True)
 
 
-def _named(manifest: Manifest) -> str:
-    commit = manifest.base.commit
-    return manifest.base.name if commit is None else f"{manifest.base.name} at {commit}"
+def _named(opened: ResolvedBase, given: str | None) -> str:
+    """What was compared, and not what the manifest calls it."""
+    if opened.repo_id is None:
+        return given or str(opened.folder)
+    return f"{opened.repo_id} at {opened.commit}"

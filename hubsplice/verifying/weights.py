@@ -13,6 +13,7 @@ import torch
 from hubsplice.checkpoint.companions import WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.errors import CheckpointError
+from hubsplice.files.plain import open_plain
 from hubsplice.files.safetensors_header import DTYPE_BITS, TensorEntry, read_header
 from hubsplice.files.strict_json import read_object
 
@@ -129,7 +130,7 @@ def first_other_than(stored: StoredTensor, value: float, on_read: OnRead) -> int
 def _chunks(stored: StoredTensor) -> Iterator[bytes]:
     position, end = stored.entry.start, stored.entry.end
     try:
-        with stored.path.open("rb", buffering=0) as file:
+        with open_plain(stored.path) as file:
             while position < end:
                 data = os.pread(file.fileno(), min(_CHUNK, end - position), position)
                 # The chunks of two files are compared pairwise: a short read is a cut file.

@@ -141,6 +141,7 @@ def test_too_low_a_fidelity_is_shown_and_published_only_when_told(repository: Re
     assert "### Plan" in run.summary
 
     inputs |= {"repo-id": "acme/other", "tag": "v2", "private": "false", "allow-failed": "true"}
+    inputs |= {"allow-misfit": "true"}
     told = repository.run({"mode": "release", "hf-token": TOKEN} | inputs, BRANCH)
     assert told.failed is None, told.log
     assert repository.hub.tags("acme/other") == {"v2": told.outputs["commit"]}

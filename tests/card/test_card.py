@@ -337,7 +337,7 @@ def test_provenance() -> None:
     assert row(text, "`sliding_window`", "`null`", "–")
     assert row(text, "`model.safetensors`", "270,000,000", f"`{SHA}`")
     assert "- Versions: hubsplice 0.1.0, python 3.11.2, torch 2.13.0." in text
-    assert fences(text, "bash")[-1] == "hubsplice build reproduce/recipe.yaml --output rebuilt\n"
+    assert fences(text, "bash")[-1] == "hubsplice reproduce me/model\n"
 
 
 def test_a_base_that_was_spliced_before() -> None:

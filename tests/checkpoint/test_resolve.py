@@ -26,7 +26,9 @@ COMMIT = "0123456789" * 4
 
 
 def test_a_local_folder(tmp_path: Path) -> None:
-    assert resolve_base(str(tmp_path), None, weights=True) == ResolvedBase(tmp_path, None, None)
+    assert resolve_base(str(tmp_path), None, weights=True) == ResolvedBase(
+        tmp_path, None, None, complete=True
+    )
     with pytest.raises(
         RecipeError, match=r"revision: 'main' was given, and base_model .* is a local"
     ):

@@ -16,7 +16,20 @@ from hubsplice.edits.registry import EDITS
 from hubsplice.errors import HubspliceError
 from tests.conftest import Command, Outcome
 
-COMMANDS = ("init", "check", "build", "measure", "verify", "serve", "card", "edits", "publish")
+COMMANDS = (
+    "init",
+    "check",
+    "build",
+    "measure",
+    "verify",
+    "reproduce",
+    "unsplice",
+    "diff",
+    "serve",
+    "card",
+    "edits",
+    "publish",
+)
 # pydantic is not among them: newer versions of typer import it themselves.
 HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
 MAIN = [sys.executable, "-c", "from hubsplice.cli import main; main()"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,22 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubsplice.compiling.check import SaeSummary, SpliceSummary, check
-from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.compiling.check import CheckReport, SaeSummary, SpliceSummary, check
+from hubsplice.compiling.plan import make_plan
+from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, UnsupportedError
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.reading import parse_recipe
+from tests.conftest import byte_tokenizer
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with `base`, a model's configuration, and `sae`, a matching SAE's, no weights."""
+    """A folder with `base` and a matching `sae`: configurations, beside hardly any weights."""
     write_base(tmp_path)
+    save_file({"w": torch.zeros(2, 64)}, tmp_path / "base/model.safetensors")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
     write_sae(tmp_path)
+    save_file({"W_enc": torch.zeros(2)}, tmp_path / "sae/sae_weights.safetensors")
     return tmp_path
 
 
@@ -93,7 +99,7 @@ def test_a_model_that_would_lose_something_is_unsupported(folder: Path) -> None:
 
 def test_another_family_is_unsupported(folder: Path) -> None:
     write_base(folder, model_type="lama")
-    with pytest.raises(UnsupportedError, match=r"model_type: 'lama' .* Did you mean 'llama'"):
+    with pytest.raises(UnsupportedError, match=r"model_type: 'lama' is not supported: "):
         run(folder, "  - {after_layer: 0}")
 
 
@@ -248,3 +254,118 @@ def test_doubts_about_edits_are_warnings(folder: Path, edits: str, messages: lis
     (warning,) = run(folder, f"  - {{sae: {{path: sae}}, edits: [{edits}]}}").warnings
     assert warning.startswith("splices[0].edits[0]")
     assert all(message in warning for message in messages)
+
+
+LFS_POINTER = """version https://git-lfs.github.com/spec/v1
+oid sha256:0000000000000000000000000000000000000000000000000000000000000000
+size 14483464192
+"""
+NOTHING = "  - {after_layer: 0}"
+SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "float16": (
+        lambda f: save_file({"w": torch.zeros(2).half()}, f / "base/model.safetensors"),
+        NOTHING,
+        "dtype: float16 is not supported",
+    ),
+    "float16 in the recipe": (
+        lambda f: None,
+        f"{NOTHING}\ndtype: float16",
+        "dtype: float16 is not",
+    ),
+    "no weights": (lambda f: (f / "base/model.safetensors").unlink(), NOTHING, "no weights: "),
+    "a pointer": (
+        lambda f: (f / "base/model.safetensors").write_text(LFS_POINTER),
+        NOTHING,
+        "Git LFS",
+    ),
+    "no tokenizer": (
+        lambda f: [path.unlink() for path in (f / "base").glob("tokenizer*")],
+        NOTHING,
+        "base: its tokenizer can't be loaded",
+    ),
+    "no text": (
+        lambda f: None,
+        f"{NOTHING}\nfidelity: {{dataset: ./nothing.txt}}",
+        "fidelity.dataset: there is no file or folder",
+    ),
+    "an SAE without weights": (
+        lambda f: (f / "sae/sae_weights.safetensors").unlink(),
+        "  - {sae: {path: sae}}",
+        "holds no sae_weights.safetensors",
+    ),
+    "an SAE as a pickle": (
+        lambda f: (f / "sae/sae_weights.safetensors").rename(f / "sae/sae_weights.pt"),
+        "  - {sae: {path: sae}}",
+        "sae_weights.pt is a pickle file",
+    ),
+    "more edits than neurons": (
+        lambda f: None,
+        "  - {sae: {path: sae}, edits: ["
+        + ", ".join(f"{{kind: ablate, feature: {i}}}" for i in range(65))
+        + "]}",
+        # A JumpReLU bends and jumps at its threshold.
+        "splices[0].edits: 65 edits need 130 neurons or more, and a layer of this model has 128",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPOILT)
+def test_what_needs_no_weight_to_be_known_is_told(folder: Path, name: str) -> None:
+    spoil, splices, message = SPOILT[name]
+    spoil(folder)
+    with pytest.raises(HubspliceError) as caught:
+        run(folder, splices)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_as_many_edits_as_may_fit_pass(folder: Path) -> None:
+    edits = ", ".join(f"{{kind: ablate, feature: {i}}}" for i in range(64))
+    assert run(folder, f"  - {{sae: {{path: sae}}, edits: [{edits}]}}").splices[0].features == 64
+
+
+def test_text_is_no_longer_than_the_table_of_positions(folder: Path) -> None:
+    gpt2 = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 128}
+    write_base(folder, model_type="gpt2", architectures=["GPT2LMHeadModel"], **gpt2)
+    with pytest.raises(RecipeError) as caught:
+        run(folder, f"{NOTHING}\ncalibration: {{sequence_length: 129}}")
+    assert str(caught.value).splitlines() == [
+        f"{section}.sequence_length: found {length}, expected at most 128, the number of positions "
+        "that the base has"
+        for section, length in {"calibration": 129, "fidelity": 256}.items()
+    ]
+    lengths = "calibration: {sequence_length: 128}\nfidelity: {sequence_length: 16}"
+    assert run(folder, f"{NOTHING}\n{lengths}").model_type == "gpt2"
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("place", "repo_id"),
+    [
+        (f"models--me--base/snapshots/{COMMIT}", "me/base"),
+        (f"models--gpt2/snapshots/{COMMIT}", "gpt2"),
+        (f"models--me--a--b/snapshots/{COMMIT}", "me/a--b"),
+        (f"datasets--me--base/snapshots/{COMMIT}", None),
+        ("models--me--base/snapshots/main", None),
+        (f"models--me--base/{COMMIT}", None),
+    ],
+)
+def test_a_snapshot_in_the_hubs_cache_is_of_its_repository(
+    folder: Path, place: str, repo_id: str | None
+) -> None:
+    snapshot = folder / place
+    snapshot.parent.mkdir(parents=True)
+    (folder / "base").rename(snapshot)
+    plan = make_plan(
+        parse_recipe(f"base_model: ./{place}\nsplices:\n  - {{sae: {{path: sae}}}}", folder=folder)
+    )
+    assert (plan.resolved.repo_id, plan.resolved.commit) == (repo_id, repo_id and COMMIT)
+    assert plan.resolved.folder == snapshot
+    assert plan.recipe.base_model == (repo_id or str(snapshot))
+    assert plan.recipe.revision == (repo_id and COMMIT)
+    report = CheckReport.of(plan)
+    assert (report.base_model, report.commit) == (plan.recipe.base_model, repo_id and COMMIT)
+    # The SAE is of me/base.
+    assert bool(report.warnings) is (repo_id != "me/base")

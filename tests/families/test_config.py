@@ -317,6 +317,34 @@ def test_families_that_nobody_knows(config: Mapping[str, Any], message: str) -> 
     assert "Did you mean" not in text
 
 
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "olmo3"])
+def test_layers_with_a_window_need_its_size(family: str) -> None:
+    class_name = dict(FAMILIES.items())[family].class_name
+    config = config_of(family, sliding_window=None, architectures=[class_name])
+    problems = list(architecture_of(config).problems())
+    assert any(problem.startswith("sliding_window: found None") for problem in problems)
+    full = architecture_of(config | {"layer_types": ["full_attention"] * 4})
+    assert not any(problem.startswith("sliding_window") for problem in full.problems())
+
+
+@pytest.mark.parametrize(
+    ("family", "fields", "message"),
+    [
+        ("llama", {"pad_token_id": 320}, "pad_token_id: found 320, expected less than vocab_size"),
+        ("phi3", {"pad_token_id": ...}, "pad_token_id: nothing, which means 32000, expected less"),
+        ("llama", {"layer_types": []}, "layer_types: found an empty list, expected null or a list"),
+    ],
+)
+def test_what_transformers_does_not_load_is_refused(
+    family: str, fields: dict[str, Any], message: str
+) -> None:
+    class_name = dict(FAMILIES.items())[family].class_name
+    config = config_of(family, vocab_size=320, architectures=[class_name], **fields)
+    (problem,) = architecture_of(config).problems()
+    assert problem.startswith(message)
+    assert not list(architecture_of(config | {"layer_types": None, "pad_token_id": -1}).problems())
+
+
 CODE = {"AutoConfig": "configuration_x.XConfig"}
 
 

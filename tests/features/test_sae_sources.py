@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.features.extract import extract_feature
-from hubsplice.features.hook_point import parse_hook_name
+from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import load_sae
 from hubsplice.features.sae_config import SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
-from hubsplice.features.sae_registry import registry_entry
+from hubsplice.features.sae_registry import registered_at, registry_entry
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.intervention.place import Block, Place
 
@@ -67,6 +68,10 @@ def write_sae(folder: Path, **changes: Any) -> SaeSource:
         ("blocks.0.hook_resid_pre", Place(-1)),
         ("blocks.0.hook_resid_post", Place(0)),
         ("blocks.0.hook_resid_mid", Place(0, Block.ATTENTION)),
+        ("blocks.13.hook_in", Place(12)),
+        ("blocks.13.ln1.hook_in", Place(12)),
+        ("blocks.13.ln2.hook_in", Place(13, Block.ATTENTION)),
+        ("blocks.13.hook_out", Place(13)),
         ("model.layers.13", Place(13)),
         ("model.layers.13.output", Place(13)),
         ("model.language_model.layers.7", Place(7)),
@@ -91,7 +96,8 @@ def test_hooks_of_the_residual_stream(name: str, place: Place) -> None:
         ("blocks.4.mlp.hook_in", "normalised input"),
         ("blocks.4.mlp.hook_post", "not a place in the residual stream"),
         ("model.layers.4.mlp", "not a place in the residual stream"),
-        ("something", "not a place in the residual stream"),
+        ("blocks.4.attn.hook_out", "attention's output"),
+        ("blocks.4.mlp.hook_out", "MLP's output"),
     ],
 )
 def test_other_hooks_are_refused_with_the_reason(name: str, reason: str, tmp_path: Path) -> None:
@@ -124,6 +130,30 @@ def test_other_saes_are_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         load_sae(write_sae(tmp_path, **changes))
+
+
+def test_a_hook_of_an_unknown_name_is_where_the_recipe_says(tmp_path: Path) -> None:
+    source = write_sae(tmp_path, metadata={"hook_name": "res.4", "sae_lens_version": "6.1.0"})
+    config = load_sae(source).config
+    assert site_place(config, Place(4)) == Place(4)
+    (doubt,) = match_warnings(config, ["tiny"], Place(4))
+    assert "trained on 'res.4', a name that hubsplice does not know; after_layer: 4 is" in doubt
+    with pytest.raises(RecipeError, match=r"after_layer: missing, and .* was trained on 'res\.4'"):
+        site_place(config, None)
+
+
+def test_a_configuration_without_a_version_is_read_as_it_is_laid_out(tmp_path: Path) -> None:
+    metadata = {"hook_name": "blocks.4.hook_resid_post", "model_name": "tiny", "dataset_path": "d"}
+    source = write_sae(tmp_path, metadata=metadata)
+    assert "sae_lens_version" not in (tmp_path / "cfg.json").read_text()
+    found, loaded = find_sae(source).config, load_sae(source).config
+    for config in (found, loaded):
+        assert (config.hook, config.model_name, config.dataset) == (
+            HookPoint("blocks.4.hook_resid_post", Place(4)),
+            "tiny",
+            "d",
+        )
+    assert found == loaded
 
 
 def test_every_architecture_of_saelens_is_decided_on() -> None:
@@ -376,3 +406,100 @@ class TestHubRepository:
         ).stdout
         same = load_sae(SaeSource(path=repository / "snapshots" / commit / "layer_3"))
         assert output.split() == [commit, "SAE", "someone/saes/layer_3", same.sha256]
+
+
+PLACED = "0123456789abcdef0123456789abcdef01234567"
+
+
+def cached(hub: Path, repo_id: str) -> Path:
+    """The folder of a repository's only snapshot in a cache."""
+    repository = hub / f"models--{repo_id.replace('/', '--')}"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(PLACED)
+    (repository / "snapshots" / PLACED).mkdir(parents=True)
+    return repository / "snapshots" / PLACED
+
+
+BOTH_WAYS = """
+import json
+from hubsplice.features.references import SaeSource
+from hubsplice.features.sae import load_sae
+from hubsplice.features.sae_config import find_sae
+from hubsplice.features.sae_support import config_warnings
+
+for fields in (
+    {"release": "llama_scope_lxr_8x", "id": "l1r_8x"},
+    {"repo_id": "jbloom/GPT2-Small-SAEs-Reformatted", "subfolder": "blocks.8.hook_resid_pre"},
+):
+    found = find_sae(SaeSource(**fields)).config
+    loaded = load_sae(SaeSource(**fields))
+    assert found.normalize_activations == loaded.config.normalize_activations
+    assert loaded.warnings == config_warnings(found), loaded.warnings
+    print("#", json.dumps([config_warnings(found), found.stated_l0]))
+"""
+
+
+def test_what_only_the_registry_holds_is_the_same_before_and_after_loading(tmp_path: Path) -> None:
+    scope = cached(tmp_path, "fnlp/Llama3_1-8B-Base-LXR-8x") / "Llama3_1-8B-Base-L1R-8x"
+    (scope / "checkpoints").mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    weights = {
+        "encoder.weight": torch.randn(WIDTH, D, generator=generator),
+        "encoder.bias": torch.zeros(WIDTH),
+        "decoder.weight": torch.randn(D, WIDTH, generator=generator),
+        "decoder.bias": torch.zeros(D),
+    }
+    save_file(weights, scope / "checkpoints/final.safetensors")
+    settings = {
+        "d_model": D,
+        "d_sae": WIDTH,
+        "hook_point_in": "blocks.1.hook_resid_post",
+        "hook_point_out": "blocks.1.hook_resid_post",
+        "act_fn": "jumprelu",
+        "jump_relu_threshold": 0.5,
+        "norm_activation": "dataset-wise",
+        "dataset_average_activation_norm": {"in": 8.0, "out": 8.0},
+        "use_decoder_bias": True,
+        "expansion_factor": WIDTH / D,
+        "sparsity_include_decoder_norm": True,
+    }
+    (scope / "hyperparams.json").write_text(json.dumps(settings))
+    folder = cached(tmp_path, "jbloom/GPT2-Small-SAEs-Reformatted") / "blocks.8.hook_resid_pre"
+    write_sae(folder, architecture="standard")
+    tensors = load_file(folder / "sae_weights.safetensors")
+    del tensors["threshold"]
+    save_file(tensors, folder / "sae_weights.safetensors")
+    output = subprocess.run(
+        [sys.executable, "-c", BOTH_WAYS],
+        check=True,
+        env=environment(HF_HUB_CACHE=str(tmp_path), HF_HUB_OFFLINE="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    ).stdout
+    lines = [line for line in output.splitlines() if line.startswith("#")]
+    (quiet, _), (centred, stated) = (json.loads(line[1:]) for line in lines)
+    assert quiet == []
+    assert "writing weights were centred" in centred[0]
+    assert stated == registry_entry("gpt2-small-res-jb", "blocks.8.hook_resid_pre").l0
+
+
+def test_files_at_a_place_of_the_registry_are_known_by_it() -> None:
+    known = registered_at("jbloom/GPT2-Small-SAEs-Reformatted", "blocks.8.hook_resid_pre")
+    assert known == registry_entry("gpt2-small-res-jb", "blocks.8.hook_resid_pre")
+    assert known.centred_weights
+    assert registered_at("jbloom/GPT2-Small-SAEs-Reformatted", "blocks.99.hook_resid_pre") is None
+    # Files in another format are not what a repository's name alone stands for.
+    assert registered_at("fnlp/Llama3_1-8B-Base-LXR-8x", "Llama3_1-8B-Base-L1R-8x") is None
+
+
+def test_a_factor_of_the_registry_is_folded_into_files_of_a_repository(tmp_path: Path) -> None:
+    found = find_sae(write_sae(tmp_path, normalize_activations="expected_average_only_in"))
+    plain, folded = load_sae(found), load_sae(replace(found, scaling=0.25))
+    assert plain.config.normalize_activations == "expected_average_only_in"
+    assert "no factor is folded" in plain.warnings[0]
+    assert folded.config.normalize_activations == "none"
+    assert folded.warnings == ()
+    # What SAELens does with an SAE of a release.
+    assert not torch.equal(folded.module.W_enc, plain.module.W_enc)
+    plain.module.fold_activation_norm_scaling_factor(0.25)
+    assert torch.equal(folded.module.W_enc, plain.module.W_enc)

@@ -57,7 +57,8 @@ def test_vectors_become_float32(dtype: torch.dtype, tmp_path: Path) -> None:
     ("tensor", "error", "message"),
     [
         (torch.ones(D + 1), RecipeError, r"has shape \[7\]; expected \[6\]"),
-        (torch.ones(1, D), RecipeError, r"has shape \[1, 6\]; expected \[6\]"),
+        (torch.ones(3, D), RecipeError, r"has shape \[3, 6\]; .* which of its 3 rows with `row`"),
+        (torch.ones(1, D + 1), RecipeError, r"has shape \[7\]; expected \[6\]"),
         (torch.tensor(1.0), RecipeError, r"has shape \[\]"),
         (torch.zeros(D), RecipeError, "all zeros"),
         (torch.full((D,), math.nan), CheckpointError, "'v' holds NaN or infinity"),
@@ -73,6 +74,20 @@ def test_unusable_vectors(
         load_vector(source, D)
 
 
+def test_a_row_of_a_stack(tmp_path: Path) -> None:
+    stack = torch.arange(4 * D).reshape(4, D).float() + 1
+    path = saved(tmp_path, v=stack)
+    assert torch.equal(load_vector(TensorSource(path=path, row=2), D), stack[2])
+    (axis,) = load_subspace(TensorSource(path=path, row=2), D)
+    assert torch.allclose(axis.abs(), stack[2] / stack[2].norm())
+    assert torch.equal(load_vector(TensorSource(path=saved(tmp_path, v=stack[:1])), D), stack[0])
+    path = saved(tmp_path, v=stack)
+    with pytest.raises(RecipeError, match=r"row: 4 is out of range; tensor 'v' .* rows 0 to 3"):
+        load_vector(TensorSource(path=path, row=4), D)
+    with pytest.raises(RecipeError, match=r"row: 0 is out of range; .* has no rows"):
+        load_vector(TensorSource(path=saved(tmp_path, v=stack[0]), row=0), D)
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is not a file"):
         load_vector(TensorSource(path=tmp_path / "nowhere.safetensors"), D)
@@ -80,8 +95,18 @@ def test_unreadable_files(tmp_path: Path) -> None:
         load_vector(TensorSource(path=tmp_path), D)
     pickled = tmp_path / "v.pt"
     torch.save(torch.ones(D), pickled)
-    with pytest.raises(CheckpointError, match="pickled weights are refused"):
+    with pytest.raises(CheckpointError, match=r"a pickle of PyTorch .* can run code"):
         load_vector(TensorSource(path=pickled), D)
+    for content, kind in {
+        b"\x93NUMPY\x01\x00v\x00": "an array of NumPy",
+        b"GGUF\x03\x00\x00\x00": "a GGUF file",
+        b'{"v": [1, 2]}': "JSON text",
+        b"\x80\x04\x95": "a pickle, which can run code",
+    }.items():
+        other = tmp_path / "v.other"
+        other.write_bytes(content)
+        with pytest.raises(CheckpointError, match=f"{kind}.*a safetensors file was expected"):
+            load_vector(TensorSource(path=other), D)
     path = saved(tmp_path, v=torch.ones(D))
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(CheckpointError, match="not a readable safetensors file"):

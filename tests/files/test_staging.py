@@ -19,6 +19,7 @@ from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.writer import write_checkpoint
 from hubsplice.errors import OutputError
+from hubsplice.files import space
 from hubsplice.files.space import full_disk, readable_size, require_free_space
 from hubsplice.files.staging import staged_directory
 
@@ -392,23 +393,29 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written(
     assert names(small_disk) == ["somebody else's"]
 
 
-def test_space_is_asked_for_before_writing_but_not_for_holes(
-    make_base: MakeBase, small_disk: Path
+def test_space_is_asked_for_before_writing_and_for_holes_where_they_take_it(
+    make_base: MakeBase, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     base = BaseCheckpoint.open(make_base())
-    with (
-        pytest.raises(OutputError, match=r"not enough space: .*8.* MB are needed, 1\.05 MB are"),
-        staged_directory(small_disk / "out") as folder,
-    ):
-        write_checkpoint(
-            base,
-            folder,
-            rename=lambda name: name,
-            new_tensors={"x": torch.zeros(2_000_000)},
-            config=base.config,
-            on_progress=lambda done, total: pytest.fail("nothing may be written"),
-        )
-    assert names(small_disk) == []
+    # The small disk is one in memory, where reading a hole takes room.
+    for tensor in (torch.zeros(2_000_000), Zeros((2_000_000,), torch.float32)):
+        with (
+            pytest.raises(
+                OutputError, match=r"not enough space: .*8.* MB are needed, 1\.05 MB are"
+            ),
+            staged_directory(small_disk / "out") as folder,
+        ):
+            write_checkpoint(
+                base,
+                folder,
+                rename=lambda name: name,
+                new_tensors={"x": tensor},
+                config=base.config,
+                on_progress=lambda done, total: pytest.fail("nothing may be written"),
+            )
+        assert names(small_disk) == []
+    # As on a disk.
+    monkeypatch.setattr(space, "_IN_MEMORY", frozenset())
     with staged_directory(small_disk / "out") as folder:
         write_checkpoint(
             base,
@@ -456,3 +463,13 @@ def test_only_a_lack_of_room_is_called_so(tmp_path: Path) -> None:
 )
 def test_readable_sizes(size: int, text: str) -> None:
     assert readable_size(size) == text
+
+
+@pytest.mark.parametrize("name", ["x" * 300, f"{'x' * 300}/out"])
+def test_a_name_that_is_too_long_is_an_error_of_the_output(tmp_path: Path, name: str) -> None:
+    with (
+        pytest.raises(OutputError, match="cannot be written: File name too long"),
+        staged_directory(tmp_path / name),
+    ):
+        pass
+    assert not any(tmp_path.iterdir())

@@ -46,13 +46,19 @@ def sha256s(folder: Path) -> dict[str, str]:
     }
 
 
+NAMED_AFTER_THE_REPOSITORY = ("README.md", "reproduce/SHA256SUMS")
+"""The card, and the list that has its checksum."""
+
+
 def published_files(hub: LoopbackHub, repo: str, revision: str = "main") -> dict[str, str]:
     files = hub.files(repo, revision)
-    return {name: sha for name, sha in files.items() if name not in (".gitattributes", "README.md")}
+    others = (".gitattributes", *NAMED_AFTER_THE_REPOSITORY)
+    return {name: sha for name, sha in files.items() if name not in others}
 
 
 def of_folder(folder: Path) -> dict[str, str]:
-    return {name: sha for name, sha in sha256s(folder).items() if name != "README.md"}
+    files = sha256s(folder)
+    return {name: sha for name, sha in files.items() if name not in NAMED_AFTER_THE_REPOSITORY}
 
 
 def answer(out: str) -> dict[str, Any]:
@@ -95,15 +101,24 @@ def test_one_commit_one_tag_and_the_same_model(
 
 
 def publish_card(hub: LoopbackHub, repo: str, built: Path) -> Path:
-    """The folder with the card that was published, since the one there bears the folder's name."""
+    """The folder with the card that was published, since the one there bears the folder's name.
+
+    The published list of checksums is that of these files.
+    """
     from urllib.request import Request, urlopen
 
-    request = Request(
-        f"{hub.endpoint}/{repo}/resolve/main/README.md",
-        headers={"Authorization": "Bearer hf_writer"},
+    for name in NAMED_AFTER_THE_REPOSITORY:
+        request = Request(
+            f"{hub.endpoint}/{repo}/resolve/main/{name}",
+            headers={"Authorization": "Bearer hf_writer"},
+        )
+        with urlopen(request) as response:
+            (built / name).write_bytes(response.read())
+    subprocess.run(
+        ["sha256sum", "--check", "--strict", "--quiet", "reproduce/SHA256SUMS"],
+        cwd=built,
+        check=True,
     )
-    with urlopen(request) as response:
-        (built / "README.md").write_bytes(response.read())
     return built
 
 
@@ -318,6 +333,16 @@ def test_visibility(publish: Publisher, built: Path, repo: str, hub: LoopbackHub
     assert "is public" in refused.err
 
 
+def test_a_private_repository_is_not_made_public(
+    publish: Publisher, built: Path, repo: str
+) -> None:
+    assert publish(built, "--repo-id", repo, "--private").code == 0
+    refused = publish(built, "--repo-id", repo, "--public")
+    assert refused.code == 8
+    assert "public: " in refused.err
+    assert "is private; make it public in its settings" in refused.err
+
+
 def test_another_licence_takes_a_flag_and_is_shown(
     publish: Publisher, built: Path, repo: str, hub: LoopbackHub
 ) -> None:
@@ -328,9 +353,11 @@ def test_another_licence_takes_a_flag_and_is_shown(
     assert answer(plan.out)["base_license"] == "apache-2.0"
     assert "the base's is 'apache-2.0'" in plan.err
     refused = publish(built, "--repo-id", repo, "--license", "no-such-license")
-    assert refused.code == 7
-    assert "card: the Hub refuses its metadata" in refused.err
-    assert "license" in refused.err
+    assert refused.code == 2
+    assert "licence: 'no-such-license' is not known." in refused.err
+    refused = publish(built, "--repo-id", repo, "--license", "apache2")
+    assert "licence: 'apache2' is not known. Did you mean 'apache-2.0'?" in refused.err
+    assert len(refused.err) < 600
     assert hub.counters().count("POST", "/create") == 0
 
 
@@ -369,6 +396,20 @@ def test_the_owner_is_who_is_logged_in(
 ) -> None:
     done = publish(built, "--repo-id", repo.removeprefix("me/"), "--json")
     assert answer(done.out)["repo_id"] == repo
+
+
+def test_what_is_no_target(publish: Publisher, built: Path, base: Path) -> None:
+    wrong = publish(built, "--repo-id", "me/a name")
+    assert wrong.code == 2
+    assert wrong.err.count("a name") == 1
+    assert "is not a Hub model id; expected `owner/name`" in wrong.err
+    foreign = publish(base, "--repo-id", "me/model")
+    assert foreign.code == 2
+    assert "hubsplice did not build it, for it holds no splice.json" in foreign.err
+    publish.token = None
+    nobody = publish(built, "--repo-id", "model", "--dry-run")
+    assert nobody.code == 2
+    assert "'model' names no owner, and without a token nothing says who you are" in nobody.err
 
 
 def test_a_target_is_needed(publish: Publisher, built: Path) -> None:

@@ -18,7 +18,8 @@ from huggingface_hub import HfApi, snapshot_download
 repo, folder, tag = sys.argv[1:]
 downloaded = snapshot_download(repo, revision=tag)
 checked = HfApi().verify_repo_checksums(repo, revision=tag, local_dir=folder)
-assert {mismatch["path"] for mismatch in checked.mismatches} <= {"README.md"}, checked
+named = {"README.md", "reproduce/SHA256SUMS"}
+assert {mismatch["path"] for mismatch in checked.mismatches} <= named, checked
 assert set(checked.missing_paths) <= {".gitattributes"}, checked
 """
 

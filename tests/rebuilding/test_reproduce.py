@@ -89,6 +89,44 @@ def test_another_layer_is_different_on_any_machine(
     assert found.meaning.startswith("The recipe gives the published edit and record, but not")
 
 
+def swap_neurons(published: Published) -> None:
+    """Other tensors of a layer that does the same."""
+
+    def swap_rows(tensor: torch.Tensor) -> None:
+        tensor[[0, 1]] = tensor[[1, 0]]
+
+    def swap_columns(tensor: torch.Tensor) -> None:
+        tensor[:, [0, 1]] = tensor[:, [1, 0]]
+
+    for name in ("gate_proj.weight", "gate_proj.bias", "up_proj.weight", "up_proj.bias"):
+        published.edit_tensor(f"model.layers.2.mlp.{name}", swap_rows)
+    published.edit_tensor(DOWN, swap_columns)
+
+
+def test_other_tensors_that_do_the_same(published: Published) -> None:
+    """Free choices of a construction fall otherwise elsewhere, and here they may not."""
+    swap_neurons(published)
+    assert published.reproduce().grade == "different"
+    other_machine(published)
+    found = published.reproduce()
+    assert found.grade == "same within rounding", str(found)
+    assert "the layers do the same" in found.verdict
+    (site, unchanged) = found.sites
+    assert next(edit.label for edit in site.edits) == "ablate feature 3 (regular expressions)"
+    assert site.found_neurons == site.expected_neurons > 0
+    assert unchanged.apart == 0
+
+
+@pytest.mark.parametrize("change", [lambda tensor: tensor.mul_(1.03), planted])
+def test_other_tensors_that_do_something_else(published: Published, change: Any) -> None:
+    swap_neurons(published)
+    published.edit_tensor(GATE if change is planted else DOWN, change)
+    other_machine(published)
+    found = published.reproduce()
+    assert found.grade == "different"
+    assert not found.sites[0].agrees
+
+
 def test_another_recipe(published: Published) -> None:
     recipe = published.folder / "reproduce/recipe.yaml"
     text = recipe.read_text()
@@ -139,6 +177,23 @@ def test_missing_and_other_sources_are_named(published: Published, tmp_path: Pat
     (other / "cfg.json").write_text(json.dumps(config | {"k": 1}))
     with pytest.raises(RecipeError, match=r"jumprelu is another one, with sha256 [0-9a-f]{64}"):
         published.reproduce(sources=[tmp_path])
+
+
+@pytest.mark.parametrize("place", ["/etc/notes.txt", "~/notes.txt", "../notes.txt"])
+def test_a_published_recipe_reads_no_file_of_this_machine(published: Published, place: str) -> None:
+    recipe = published.folder / "reproduce/recipe.yaml"
+    text = recipe.read_text()
+    recipe.write_text(text.replace("dataset: builtin", f"dataset: {place}", 1))
+    with pytest.raises(CheckpointError, match=r"calibration\.dataset: a local file that"):
+        published.reproduce()
+    recipe.write_text(text)
+    published.edit_json("reproduce/sources.json", lambda record: record["local"].pop())
+    with pytest.raises(CheckpointError, match=r"sources\.json does not list"):
+        published.reproduce()
+    name = {"field": "x", "name": place, "sha256": "0" * 64}
+    published.edit_json("reproduce/sources.json", lambda record: record["local"].append(name))
+    with pytest.raises(CheckpointError, match="not the bare name of a file or folder"):
+        published.reproduce()
 
 
 def test_sources_are_known_by_their_content(published: Published, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from hubsplice.errors import RecipeError
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.reading import dump_recipe, load_recipe, parse_recipe
 from hubsplice.recipe.schema import recipe_schema
+from hubsplice.recipe.tags import require_tag
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 from hubsplice.templates import load_template
 
 FOLDER = Path("/no/such/folder")
 
+GOOD: dict[str, Any] = {"base_model": "me/model", "splices": [{"after_layer": 1}]}
 MINIMAL = """
 base_model: me/model
 splices:
@@ -73,7 +76,7 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             with_edit("{vector: {path: v.safetensors, tenser: v}, kind: steer, strength: 1}"),
             "splices[0].edits[0].vector.tenser: no such field. Did you mean 'tensor'? Known: path, "
-            "tensor.",
+            "row, tensor.",
         ),
         (with_edit("{kind: ablate}"), "splices[0].edits[0].feature: missing"),
         (
@@ -246,6 +249,62 @@ fidelity: {dataset: text.txt}
     assert recipe.fidelity.dataset == str(tmp_path / "text.txt")
 
 
+def test_the_home_folder_is_known_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    recipe = parse_recipe(
+        """
+base_model: ~/base
+splices:
+  - after_layer: 1
+    sae: {path: ~/sae}
+    edits: [{kind: steer, strength: 1, vector: {path: ~/v.safetensors}}]
+calibration: {dataset: ~/text.txt}
+""",
+        folder=Path("/somewhere"),
+    )
+    (splice,) = recipe.splices
+    assert splice.sae is not None
+    vector = splice.edits[0].model_dump()["vector"]["path"]
+    found = (recipe.base_model, splice.sae.path, vector, recipe.calibration.dataset)
+    names = ("base", "sae", "v.safetensors", "text.txt")
+    assert [Path(str(path)) for path in found] == [tmp_path / name for name in names]
+
+
+def test_json_may_be_indented_with_tabs() -> None:
+    fields = {"base_model": "me/model", "splices": [{"after_layer": 1}]}
+    for indent in ("\t", 2, None):
+        recipe = parse_recipe(json.dumps(fields, indent=indent), folder=FOLDER)
+        assert recipe == parse_recipe(dump_yaml(fields), folder=FOLDER)
+    with pytest.raises(RecipeError, match=r"recipe: not valid JSON .*there twice"):
+        parse_recipe('{\n\t"base_model": "a",\n\t"base_model": "b"}', folder=FOLDER)
+
+
+@pytest.mark.parametrize("tag", ["v1.0", "release/2", "a-b_c", "ünï"])
+def test_tags_that_git_takes(tag: str) -> None:
+    require_tag(tag, "tag")
+    assert Recipe(**GOOD, publish={"tag": tag}).publish.tag == tag
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("", "@", "-v", ".v", "v.", "v..1", "v 1", "v~1", "v^", "a:b", "v?", "v*", "[v", "a\\b"),
+        *("/v", "v/", "a//b", "a/.b", "v.lock", "a.lock/b", "v@{1}", "v\x7f", "v\n"),
+    ],
+)
+def test_tags_that_git_refuses(tag: str) -> None:
+    with pytest.raises(RecipeError, match=r"^tag: .* is no name for a tag"):
+        require_tag(tag, "tag")
+    with pytest.raises(RecipeError, match=r"publish\.tag: .* is no name for a tag"):
+        Recipe(**GOOD, publish={"tag": tag})
+    git = subprocess.run(["git", "check-ref-format", f"refs/tags/{tag}"], check=False)
+    # Git takes these two here, and its command line does not.
+    assert git.returncode or tag in ("@", "-v")
+
+
 def test_names_that_are_not_local_stay_as_they_are(tmp_path: Path) -> None:
     # A folder that happens to be called like the built-in text does not replace it.
     (tmp_path / "builtin").mkdir()
@@ -368,7 +427,9 @@ recipes = mapping(
     title=text,
     calibration=optional(**text_sources),
     fidelity=optional(**text_sources, require=st.floats(0, 10, exclude_min=True)),
-    publish=optional(repo_id=text, private=st.booleans(), tag=text),
+    publish=optional(
+        repo_id=text, private=st.booleans(), tag=st.from_regex(r"v\d{1,3}", fullmatch=True)
+    ),
     seed=st.integers(0, 2**62),
 )
 junk = st.recursive(

@@ -55,10 +55,46 @@ def test_malformed_rows(content: bytes, message: str, tmp_path: Path) -> None:
         texts(file)
 
 
+CHAT = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+
+
+def test_conversations_are_what_they_say(tmp_path: Path) -> None:
+    file = tmp_path / "chat.jsonl"
+    file.write_text(json.dumps({"messages": CHAT}))
+    assert texts(file) == texts(file, "messages") == ["Who?\n\nMe."]
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": None}]}))
+    with pytest.raises(RecipeError, match="'messages' holds list, expected text"):
+        texts(file)
+    file.write_text(json.dumps({"messages": CHAT}))
+    with pytest.raises(RecipeError, match="'body' is not known"):
+        texts(file, "body")
+
+
+def test_tables(tmp_path: Path) -> None:
+    from pyarrow import Table, parquet
+
+    (tmp_path / "a.csv").write_text('id,text\n1,"one, and\na half"\n2,two,more\n3\n', "utf-8")
+    rows = {"text": ["three", None], "messages": [CHAT, None]}
+    parquet.write_table(Table.from_pydict(rows), tmp_path / "b.parquet")
+    assert texts(tmp_path) == ["one, and\na half", "two", "three"]
+    assert texts(tmp_path / "b.parquet", "messages") == ["Who?\n\nMe."]
+    (tmp_path / "a.csv").write_text('text\n"open', "utf-8")
+    with pytest.raises(RecipeError, match="not valid CSV"):
+        texts(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("text\nx", "utf-8")
+    with pytest.raises(RecipeError, match=r"a\.csv, row 1: fidelity\.column: 'body' is not known"):
+        texts(tmp_path / "a.csv", "body")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    with pytest.raises(RecipeError, match="not valid Parquet"):
+        texts(tmp_path / "b.parquet")
+
+
 def test_files_that_cannot_be_text(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"fidelity\.dataset: there is no file or folder"):
         texts(tmp_path / "missing.txt")
-    with pytest.raises(RecipeError, match=r"holds no \.md or \.txt or \.jsonl file"):
+    with pytest.raises(
+        RecipeError, match=r"holds no \.md or \.txt or \.jsonl or \.csv or \.parquet file"
+    ):
         texts(tmp_path)
     pdf = tmp_path / "paper.pdf"
     pdf.touch()

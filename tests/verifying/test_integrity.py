@@ -36,7 +36,7 @@ def test_an_intact_checkpoint_passes_every_check(built: Spliced) -> None:
     found = built.verify()
     assert [check for check in found.checks if not check.passed] == []
     assert found.passed
-    assert found.verdict.startswith("Verified: every tensor of bfloat16 is in it byte for byte")
+    assert found.verdict.startswith(f"Verified: every tensor of {built.base} is in it byte for ")
     details = {check.name: check.detail for check in found.checks}
     base = load_file(built.base / "model.safetensors")
     assert details["base tensors"].startswith(f"all {len(base)} are")
@@ -367,6 +367,10 @@ def test_what_depends_on_a_wrong_layer_map_is_not_passed_over(spliced: Spliced) 
         "added tensors",
         "zero tensors",
         "inserted layers",
+        "edit records",
+        "layer records",
+        "calibration record",
+        "figures",
         "structure",
         "strengths",
     ]
@@ -491,7 +495,7 @@ def test_all_that_fails_is_listed(spliced: Spliced, command: Command) -> None:
     outcome = command("verify", spliced.folder, "--base", spliced.base)
     assert outcome.code == 4
     assert outcome.out.startswith(
-        "NOT verified: 4 of 16 checks did not pass: checksums, no other files, config, base tensors"
+        "NOT verified: 4 of 23 checks did not pass: checksums, no other files, config, base tensors"
     )
     assert "NOT verified" in outcome.err
     for name in ("run.py", "rope_theta", BASE_WEIGHT):

@@ -16,6 +16,7 @@ one_of() {
 one_of mode "$INPUT_MODE" check release
 one_of private "$INPUT_PRIVATE" true false ""
 one_of allow-failed "$INPUT_ALLOW_FAILED" true false
+one_of allow-misfit "$INPUT_ALLOW_MISFIT" true false
 one_of replace "$INPUT_REPLACE" true false
 one_of verify-download "$INPUT_VERIFY_DOWNLOAD" true false
 one_of cache "$INPUT_CACHE" true false

@@ -1,0 +1,193 @@
+"""All that a checkpoint's files say about it: what holds, what does not, and what was not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hubsplice.card import render_card
+from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.resolve import ResolvedBase
+from hubsplice.errors import HubspliceError
+from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.saved import RECIPE
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.reading import load_recipe, portable
+from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.reproduction import read_intervention
+from hubsplice.verifying.result import Check
+from hubsplice.verifying.statements.base import base_record
+from hubsplice.verifying.statements.calibration import calibration_record
+from hubsplice.verifying.statements.card import compare_card
+from hubsplice.verifying.statements.edits import edit_records, splices_in_order
+from hubsplice.verifying.statements.figures import figure_problems
+from hubsplice.verifying.statements.layers import layer_records
+from hubsplice.verifying.statements.ledger import (
+    AuthorClaim,
+    Comparison,
+    as_json,
+    claims_of,
+    shown_by,
+)
+from hubsplice.verifying.statements.picture import picture_problems
+from hubsplice.verifying.weights import read_weights
+
+BASE_RECORD = "base record"
+EDIT_RECORDS = "edit records"
+LAYER_RECORDS = "layer records"
+CALIBRATION_RECORD = "calibration record"
+FIGURES = "figures"
+PICTURE_CHECK = "picture"
+
+_HELD = {
+    BASE_RECORD: "what the manifest says of the base is what the base says, where it says it",
+    EDIT_RECORDS: "labels, kinds, formulas and strengths are what the recipe gives",
+    LAYER_RECORDS: "constructions and constants are the family's, neurons those of the weights",
+    CALIBRATION_RECORD: "its norms are those of the intervention",
+}
+_NEEDED = ("layer map", "added tensors", "intervention", "recipe")
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What became of the statements of a checkpoint.
+
+    Attributes:
+        checks: of those that could be worked out again.
+        claims: those that were not shown.
+    """
+
+    checks: tuple[Check, ...]
+    claims: tuple[AuthorClaim, ...]
+
+
+def check_statements(
+    folder: Path,
+    claim: Claim,
+    opened: ResolvedBase,
+    repo_id: str | None,
+    checks: Sequence[Check],
+) -> Statements:
+    """Work out again what a checkpoint says of itself, and list what can't be.
+
+    Args:
+        folder: the checkpoint.
+        claim: its manifest, and the base.
+        opened: where the base came from.
+        repo_id: the repository that the checkpoint is; None for a folder.
+        checks: those of its files and tensors.
+    """
+    version = claim.manifest.hubsplice
+    try:
+        report = read_report(folder)
+    except HubspliceError:
+        # The check of the report says so.
+        report = None
+    try:
+        recipe = portable(load_recipe(folder / RECIPE))
+    except HubspliceError:
+        # The check of the recipe says so.
+        recipe = None
+    compared = {BASE_RECORD: base_record(claim, opened)}
+    made = [_made(BASE_RECORD, compared[BASE_RECORD])]
+    missed = [check.name for check in checks if not check.passed and check.name in _NEEDED]
+    intervention, _ = read_intervention(folder)
+    if missed or intervention is None or recipe is None:
+        reason = f"not checked, because these did not pass: {', '.join(missed)}"
+        names = (EDIT_RECORDS, LAYER_RECORDS, CALIBRATION_RECORD, FIGURES)
+        made += [Check.impossible(name, reason) for name in names]
+    else:
+        more = _compare(folder, claim, recipe, intervention, report)
+        made += [_made(name, found) for name, found in more.items()]
+        compared |= more
+        made.append(_figures(claim, recipe, intervention, report))
+    card, written = compare_card(
+        folder, repo_id, version, partial(_card, folder, claim.manifest, report, recipe)
+    )
+    picture = picture_problems(folder, report, version)
+    made += [Check.of(PICTURE_CHECK, picture, "it is the one that the report gives"), card]
+    shown = {path for found in compared.values() if not found.problems for path in found.shown}
+    claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
+    return Statements(tuple(made), (*claims, *_measured(report), *_words(recipe), *written))
+
+
+def _card(
+    folder: Path,
+    manifest: Manifest,
+    report: FidelityReport | None,
+    recipe: Recipe | None,
+    model_id: str | None,
+    license_id: str | None,
+) -> str:
+    return render_card(
+        manifest,
+        report,
+        title=recipe.title if recipe else None,
+        description=recipe.description if recipe else None,
+        license_id=license_id,
+        model_id=model_id or folder.resolve().name,
+    )
+
+
+def _words(recipe: Recipe | None) -> tuple[AuthorClaim, ...]:
+    """What the card has from the recipe as it stands there."""
+    if recipe is None:
+        return ()
+    words = {"title": recipe.title, "description": recipe.description}
+    return tuple(
+        AuthorClaim(
+            file=RECIPE, field=name, stated=as_json(text), why="it is the author's own words"
+        )
+        for name, text in words.items()
+        if text
+    )
+
+
+def _made(name: str, found: Comparison) -> Check:
+    return Check.of(name, found.problems, _HELD[name])
+
+
+def _compare(
+    folder: Path,
+    claim: Claim,
+    recipe: Recipe,
+    intervention: Intervention,
+    report: FidelityReport | None,
+) -> dict[str, Comparison]:
+    splices, problems = splices_in_order(claim, recipe)
+    layers = layer_records(claim, intervention, read_weights(folder)[0])
+    if problems:
+        edits = Comparison(claim.manifest)
+        edits.problems += problems
+        return {EDIT_RECORDS: edits, LAYER_RECORDS: layers}
+    return {
+        EDIT_RECORDS: edit_records(claim, splices, intervention),
+        LAYER_RECORDS: layers,
+        CALIBRATION_RECORD: calibration_record(claim, recipe, splices, intervention, report),
+    }
+
+
+def _figures(
+    claim: Claim, recipe: Recipe, intervention: Intervention, report: FidelityReport | None
+) -> Check:
+    if report is None:
+        return Check.of(FIGURES, [], "nothing was measured")
+    problems = figure_problems(report, claim, recipe, intervention)
+    return Check.of(FIGURES, problems, "the verdict follows from them, and curves are of the edit")
+
+
+def _measured(report: FidelityReport | None) -> tuple[AuthorClaim, ...]:
+    if report is None:
+        return ()
+    return (
+        AuthorClaim(
+            file=REPORT,
+            field="everything that was measured",
+            stated=as_json(report.verdict),
+            why="files can't show it; `hubsplice measure` measures again",
+        ),
+    )
