@@ -31,7 +31,12 @@ from hubsplice.proving.rounding import common_factor
 from hubsplice.proving.stored_layer import stored_layers
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.proof import proof_checks, reader
-from hubsplice.verifying.response import HEIGHT, base_streams, height_problems, layer_responses
+from hubsplice.verifying.response import (
+    base_streams,
+    height_limit,
+    height_problems,
+    layer_responses,
+)
 from hubsplice.verifying.weights import read_weights
 
 RESULTS = Path(__file__).parent / "results"
@@ -100,7 +105,9 @@ class Model:
                 layer, self.intervention, self.streams[str(layer.place)]
             )
         ]
-        return list(height_problems(found, HEIGHT[dtype]))
+        return list(
+            height_problems(found, height_limit(dtype, self.claim.architecture.hidden_size))
+        )
 
     def named(self, part: str) -> str:
         """The tensor of the inserted layer whose name ends so."""
