@@ -15,6 +15,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -25,8 +26,17 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.proving.inspection import inspected_layers
+from hubsplice.proving.parts import Parts
+from hubsplice.proving.rounding import common_factor
+from hubsplice.proving.stored_layer import stored_layers
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.proof import proof_checks, reader
+from hubsplice.verifying.response import (
+    base_streams,
+    height_limit,
+    height_problems,
+    layer_responses,
+)
 from hubsplice.verifying.weights import read_weights
 
 RESULTS = Path(__file__).parent / "results"
@@ -75,6 +85,29 @@ class Model:
             tensors.__getitem__,
         )
         return found + [problem for layer in layers for problem in layer.problems]
+
+    @cached_property
+    def streams(self) -> dict[str, Tensor]:
+        """The base's streams, as `verify --streams` has them."""
+        return base_streams(self.claim, self.intervention, lambda *_: None)
+
+    def response(self, changed: Tensors) -> list[str]:
+        """What `verify --streams` finds beside."""
+        tensors, dtype = self.tensors | changed, self.claim.dtype
+        assert dtype is not None
+        layers = stored_layers(
+            self.claim.architecture, self.claim.manifest, dtype, tensors.__getitem__
+        )
+        found = [
+            response
+            for layer in layers
+            for response in layer_responses(
+                layer, self.intervention, self.streams[str(layer.place)]
+            )
+        ]
+        return list(
+            height_problems(found, height_limit(dtype, self.claim.architecture.hidden_size))
+        )
 
     def named(self, part: str) -> str:
         """The tensor of the inserted layer whose name ends so."""
@@ -142,6 +175,7 @@ def edits(model: Model) -> Iterator[tuple[str, Tensors]]:
         scaled = columns.clone()
         scaled[:, read_outs] = _times(scaled[:, read_outs], factor)
         yield f"every bend by one factor, x{factor:g}", {down: scaled}
+        yield f"every bend, compiled anew, x{factor:g}", {down: recompiled(model, factor)}
     for moved in (0.02, 0.2, 1.0):
         gates = t[model.named("gate_proj.weight")].float()
         shift = (moved * gates.norm(dim=1)).to(t[gate_bias].dtype)
@@ -155,6 +189,17 @@ def edits(model: Model) -> Iterator[tuple[str, Tensors]]:
     amounts = swapped.float().T[writes] @ own
     swapped[:, writes] = (amounts[:, None] * along).T.to(swapped.dtype)
     yield "another feature's direction", {down: swapped}
+
+
+def recompiled(model: Model, factor: float) -> Tensor:
+    """What neurons write, with each bend as it would be compiled for another strength."""
+    down = model.tensors[model.named("down_proj.weight")].clone()
+    bends = (model.tensors[model.named("up_proj.bias")] == 4.0).nonzero()[:, 0].tolist()
+    parts = Parts.of(model.intervention.sites[0]).bends
+    exact = torch.stack([part.written for part in parts])
+    unit = common_factor(down[:, bends].T, exact, down.dtype).value
+    down[:, bends] = (factor * unit * exact).to(down.dtype).T
+    return down
 
 
 def _times(tensor: Tensor, factor: float) -> Tensor:
@@ -280,6 +325,13 @@ def page(results: dict[str, dict[str, object]]) -> str:
     return "\n".join([*lines, ""])
 
 
+def _row(told: str, problems: list[str], *more: str) -> str:
+    first = problems[0].replace("|", "/") if problems else "**unnoticed**"
+    cells = (told, str(len(problems)), first, *more)
+    print(*cells, sep=" | ", file=sys.stderr, flush=True)
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("spliced", type=Path)
@@ -314,18 +366,25 @@ def main() -> None:
             f"Unnoticed in {short}: {len(flips)}, which change an element by up to "
             f"{largest:.2g} of itself.",
         ]
-    for title, found in (
-        ("Another edit", [(n, model.problems(c)) for n, c in edits(model)]),
-        ("Planted detectors", [(n, model.problems(c)) for n, c in plants(model)]),
-        ("Recipe and manifest", list(words(model))),
-    ):
-        passed = sum(not problems for _, problems in found)
-        lines += ["", f"### {title}: {passed} of {len(found)} unnoticed", ""]
-        lines += ["| change | problems | the first |", "|---|---|---|"]
-        for told, problems in found:
-            first = problems[0].replace("|", "/") if problems else "**unnoticed**"
-            lines.append(f"| {told} | {len(problems)} | {first} |")
-            print(told, "|", len(problems), "|", first, file=sys.stderr, flush=True)
+    for title, changes in (("Another edit", edits(model)), ("Planted detectors", plants(model))):
+        rows, passed, left = [], 0, 0
+        for told, changed in changes:
+            problems, beside = model.problems(changed), ""
+            if not problems:
+                passed += 1
+                response = model.response(changed)
+                left += not response
+                beside = response[0] if response else "**unnoticed**"
+            rows.append((told, problems, beside))
+        lines += ["", f"### {title}: {len(rows)} tried", ""]
+        lines += [f"{passed} are unnoticed, and {left} with `--streams`.", ""]
+        lines += ["| change | problems | the first | with `--streams` |", "|---|---|---|---|"]
+        lines += [_row(*row) for row in rows]
+    found = list(words(model))
+    lines += ["", f"### Recipe, manifest and intervention: {len(found)} tried", ""]
+    lines += [f"{sum(not problems for _, problems in found)} are unnoticed.", ""]
+    lines += ["| change | problems | the first |", "|---|---|---|"]
+    lines += [_row(*row) for row in found]
     results = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     results[arguments.name] = {"lines": lines}
     KEPT.write_text(json.dumps(results, indent=1))

@@ -7,6 +7,7 @@ a bias, these have a multiple of a read-out of one, which is in the rows themsel
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,20 +63,20 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
             "are made of is a read-out of one; they were fitted to calibration"
         )
 
-    @property
+    @cached_property
     def gate(self) -> Tensor:
-        return self.layer.gate_weight.double()
+        return self.layer.gate_weight[: self.used].double()
 
-    @property
+    @cached_property
     def up(self) -> Tensor:
-        return self.layer.up_weight.double()
+        return self.layer.up_weight[: self.used].double()
 
-    @property
+    @cached_property
     def down(self) -> Tensor:
         """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.down_weight.double().T
+        return self.layer.down_weight[:, : self.used].double().T.contiguous()
 
-    @property
+    @cached_property
     def added(self) -> Tensor:
         return self.layer.attention_bias.double()
 
@@ -90,7 +91,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
 
     def _opens(self, neuron: int, part: Part, row: Tensor | None = None) -> int:
         row = self.gate[neuron] if row is None else row
-        reading = self.reads("gate_weight", row, neuron, part, None)
+        reading = self.reads("gate_weight", row, neuron, part, 0.0)
         assert part.index is not None
         self._sides.setdefault((part.term, part.index), reading.side)
         if self._sides[part.term, part.index] != reading.side:

@@ -5,6 +5,8 @@ See `hubsplice.constructions.prenorm` for what each of them is there for.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -61,26 +63,26 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         elif self.used < at:
             self.wrong("gate_weight", None, f"{self.used} neurons, expected {at} for these edits")
 
-    @property
+    @cached_property
     def gate(self) -> Tensor:
-        return self.layer.gate_weight.double()
+        return self.layer.gate_weight[: self.used].double()
 
-    @property
+    @cached_property
     def gate_bias(self) -> Tensor:
-        return self.layer.gate_bias.double()
+        return self.layer.gate_bias[: self.used].double()
 
-    @property
+    @cached_property
     def up(self) -> Tensor:
-        return self.layer.up_weight.double()
+        return self.layer.up_weight[: self.used].double()
 
-    @property
+    @cached_property
     def up_bias(self) -> Tensor:
-        return self.layer.up_bias.double()
+        return self.layer.up_bias[: self.used].double()
 
-    @property
+    @cached_property
     def down(self) -> Tensor:
         """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.down_weight.double().T
+        return self.layer.down_weight[:, : self.used].double().T.contiguous()
 
     def _jumps(self, start: int, copy: int, copies: int) -> None:
         parts = self.parts.jumps

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
@@ -77,7 +78,7 @@ class LayerCheck(ABC, Generic[LayerT]):
         """A typical length of the stream that the norm divides, as far as it matters."""
         return max(self._norm, float(self.added.norm()), 1e-30)
 
-    @property
+    @cached_property
     def added(self) -> Tensor:
         """What attention adds to the stream, shape [d], float64."""
         constant: Tensor = self.layer.constant  # type: ignore[attr-defined]
@@ -212,8 +213,9 @@ class LayerCheck(ABC, Generic[LayerT]):
         held = moved + reading.length * size
         if moved > room or held < missing / 2 - _THRESHOLD_ROOM * size:
             moved = max(moved, missing - held)
+            bias_role = role.replace("weight", "bias")
             self.wrong(
-                role.replace("weight", "bias"),
+                bias_role if bias_role in self.findings.names else role,
                 neuron,
                 f"it moves the threshold of {part.source.label} by about {moved:.3g}",
             )

@@ -5,6 +5,8 @@ See `hubsplice.constructions.layernorm` for what each of them is there for.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -80,18 +82,18 @@ class PlainCheck(LayerCheck[PlainLayer]):
         elif self.used != at:
             self.wrong("in_weight", None, f"{self.used} neurons, expected {at} for these edits")
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
-        return self.layer.in_weight.double()
+        return self.layer.in_weight[: self.used].double()
 
-    @property
+    @cached_property
     def biases(self) -> Tensor:
-        return self.layer.in_bias.double()
+        return self.layer.in_bias[: self.used].double()
 
-    @property
+    @cached_property
     def columns(self) -> Tensor:
         """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.out_weight.double().T
+        return self.layer.out_weight[:, : self.used].double().T.contiguous()
 
     @property
     def layer_constant(self) -> Tensor:

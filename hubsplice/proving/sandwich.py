@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -67,36 +68,36 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
                 "not carry, go with a read-out of a constant, which was fitted to calibration"
             )
 
-    @property
+    @cached_property
     def gate(self) -> Tensor:
-        return self.layer.gate_weight.double()
+        return self.layer.gate_weight[: self.used].double()
 
-    @property
+    @cached_property
     def up(self) -> Tensor:
-        return self.layer.up_weight.double()
+        return self.layer.up_weight[: self.used].double()
 
-    @property
+    @cached_property
     def down(self) -> Tensor:
         """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.down_weight.double().T
+        return self.layer.down_weight[:, : self.used].double().T.contiguous()
 
-    @property
+    @cached_property
     def added(self) -> Tensor:
         return self.layer.attention_constant(self.stored.eps).double()
 
-    @property
+    @cached_property
     def _gain(self) -> Tensor:
         """What a unit of the dominant part's length comes to on every channel, shape [d]."""
         return self.layer.form.gain(self.layer.output_norm) * self.width**0.5
 
-    @property
+    @cached_property
     def _dominant(self) -> Tensor:
         """The channels that the dominant part lies on, shape [d]."""
         row = self.down[len(self.parts.jumps)].abs()
         # One channel has all of it, or some share it evenly enough to tell them from the rest.
         return row > _OF_DOMINANT * row.max()
 
-    @property
+    @cached_property
     def _down(self) -> Tensor:
         """What a neuron writes for one unit in a channel of the stream, shape [d]."""
         down = torch.where(self._gain == 0, 0.0, 1.0 / self._gain)
@@ -180,7 +181,7 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
             )
         return shares
 
-    @property
+    @cached_property
     def _scale_rows(self) -> dict[Normalization, Tensor]:
         """Read-outs of a token's scale, from half the difference of a jump's two gates."""
         found: dict[Normalization, Tensor] = {}
@@ -276,7 +277,7 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
             )
         self.unproven("where the sink guard opens, which was fitted to calibration")
 
-    @property
+    @cached_property
     def _down_everywhere(self) -> Tensor:
         return torch.where(self._gain == 0, 0.0, 1.0 / self._gain)
 

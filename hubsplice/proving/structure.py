@@ -30,4 +30,7 @@ def checked(stored: StoredLayer, site: Site, median_norm: float) -> Findings:
         check.check()
     except IndexError:
         check.findings.wrong(check.first, None, f"{check.used} neurons are too few for these edits")
+    except (ArithmeticError, RuntimeError, ValueError) as error:
+        # Numbers that no edit and no layer have: of size zero, or beyond all bounds.
+        check.findings.wrong(check.first, None, f"it can't be worked out: {error}")
     return check.findings

@@ -4,8 +4,8 @@ These checks hold whoever wrote the manifest. One that was rewritten together wi
 explains no change away: a tensor must be the base's, or zero where the family's class has a bias
 that the base's has not, or the constant that the intervention adds there, or belong to an inserted
 layer whose attention adds nothing but a constant; a change of the configuration must be one that
-such a splice makes. What the inserted layers' weights prove of the edit is in `proof`, and what
-they leave to read-outs takes streams of the base (`response`) or an engine (`behaviour`).
+such a splice makes. What the weights of inserted layers prove of the edit is in `proof`. What they
+leave to read-outs takes streams of the base (`response`) or an engine (`behaviour`).
 """
 
 from __future__ import annotations

@@ -33,8 +33,23 @@ RESPONSE = "response"
 
 _TOKENS, _LENGTH = 2048, 64
 
-HEIGHT = {torch.float32: 0.008, torch.bfloat16: 0.05}
-"""How far from the edit's a layer's height may be, by the precision it is compiled for."""
+_WIDE = 256
+_HEIGHT = {torch.float32: 0.03, torch.bfloat16: 0.08}
+_NARROW_HEIGHT = {torch.float32: 0.15, torch.bfloat16: 0.6}
+
+
+def height_limit(dtype: torch.dtype, width: int) -> float:
+    """How far from the edit's a layer's height may be.
+
+    In a narrow stream a feature's encoder is no small part of what read-outs read, and a stream
+    that is moved along it is unlike any that they were fitted to.
+
+    Args:
+        dtype: the precision that the layer is compiled for.
+        width: of the stream.
+    """
+    limits = _HEIGHT if width >= _WIDE else _NARROW_HEIGHT
+    return limits.get(dtype, limits[torch.bfloat16])
 
 
 def response_check(
@@ -50,7 +65,7 @@ def response_check(
     assert dtype is not None
     try:
         layers = list(stored_layers(claim.architecture, claim.manifest, dtype, reader(stored)))
-        streams = _streams(claim, intervention, progress)
+        streams = base_streams(claim, intervention, progress)
     except (HubspliceError, KeyError, RuntimeError) as error:
         return Check.impossible(RESPONSE, str(error))
     found = [
@@ -58,7 +73,7 @@ def response_check(
         for layer in layers
         for response in layer_responses(layer, intervention, streams[str(layer.place)])
     ]
-    limit = HEIGHT.get(dtype, HEIGHT[torch.bfloat16])
+    limit = height_limit(dtype, claim.architecture.hidden_size)
     problems = list(height_problems(found, limit))
     if not found:
         return Check.of(RESPONSE, [], "no edit depends on the token, and weights prove the others")
@@ -106,7 +121,8 @@ def height_problems(found: list[Response], limit: float) -> Iterator[str]:
             )
 
 
-def _streams(claim: Claim, intervention: Intervention, progress: Progress) -> dict[str, Tensor]:
+def base_streams(claim: Claim, intervention: Intervention, progress: Progress) -> dict[str, Tensor]:
+    """The base's stream at every site, by place, shape [tokens, d], float32."""
     folder = claim.base.folder
     source = TextSource(tokens=_TOKENS, sequence_length=_LENGTH)
     ids = load_sequences(source, load_tokenizer(folder), seed=0, part="held-out").ids

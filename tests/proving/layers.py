@@ -71,6 +71,13 @@ class Case:
         stored = StoredLayer(Place(0), 1, replace(layer, **padded), names, {}, layer.constants, EPS)
         return Case(stored, site, h.median_norm)
 
+    def scaled(self, factor: float) -> Case:
+        """The same layer, and edits that are so many times weaker than it is."""
+        terms = tuple(
+            replace(term, function=term.function.scaled(1 / factor)) for term in self.site.terms
+        )
+        return replace(self, site=replace(self.site, terms=terms))
+
     def findings(self, **changed: Tensor) -> Findings:
         """What the weights say, with some of them replaced."""
         tensors: dict[str, Any] = changed
