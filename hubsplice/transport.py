@@ -65,7 +65,8 @@ def cause_of(error: BaseException) -> str:
             return endpoint_problem(endpoint) or first_line(cause)
         status = status_of(cause)
         if status is not None and status not in TRANSIENT:
-            return f"{_answer(endpoint, status)}; it will answer the same again: is it a Hub?"
+            doubt = ": is it a Hub?" if status in {*NOT_OFFERED, HTTPStatus.IM_A_TEAPOT} else ""
+            return f"{_answer(endpoint, status)}; it will answer the same again{doubt}"
         if status is not None:
             return f"{_answer(endpoint, status)}; try again later"
         if from_transport(cause) and _NO_ADDRESS.search(str(cause)):

@@ -122,7 +122,5 @@ def _refuse_exotic(value: Any, path: str) -> None:
         raise RecipeError(f"{where}: found {value}, expected a finite number")
     elif isinstance(value, int) and abs(value) > _LARGEST_INTEGER:
         raise RecipeError(f"{where}: found a number of more than 63 bits")
-    elif isinstance(value, str) and "\0" in value:
-        raise RecipeError(f"{where}: found a NUL character, which no name or text has")
     elif not (value is None or isinstance(value, str | int | float)):
         raise RecipeError(f"{where}: found {value!r}, expected text, a number, a list or a mapping")

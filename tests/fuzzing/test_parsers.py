@@ -68,7 +68,6 @@ CASES: list[tuple[str, str | bytes, str]] = [
     ("recipe", "base_model: !!bool maybe", "tags such as"),
     ("recipe", "base_model: !!int many", "tags such as"),
     ("recipe", "base_model: !!timestamp soon", "tags such as"),
-    ("recipe", 'base_model: "a\\0b"\nsplices: []', "NUL"),
     ("SAE cfg.json", json.dumps(SAES[0] | {"metadata": "none"}), "metadata"),
     ("SAE cfg.json", json.dumps(SAES[0] | {"dtype": "save"}), "dtype"),
     ("SAE cfg.json", json.dumps(SAES[0] | {"metadata": {"model_name": ["gpt2"]}}), "model_name"),

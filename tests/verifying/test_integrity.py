@@ -367,12 +367,12 @@ def test_what_depends_on_a_wrong_layer_map_is_not_passed_over(spliced: Spliced) 
         "added tensors",
         "zero tensors",
         "inserted layers",
+        "structure",
+        "strengths",
         "edit records",
         "layer records",
         "calibration record",
         "figures",
-        "structure",
-        "strengths",
     ]
 
 
