@@ -93,7 +93,7 @@ def report_problems(folder: Path, claim: Claim) -> list[str]:
         f"fidelity.{key}: found {declared.get(key)!r}, expected {expected.get(key)!r} from the "
         "report"
         for key in sorted({*expected, *declared})
-        if declared.get(key) != expected.get(key)
+        if key not in declared or key not in expected or declared[key] != expected[key]
     ]
 
 

@@ -125,7 +125,8 @@ class _ZeroTensors:
 
     def problems(self) -> list[str]:
         """Declared zero tensors that are not zero or not due, and due ones that are not."""
-        problems = []
+        listed = self._claim.manifest.zero_tensors
+        problems = [f"{name}: declared zero twice" for name in {*listed} if listed.count(name) > 1]
         for name in sorted(self._declared):
             want = self._claim.expected.get(name)
             if want is None or want.base_name is not None:

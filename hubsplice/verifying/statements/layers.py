@@ -12,6 +12,7 @@ from torch import Tensor
 from hubsplice import __version__
 from hubsplice.checkpoint.manifest import INJECTION, SPLIT, InsertedLayer
 from hubsplice.compiling.construct import construction_constants
+from hubsplice.families.blocks import Construction
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.site import Site
 from hubsplice.verifying.claim import Claim
@@ -106,7 +107,7 @@ def _compare_weights(
     ]
     neurons = max(used, default=0)
     found.shows(*path, "neurons", expected=neurons, source=_FROM_WEIGHTS)
-    if "bias_channels" in claim.manifest.layers[index].constants:
+    if claim.architecture.family.becomes.block.construction is Construction.PRENORM:
         bias = tensors.get("attention_bias")
         channels = 0 if bias is None else int((bias != 0).sum())
         found.shows(*path, "bias_channels", expected=channels, source=_FROM_WEIGHTS)
