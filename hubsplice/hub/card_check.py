@@ -6,21 +6,16 @@ import json
 import re
 
 from huggingface_hub import ModelCard
-from huggingface_hub.errors import HfHubHTTPError
 
 from hubsplice.errors import HubError, RecipeError, unknown_name
 from hubsplice.hub.built import LocalFile
 from hubsplice.hub.failures import retried
-from hubsplice.transport import NOT_OFFERED, status_of
 
 _LICENCES = re.compile(r'"license" must be one of \[(.*)\]')
 
 
-def validate_card(card: LocalFile) -> bool:
+def validate_card(card: LocalFile) -> None:
     """Have the Hub check the card.
-
-    Returns:
-        Whether it did: other servers than the Hub may have no such check.
 
     Raises:
         RecipeError: the Hub does not know the licence; the message names the nearest that it knows.
@@ -31,10 +26,6 @@ def validate_card(card: LocalFile) -> bool:
     content = ModelCard(card.source.decode())
     try:
         retried(content.validate)
-    except HfHubHTTPError as error:
-        if status_of(error) in NOT_OFFERED:
-            return False
-        raise
     except ValueError as error:
         reasons = _reasons(str(error))
         licences = _LICENCES.search(reasons)
@@ -42,7 +33,6 @@ def validate_card(card: LocalFile) -> bool:
             known = licences[1].split(", ")
             raise RecipeError(unknown_name("licence", content.data.get("license"), known)) from None
         raise HubError(f"card: the Hub refuses its metadata: {reasons}") from None
-    return True
 
 
 def _reasons(answer: str) -> str:

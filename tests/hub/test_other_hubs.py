@@ -32,15 +32,6 @@ def test_a_server_without_xet_gets_files_by_lfs(
     assert hub.counters().count("GET", "/xet-write-token/") == 1
 
 
-def test_a_server_that_does_not_check_cards(
-    publish: Publisher, built: Path, repo: str, hub: LoopbackHub
-) -> None:
-    hub.fault(Status(status=404), method="POST", path="/api/validate-yaml", times=None)
-    done = publish(built, "--repo-id", repo)
-    assert done.code == 0, done.err
-    assert "does not check cards, so nobody has checked this one" in done.err
-
-
 @pytest.mark.parametrize("status", [404, 418, 501])
 def test_an_answer_that_stays_the_same_ends_at_once(
     publish: Publisher, built: Path, repo: str, hub: LoopbackHub, status: int
