@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.layernorm_layer import PlainLayer
 from hubsplice.constructions.prenorm_layer import SplicedLayer
@@ -15,7 +17,7 @@ from hubsplice.proving.plain import PlainCheck
 from hubsplice.proving.sandwich import SandwichCheck
 from hubsplice.proving.stored_layer import StoredLayer
 
-_CHECKS: dict[type, type[LayerCheck]] = {
+_CHECKS: dict[type, type[LayerCheck[Any]]] = {
     SplicedLayer: GatedCheck,
     BiasFreeLayer: BiasFreeCheck,
     PlainLayer: PlainCheck,
