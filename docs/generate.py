@@ -428,9 +428,19 @@ def measurements_page() -> str:
     """All results of the benchmarks, one section each."""
     lines = ["# Measurements", "", _MEASUREMENTS]
     for path in sorted(RESULTS.glob("*.md")):
-        text = path.read_text(encoding="utf-8")
+        text = _linked(path.read_text(encoding="utf-8"))
         lines += ["", *(f"#{line}" if line.startswith("#") else line for line in text.splitlines())]
     return "\n".join(lines)
+
+
+def _linked(text: str) -> str:
+    """A file of results with its links as they are among the pages."""
+    text = text.replace("(../../docs/", "(")
+    return re.sub(
+        r"\((\w+\.md)\)",
+        lambda link: f"(#{_anchor(link[1])})" if (RESULTS / link[1]).is_file() else link[0],
+        text,
+    )
 
 
 def _family_row(family: Family) -> tuple[str, ...]:

@@ -120,7 +120,8 @@ class _CleanProcess:
         return problem
 
     def _end(self) -> None:
-        # It ends by itself when nothing is left to be asked.
+        # It may still be importing, and has nothing to lose.
+        self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

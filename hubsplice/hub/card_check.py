@@ -40,7 +40,7 @@ def validate_card(card: LocalFile) -> bool:
         licences = _LICENCES.search(reasons)
         if licences is not None:
             known = licences[1].split(", ")
-            raise RecipeError(unknown_name("licence", content.data.license, known)) from None
+            raise RecipeError(unknown_name("licence", content.data.get("license"), known)) from None
         raise HubError(f"card: the Hub refuses its metadata: {reasons}") from None
     return True
 

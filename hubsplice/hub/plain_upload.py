@@ -11,8 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
-from huggingface_hub import HfApi, constants
-from huggingface_hub.utils import get_session
+from huggingface_hub import HfApi, constants, get_session
 
 from hubsplice.transport import NOT_OFFERED
 

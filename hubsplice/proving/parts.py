@@ -134,6 +134,8 @@ class Parts:
             if kind is Normalization.NONE or not (level or number in lines):
                 continue
             so_far = found.get(kind, torch.zeros_like(term.direction, dtype=torch.float64))
-            known = so_far is not None and number not in lines
-            found[kind] = so_far + level * term.direction if known else None
+            if so_far is None or number in lines:
+                found[kind] = None
+            else:
+                found[kind] = so_far + level * term.direction
         return found

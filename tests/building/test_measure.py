@@ -11,6 +11,8 @@ import pytest
 from hubsplice.building.measure import measure
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, RecipeError
+from hubsplice.fidelity import effect
+from hubsplice.fidelity import measure as measuring
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_file
 from hubsplice.verifying.files import unexpected_files
@@ -88,6 +90,29 @@ def test_the_picture_is_listed_shown_and_renewed(
     (folder / "splice.json").write_text(json.dumps(manifest))
     measure(folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet)
     assert read_manifest(folder / "splice.json").files == listed
+
+
+def test_a_figure_that_cannot_be_made_loses_nothing_else(
+    workshop: Workshop, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise NotImplementedError("this model has no cache")
+
+    before = read_report(folder)
+    assert before is not None
+    monkeypatch.setattr(measuring, "greedy_tokens", fail)
+    monkeypatch.setattr(effect, "sampled_tokens", fail)
+    found = measure(
+        folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet
+    )
+    assert (found.greedy, found.effect) == (None, None)
+    reasons = (
+        "what the edit does to text could not be made: this model has no cache",
+        "the greedy comparison could not be made: this model has no cache",
+    )
+    assert set(found.warnings) == {*before.warnings, *reasons}
+    assert found.precisions == before.precisions
+    assert read_report(folder) == found
 
 
 def test_a_local_base_must_be_named(folder: Path) -> None:

@@ -214,38 +214,37 @@ def test_greedy_is_greedy_whatever_the_folder_says(
         assert torch.equal(greedy_tokens(model, prompts, 8), expected[:, 6:])
 
 
-class TestStock:
-    """A base is judged as transformers judges it when nothing else was imported."""
+@pytest.fixture
+def loosened() -> None:
+    import sae_lens  # noqa: F401
 
-    @pytest.fixture
-    def loosened(self) -> None:
-        import sae_lens  # noqa: F401
 
-    def test_what_a_library_lets_through_in_this_process_is_refused(
-        self, loosened: None, folder: Path
-    ) -> None:
-        require_stock(BaseConfig.open(folder))
-        change(folder / "config.json", rms_norm_eps=1)
-        assert problem_of(folder) is None
-        for _ in range(2):
-            with pytest.raises(CheckpointError, match=r"'rms_norm_eps'.*expected float"):
-                require_stock(BaseConfig.open(folder))
-
-    @pytest.mark.parametrize(
-        ("fields", "words"),
-        [
-            ({"dtype": "torch.bfloat16"}, "torch"),
-            ({"rms_norm_eps": "1e-05"}, "rms_norm_eps"),
-            ({"rope_parameters": {"rope_type": "fancy", "rope_theta": 1e4}}, "'fancy'.*yarn"),
-        ],
-    )
-    def test_what_transformers_refuses_is_said_in_a_line(
-        self, loosened: None, folder: Path, fields: dict[str, Any], words: str
-    ) -> None:
-        change(folder / "config.json", **fields)
-        with pytest.raises(CheckpointError, match=words) as caught:
+def test_what_a_library_lets_through_in_this_process_is_refused(
+    loosened: None, folder: Path
+) -> None:
+    require_stock(BaseConfig.open(folder))
+    change(folder / "config.json", rms_norm_eps=1)
+    assert problem_of(folder) is None
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r"'rms_norm_eps'.*expected float"):
             require_stock(BaseConfig.open(folder))
-        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"dtype": "torch.bfloat16"}, "torch"),
+        ({"rms_norm_eps": "1e-05"}, "rms_norm_eps"),
+        ({"rope_parameters": {"rope_type": "fancy", "rope_theta": 1e4}}, "'fancy'.*yarn"),
+    ],
+)
+def test_what_transformers_refuses_is_said_in_a_line(
+    loosened: None, folder: Path, fields: dict[str, Any], words: str
+) -> None:
+    change(folder / "config.json", **fields)
+    with pytest.raises(CheckpointError, match=words) as caught:
+        require_stock(BaseConfig.open(folder))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("file", "key", "value"), HOSTILE[:1] + HOSTILE[-1:])

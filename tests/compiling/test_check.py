@@ -260,6 +260,13 @@ LFS_POINTER = """version https://git-lfs.github.com/spec/v1
 oid sha256:0000000000000000000000000000000000000000000000000000000000000000
 size 14483464192
 """
+
+
+def without_tokenizer(folder: Path) -> None:
+    for path in (folder / "base").glob("tokenizer*"):
+        path.unlink()
+
+
 NOTHING = "  - {after_layer: 0}"
 SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "float16": (
@@ -279,7 +286,7 @@ SPOILT: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "Git LFS",
     ),
     "no tokenizer": (
-        lambda f: [path.unlink() for path in (f / "base").glob("tokenizer*")],
+        without_tokenizer,
         NOTHING,
         "base: its tokenizer can't be loaded",
     ),

@@ -36,7 +36,7 @@ class Released:
 
     model: str
     repo: str
-    config: Mapping[str, Any]
+    config: dict[str, Any]
 
     @property
     def text(self) -> str:
