@@ -18,6 +18,9 @@ from hubsplice.proving.parts import Part
 from hubsplice.proving.rounding import common_factor, spacing
 from hubsplice.proving.rows import first_unequal
 
+# How long the multiple of the read-out of one may be that centres a gate, over the encoder.
+_SMALL_BIASES = 0.02
+
 
 class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
     """A layer of the construction `prenorm-bias-free`."""
@@ -253,7 +256,3 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
 
     def _most(self, neuron: int) -> float:
         return self._saturation * float(self.up[neuron].norm()) * self.width**0.5
-
-
-# How long the multiple of the read-out of one may be that centres a gate, over the encoder.
-_SMALL_BIASES = 0.02

@@ -26,8 +26,14 @@ LayerT = TypeVar("LayerT", bound=CompiledLayer)
 _LONGEST_READ_OUT = 25.0
 
 # A read-out of a scale may move as far from its typical value as so many times that value, were
-# the whole stream along it. Right layers reach 5.
+# the whole stream along it. On SmolLM2 it is 1.9.
 _MOST_SCALE = 20.0
+
+# How long what a line's row reads beside its encoder may be, over that.
+_BESIDE_LINES = 0.3
+
+# How far a gate may move a threshold, over the encoder's length times the stream's.
+_THRESHOLD_ROOM = 2e-3
 
 
 class LayerCheck(ABC, Generic[LayerT]):
@@ -350,7 +356,3 @@ class LayerCheck(ABC, Generic[LayerT]):
         self.findings.recovered.append(
             Recovered(part.source.label, what, neurons, strength, at, reading.cosine, writes)
         )
-
-
-_BESIDE_LINES = 0.3
-_THRESHOLD_ROOM = 2e-3

@@ -17,12 +17,17 @@ from hubsplice.proving.parts import Part
 from hubsplice.proving.rounding import common_factor, off, spacing
 from hubsplice.proving.rows import first_unequal
 
+# How long the read-out of a mean is, in units of what the encoder reads of it.
+_MEAN_READ_OUT = 6.0
+
+# What the read-out of a knot is limited by, beside the one or so that it typically gives.
+_SHIFTED = 10.0
+
 
 class PlainCheck(LayerCheck[PlainLayer]):
     """A layer of the construction `layernorm-bias`."""
 
     first = "in_weight"
-    row, bias, column, constant_role = "in_weight", "in_bias", "out_weight", "out_bias"
 
     def check(self) -> None:
         """Find everything that is wrong with the layer."""
@@ -239,10 +244,3 @@ class PlainCheck(LayerCheck[PlainLayer]):
 
     def _most(self, neuron: int) -> float:
         return float(self.rows[neuron].norm()) * self.width**0.5 + abs(float(self.biases[neuron]))
-
-
-# What the read-out of a knot is limited by, beside the one or so that it typically gives.
-_SHIFTED = 10.0
-
-# How long the read-out of a mean is, in units of what the encoder reads of it.
-_MEAN_READ_OUT = 6.0

@@ -22,6 +22,15 @@ from hubsplice.proving.rows import Reading, first_unequal, solved
 _GUARD = 4096.0
 _CONSTANTS = 3
 
+# From which share of its largest channel on a channel belongs to the dominant part.
+_OF_DOMINANT = 0.02
+
+# How long the read-out of a token's scale may be in a row, over its encoder.
+_SCALE_READ_OUT = 8.0
+
+# How far a gate may move a threshold, over the encoder's length times the stream's.
+_THRESHOLD_ROOM = 4e-3
+
 
 class SandwichCheck(LayerCheck[SandwichLayer]):
     """A layer of the constructions `sandwich` and `post-norm`."""
@@ -433,8 +442,3 @@ def _nearest_scale(multiple: float, fraction: float) -> float:
     if not multiple:
         return 1.0
     return float(2.0 ** (round(math.log2(abs(multiple)) - fraction) + fraction))
-
-
-_OF_DOMINANT = 0.02
-_SCALE_READ_OUT = 8.0
-_THRESHOLD_ROOM = 4e-3

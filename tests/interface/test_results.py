@@ -14,6 +14,7 @@ import hubsplice
 from hubsplice.rendering.content import Code, Line, Part, Table, Tone
 from hubsplice.rendering.drawing import as_text
 from hubsplice.rendering.html import as_html
+from hubsplice.verifying.statements.table import claims_table
 
 PROGRESS: list[tuple[str, int, int]] = []
 
@@ -71,7 +72,9 @@ def test_verify_shows_every_check(built: hubsplice.BuildResult, base: Path) -> N
     result = hubsplice.verify(built.folder, base=base, progress=False)
     assert result.passed
     assert result.verdict.startswith(str(result).splitlines()[0])
-    assert result._repr_html_().count("<tr>") == 1 + len(result.checks)
+    claims = claims_table(result.claims, all_in="").rows
+    assert claims
+    assert result._repr_html_().count("<tr>") == 2 + len(result.checks) + len(claims)
 
 
 def test_verify_needs_an_engine_for_its_options() -> None:

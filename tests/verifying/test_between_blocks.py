@@ -74,7 +74,7 @@ def test_a_silenced_edit_is_found_by_structure_and_behaviour(copy: Spliced, name
     copy.edit_tensors(lambda tensors: tensors[name].zero_(), of=name)
     copy.edit_manifest(lambda m: m.update(zero_tensors=sorted({*m["zero_tensors"], name})))
     copy.forge_checksums()
-    assert set(copy.failed()) == {"structure"}
+    assert "structure" in copy.failed()
     run = Run(TransformersEngine(), "float32")
     found = verify(str(copy.folder), base=str(copy.base), revision=None, progress=quiet, run=run)
     assert "layer edits" in {check.name for check in found.checks if check.passed is False}

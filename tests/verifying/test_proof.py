@@ -53,7 +53,7 @@ def test_tampered_weights(spliced: Spliced, name: str) -> None:
     spliced.edit_tensors(change, of=GATE)
     spliced.forge_checksums()
     failed = spliced.failed()
-    assert set(failed) == {"structure"}
+    assert "structure" in failed
     assert any(tensor in problem for problem in failed["structure"].problems)
 
 

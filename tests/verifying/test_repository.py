@@ -119,3 +119,17 @@ def test_a_hub_out_of_reach(run: Verify) -> None:
     code, _, err = run("me/base", HF_ENDPOINT="http://127.0.0.1:9")
     assert code == 7
     assert err.startswith("error: me/base: could not be fetched")
+
+
+def test_inspecting_a_repository_fetches_no_shard_of_the_base(
+    hub: LoopbackHub, forker: Forker, spliced: Spliced, tmp_path: Path
+) -> None:
+    hub.seed("me/inspected", spliced.folder)
+    environment = hub.environment(tmp_path / "home")
+    done = forker.run(["inspect", "--json", "me/inspected"], environment, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["agrees"]
+    fetched = {path.name for path in (tmp_path / "home").rglob("*.safetensors")}
+    weight_map = spliced.json("model.safetensors.index.json")["weight_map"]
+    assert weight_map["model.layers.2.mlp.up_proj.weight"] in fetched
+    assert weight_map["model.layers.1.mlp.up_proj.weight"] not in fetched

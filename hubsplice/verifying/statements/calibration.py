@@ -60,6 +60,8 @@ def calibration_record(
             found.shows("calibration", "median_norm", place, expected=median, source=source)
     if report is not None:
         told = report.model_dump(mode="json", include={"sae_fit", "warnings"})
+        # Measuring may have warnings of its own behind these.
+        told["warnings"] = told["warnings"][: len(record.warnings)]
         for name, value in told.items():
             found.agrees("calibration", name, expected=value, source="from the report")
     return found
