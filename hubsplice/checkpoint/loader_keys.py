@@ -117,7 +117,9 @@ def require_loadable_tokenizer_config(path: Path, content: Mapping[str, Any]) ->
     Raises:
         CheckpointError: with the key.
     """
-    _require_tokenizer_class(path, content.get("tokenizer_class"))
+    if not content.get("auto_map"):
+        # A class of the repository's own code may have any name, and is not what is loaded.
+        _require_tokenizer_class(path, content.get("tokenizer_class"))
     listed = content.get("fast_tokenizer_files")
     names = listed if isinstance(listed, list) else [listed]
     if listed is not None and not all(
@@ -161,6 +163,7 @@ def tokenizer_for_loaders(content: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in content.items()
         if key == "fast_tokenizer_files"
         or not (key in _ARGUMENTS or key == "init_inputs" or _FILE_ARGUMENT.fullmatch(key))
+        if key != "tokenizer_class" or _is_tokenizer_class(value)
     }
 
 
@@ -182,10 +185,14 @@ def _require_kernel(path: Path, key: str, name: object) -> None:
 
 
 def _require_tokenizer_class(path: Path, name: object) -> None:
-    if name is not None and not (isinstance(name, str) and _TOKENIZER_CLASS.fullmatch(name)):
+    if name is not None and not _is_tokenizer_class(name):
         raise CheckpointError(
             f"{path}: tokenizer_class: found {_shown(name)}, expected the name of a tokenizer"
         )
+
+
+def _is_tokenizer_class(name: object) -> bool:
+    return isinstance(name, str) and _TOKENIZER_CLASS.fullmatch(name) is not None
 
 
 def _is_code(cls: type, key: str) -> bool:
