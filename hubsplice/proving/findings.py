@@ -37,6 +37,7 @@ class Findings:
     Attributes:
         names: the tensor that each role lies in.
         problems: each with the tensor, and the neuron where there is one.
+        loose: those of them that a read-out would explain that was fitted to little text.
         recovered: the parts of its edits.
         used: how many neurons the layer uses.
         guard: how many of them are there for attention sinks.
@@ -45,17 +46,21 @@ class Findings:
 
     names: Mapping[str, str]
     problems: list[str] = field(default_factory=list)
+    loose: list[str] = field(default_factory=list)
     recovered: list[Recovered] = field(default_factory=list)
     used: int = 0
     guard: int = 0
     unproven: list[str] = field(default_factory=list)
 
-    def wrong(self, role: str, neuron: int | None, what: str) -> None:
+    def wrong(self, role: str, neuron: int | None, what: str, *, loose: bool = False) -> None:
         """Note what is wrong with a neuron's part of a role's tensor."""
         place = "" if neuron is None else f"neuron {neuron}: "
-        self.problems.append(f"{self.names[role]}: {place}{what}")
+        problem = f"{self.names[role]}: {place}{what}"
+        self.problems.append(problem)
+        if loose:
+            self.loose.append(problem)
 
-    def wrong_at(self, role: str, at: Sequence[int], what: str) -> None:
+    def wrong_at(self, role: str, at: Sequence[int], what: str, *, loose: bool = False) -> None:
         """Note what is wrong with one element: a neuron, and a channel of the stream."""
         neuron, channel = at
-        self.wrong(role, neuron, f"channel {channel} {what}")
+        self.wrong(role, neuron, f"channel {channel} {what}", loose=loose)

@@ -63,6 +63,11 @@ class InspectedLayer(Record):
     guard: int = Field(description="How many of those are there for attention sinks.")
     parts: tuple[RecoveredPart, ...]
     problems: tuple[str, ...] = Field(description="What has no part in the edit, or a wrong one.")
+    loose: tuple[str, ...] = Field(
+        (),
+        description="Those of the problems that a read-out would explain that was fitted to little "
+        "text.",
+    )
     unproven: tuple[str, ...] = Field(description="What the weights alone can't prove.")
 
 
@@ -96,6 +101,7 @@ def inspected_layers(
             guard=findings.guard,
             parts=tuple(map(RecoveredPart.of, findings.recovered)),
             problems=tuple(findings.problems),
+            loose=tuple(findings.loose),
             unproven=tuple(findings.unproven),
         )
 

@@ -100,11 +100,11 @@ class LayerCheck(ABC, Generic[LayerT]):
             return least
         return float(value)
 
-    def wrong(self, role: str, neuron: int | None, what: str) -> None:
-        self.findings.wrong(role, neuron, what)
+    def wrong(self, role: str, neuron: int | None, what: str, *, loose: bool = False) -> None:
+        self.findings.wrong(role, neuron, what, loose=loose)
 
-    def wrong_at(self, role: str, at: Sequence[int], what: str) -> None:
-        self.findings.wrong_at(role, at, what)
+    def wrong_at(self, role: str, at: Sequence[int], what: str, *, loose: bool = False) -> None:
+        self.findings.wrong_at(role, at, what, loose=loose)
 
     def unproven(self, what: str) -> None:
         if what not in self.findings.unproven:
@@ -191,6 +191,7 @@ class LayerCheck(ABC, Generic[LayerT]):
                 (neuron, place),
                 f"is not that of {part.source.label}'s encoder; the row's cosine with it is "
                 f"{reading.cosine:.4f}",
+                loose=True,
             )
         elif coarse is None and reading.length > 2 * reading.rounding + beside + self.fit_slack:
             self.wrong(
@@ -198,6 +199,7 @@ class LayerCheck(ABC, Generic[LayerT]):
                 neuron,
                 f"what it reads beside {part.source.label}'s encoder is {reading.length:.1%} as "
                 "long as that",
+                loose=True,
             )
         if bias is not None and reading.multiple:
             self._check_threshold(role, neuron, part, reading, bias)
@@ -224,6 +226,7 @@ class LayerCheck(ABC, Generic[LayerT]):
                 bias_role if bias_role in self.findings.names else role,
                 neuron,
                 f"it moves the threshold of {part.source.label} by about {moved:.3g}",
+                loose=True,
             )
 
     def check_common_read_out(self, role: str) -> None:
@@ -262,6 +265,7 @@ class LayerCheck(ABC, Generic[LayerT]):
                 role,
                 neuron,
                 f"a read-out of a scale near {level:g} varies by up to {most:.3g} with the stream",
+                loose=True,
             )
 
     def check_scale(self, role: str, neuron: int, scale: float, least: float, most: float) -> None:
