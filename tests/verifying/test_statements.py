@@ -414,8 +414,6 @@ def test_a_card_with_words_of_its_author(told: Spliced, command: Command) -> Non
     )
     text = text.replace("## Fidelity\n", "## Fidelity\n\nIt is perfect, and certified.\n")
     path.write_text(text, encoding="utf-8")
-    # The list of checksums has the card too, and is written again.
-    told.edit_manifest(lambda _: None)
     found = told.verify()
     assert found.passed
     claims = {claim.field: claim for claim in found.claims if claim.file == "README.md"}
