@@ -68,3 +68,18 @@ def test_a_kill_leaves_no_result_and_a_rerun_cleans_up(
     assert again.code == 0, again.err
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "recipe.yaml"]
     assert (tmp_path / "out/splice.json").exists()
+
+
+def test_an_interrupt_is_exit_code_130(workshop: Workshop, spawn: Command, tmp_path: Path) -> None:
+    splices = STEER.replace("v.safetensors", f"{workshop.folder}/v.safetensors")
+    (tmp_path / "recipe.yaml").write_text(workshop.recipe(splices), encoding="utf-8")
+    process = start("build", "recipe.yaml", "--output", "out", folder=tmp_path)
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("calibrating"):
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130
+    assert out == ""
+    assert "Traceback" not in err
+    assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]

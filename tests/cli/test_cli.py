@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -131,21 +129,3 @@ def test_edits_lists_every_kind_with_its_formula(command: Command) -> None:
     for edit in listed:
         assert edit["kind"] in table.out
         assert edit["formula"] in table.out
-
-
-def test_an_interrupt_is_exit_code_130(tmp_path: Path) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    os.mkfifo(recipe)
-    process = subprocess.Popen(
-        [*MAIN, "check", str(recipe)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    # Opening the pipe returns when the command has opened it too, and it then waits for text.
-    with recipe.open("w", encoding="utf-8"):
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
-    assert process.returncode == 130
-    assert out == ""
-    assert "Traceback" not in err
