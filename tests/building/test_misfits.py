@@ -66,7 +66,6 @@ def test_an_allowed_misfit_is_told_everywhere(allowed: Any) -> None:
     assert report.warnings == (warning,)
     card = (allowed.folder / "README.md").read_text(encoding="utf-8")
     assert "**Warning: an SAE does not fit this base." in card
-    assert "--output rebuilt --allow-misfit" in card
     assert "after layer 1: the SAE explains less than nothing" in " ".join(str(allowed).split())
 
 
@@ -94,7 +93,6 @@ def test_a_fit_is_not_warned_of(make: Build, saes: Path, tmp_path: Path) -> None
     card = (built.folder / "README.md").read_text(encoding="utf-8")
     assert "after layer 1: the SAE explains 100% of the variance" in card
     assert "Warning" not in card
-    assert "--allow-misfit" not in card
 
 
 def test_from_python_and_from_the_command_line(

@@ -20,6 +20,7 @@ COMMANDS = (
     "build",
     "measure",
     "verify",
+    "inspect",
     "reproduce",
     "unsplice",
     "diff",
