@@ -245,7 +245,7 @@ def page(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> str:
             ),
             "",
             f"The {arguments.features} features that contribute most after layer "
-            f"{arguments.layer}, edited at once. {' '.join(about)} Held-out documentation text "
+            f"{arguments.layer}, edited at once. {' '.join(about)} Held-out text "
             "that calibration never saw; attention sinks and first tokens are not scored; "
             f"divergences among the {arguments.vocabulary:,} likeliest tokens; intervals by "
             "resampling sequences.",

