@@ -19,6 +19,7 @@ from hubsplice.proving.inspection import InspectedLayer, inspected_layers
 from hubsplice.proving.stored_layer import ReadTensor
 from hubsplice.recipe.reading import parsed_edit
 from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.edit_terms import terms_of_first_edit
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.weights import StoredTensor
 
@@ -122,16 +123,8 @@ def _strength_problems(claim: Claim, intervention: Intervention) -> Iterator[str
     for site, record in zip(intervention.sites, claim.manifest.edits, strict=False):
         terms = list(zip(site.terms, record.terms, strict=False))
         while terms:
-            # One edit may be several terms, which stand beside each other and share its record.
             first = terms[0][1]
-            count = 1
-            if first.kind == "project":
-                while (
-                    count < len(terms)
-                    and terms[count][1].edit == first.edit
-                    and terms[count][0].label != terms[0][0].label
-                ):
-                    count += 1
+            count = terms_of_first_edit([record for _, record in terms])
             own, terms = terms[:count], terms[count:]
             edit = _edit(first.edit)
             if isinstance(edit, str):

@@ -473,6 +473,14 @@ def test_a_picture_that_shows_other_curves(told: Spliced) -> None:
     assert read_report(told.folder) is not None
 
 
+def test_the_same_edit_twice(make: Build, speaking: Spliced, tmp_path: Path) -> None:
+    steer = "{kind: steer, vector: {path: v.safetensors}, strength: 2}"
+    splices = f"  - {{after_layer: 1, edits: [{steer}, {steer}]}}"
+    made = make(splices, tmp_path / "out", base=speaking.base, more=LITTLE_TEXT, measure=False)
+    found = Spliced(made.folder, speaking.base).verify()
+    assert [check for check in found.checks if not check.passed] == []
+
+
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "gemma2", "qwen3", "olmo2"])
 def test_other_families(
     family: str, make: Build, shared_tiny_llama: MakeCheckpoint, tmp_path: Path

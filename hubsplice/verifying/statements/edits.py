@@ -18,6 +18,7 @@ from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site, Term
 from hubsplice.recipe.models import Recipe, Splice
 from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.edit_terms import terms_of_first_edit
 from hubsplice.verifying.statements.ledger import Comparison, Path, named
 from hubsplice.verifying.statements.on_paper import OnPaper
 
@@ -103,7 +104,8 @@ class _Splice:
             self._found.shows(*self._path, expected=[], source=_FROM_RECIPE)
         start = 0
         for edit, shown in zip(self._splice.edits, asked, strict=True):
-            count = _count(terms[start:], shown)
+            left = terms[start:]
+            count = terms_of_first_edit(left) if left and left[0].edit == shown else 0
             own = list(zip(terms, self._site.terms, strict=True))[start : start + count]
             self._compare_edit(start, edit, shown, own)
             start += count
@@ -192,11 +194,3 @@ def _distinct(edits: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _shown(edit: Edit) -> dict[str, Any]:
     return edit.model_dump(mode="json", exclude_none=True)
-
-
-def _count(terms: Sequence[TermRecord], shown: dict[str, Any]) -> int:
-    """How many of the first terms are of one edit."""
-    same = 0
-    while same < len(terms) and terms[same].edit == shown:
-        same += 1
-    return same
