@@ -7,19 +7,17 @@ record says why.
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt
 
 from hubsplice import __version__
 from hubsplice.checkpoint.manifest import Record
-from hubsplice.errors import CheckpointError
-from hubsplice.files.plain import read_plain
+from hubsplice.checkpoint.record_file import read_record, write_record
 
 ENVIRONMENT = "reproduce/environment.json"
 """Where a spliced checkpoint carries the record."""
@@ -91,8 +89,7 @@ def this_environment() -> Environment:
 
 def write_environment(environment: Environment, folder: Path) -> None:
     """Write the record and the list of versions to a checkpoint that has none."""
-    text = json.dumps(environment.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (folder / ENVIRONMENT).write_text(text + "\n", encoding="utf-8")
+    write_record(environment, folder / ENVIRONMENT)
     (folder / REQUIREMENTS).write_text(requirements(environment), encoding="utf-8")
 
 
@@ -102,15 +99,7 @@ def read_environment(folder: Path) -> Environment:
     Raises:
         CheckpointError: it is missing or malformed.
     """
-    path = folder / ENVIRONMENT
-    try:
-        return Environment.model_validate_json(read_plain(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "environment"
-        raise CheckpointError(f"{path}: {where}: {problem['msg']}") from None
+    return read_record(folder / ENVIRONMENT, Environment)
 
 
 def requirements(environment: Environment) -> str:

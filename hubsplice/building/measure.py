@@ -14,8 +14,8 @@ from hubsplice.card import write_card
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
-from hubsplice.checkpoint.resolve import resolve_base
-from hubsplice.errors import CheckpointError, OutputError, RecipeError
+from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
+from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject, measure_fidelity
@@ -51,15 +51,10 @@ def measure(
     """
     manifest = read_manifest(folder / MANIFEST)
     recipe = load_recipe(folder / RECIPE)
-    if base is None and manifest.base.repo_id is None:
-        raise RecipeError(
-            f"base: the model was made from a local folder, {manifest.base.name!r}; say where it "
-            "is with --base"
-        )
+    if base is None:
+        require_repository(manifest.base)
     _require_own_files(folder, manifest.files)
-    resolved = resolve_base(
-        base or recipe.base_model, None if base else manifest.base.commit, weights=True
-    )
+    resolved = resolve_recorded(manifest.base, base)
     _require_same_base(resolved.folder, manifest.base.files)
     dtype: torch.dtype = getattr(torch, manifest.dtype)
     config = BaseConfig.open(resolved.folder)

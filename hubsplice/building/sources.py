@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from hubsplice.checkpoint.checksums import checksum_list
 from hubsplice.checkpoint.manifest import Record
+from hubsplice.checkpoint.record_file import read_record, write_record
 from hubsplice.errors import CheckpointError
 from hubsplice.features.sae_config import CONFIG_FILENAME
 from hubsplice.features.sae_files import WEIGHTS_FILENAME
 from hubsplice.files.digest import Sha256, digest_bytes, digest_file
-from hubsplice.files.plain import read_plain
 from hubsplice.recipe.local_paths import TEXTS, local_paths
 from hubsplice.recipe.models import Recipe
 from hubsplice.text.local import text_files
@@ -86,8 +85,7 @@ def source_digest(field: str, path: Path) -> str:
 
 def write_sources(sources: Sources, folder: Path) -> None:
     """Write the record to a checkpoint that has none."""
-    text = json.dumps(sources.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (folder / SOURCES).write_text(text + "\n", encoding="utf-8")
+    write_record(sources, folder / SOURCES)
 
 
 def read_sources(folder: Path) -> Sources:
@@ -96,15 +94,7 @@ def read_sources(folder: Path) -> Sources:
     Raises:
         CheckpointError: it is missing or malformed.
     """
-    path = folder / SOURCES
-    try:
-        return Sources.model_validate_json(read_plain(path))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "sources"
-        raise CheckpointError(f"{path}: {where}: {problem['msg']}") from None
+    return read_record(folder / SOURCES, Sources)
 
 
 def _names(field: str, folder: Path) -> Iterator[str]:

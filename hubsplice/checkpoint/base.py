@@ -70,7 +70,7 @@ class BaseConfig:
         _refuse_links_outwards(folder)
         _refuse_pickles(folder)
         index = folder / WEIGHTS_INDEX
-        return BaseConfig(folder, config, _read_index(index) if index.exists() else None)
+        return BaseConfig(folder, config, read_weight_map(index) if index.exists() else None)
 
     @property
     def has_weights(self) -> bool:
@@ -189,7 +189,12 @@ def _refuse_pickles(folder: Path) -> None:
         )
 
 
-def _read_index(path: Path) -> Mapping[str, str]:
+def read_weight_map(path: Path) -> Mapping[str, str]:
+    """The file of every tensor, by tensor name, from the index of the weights.
+
+    Raises:
+        CheckpointError: it is malformed, or leads out of its folder.
+    """
     index = read_object(path)
     weight_map = index.get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:

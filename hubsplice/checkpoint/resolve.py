@@ -17,6 +17,7 @@ from hubsplice.checkpoint.companions import (
     SINGLE_WEIGHTS,
     WEIGHTS_INDEX,
 )
+from hubsplice.checkpoint.manifest import BaseRecord
 from hubsplice.errors import (
     CheckpointError,
     HubspliceError,
@@ -45,6 +46,33 @@ class ResolvedBase:
     repo_id: str | None
     commit: str | None
     complete: bool = False
+
+
+def resolve_recorded(record: BaseRecord, base: str | None) -> ResolvedBase:
+    """Find the base of a spliced checkpoint, with its weights.
+
+    Args:
+        record: what the checkpoint's manifest says of it.
+        base: a folder or repository to take instead; None takes what the record names.
+
+    Raises:
+        RecipeError: the record names a local folder alone, or as `resolve_base`.
+        CheckpointError: as `resolve_base`.
+    """
+    if base is not None:
+        return resolve_base(base, None, weights=True)
+    require_repository(record)
+    assert record.repo_id is not None
+    return resolve_base(record.repo_id, record.commit, weights=True)
+
+
+def require_repository(record: BaseRecord) -> None:
+    """Raise `RecipeError` where nobody else can have the base that a manifest names."""
+    if record.repo_id is None:
+        raise RecipeError(
+            f"base: the model was made from a local folder, {record.name!r}; say where it is with "
+            "--base"
+        )
 
 
 def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> ResolvedBase:

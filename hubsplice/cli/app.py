@@ -58,6 +58,15 @@ Revision = Annotated[
     str | None,
     typer.Option("--revision", help="The repository's commit, branch or tag.", show_default=False),
 ]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="The base model, if it is not the repository that the manifest names.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 RequireFidelity = Annotated[
     float | None,

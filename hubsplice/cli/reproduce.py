@@ -7,22 +7,14 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, Revision, SplicedModel
+from hubsplice.cli.app import AsJson, Base, Revision, SplicedModel
 from hubsplice.errors import DifferentError
 from hubsplice.terminal import print_content, print_json
 
 
 def reproduce(
     model: SplicedModel,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            metavar="MODEL",
-            help="The base model, if it is not the repository that the manifest names.",
-            show_default=False,
-        ),
-    ] = None,
+    base: Base = None,
     revision: Revision = None,
     source: Annotated[
         list[Path] | None,

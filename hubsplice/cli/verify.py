@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, Revision, SplicedModel
+from hubsplice.cli.app import AsJson, Base, Revision, SplicedModel
 from hubsplice.errors import CheckpointError
 from hubsplice.terminal import print_content, print_json, print_line
 
@@ -29,15 +29,7 @@ class ServedDtype(enum.StrEnum):
 
 def verify(
     model: SplicedModel,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            metavar="MODEL",
-            help="The base model, if it is not the repository that the manifest names.",
-            show_default=False,
-        ),
-    ] = None,
+    base: Base = None,
     revision: Revision = None,
     engine: Annotated[
         EngineName | None,

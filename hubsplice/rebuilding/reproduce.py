@@ -13,10 +13,11 @@ from torch import Tensor
 
 from hubsplice.building.environment import ENVIRONMENT, read_environment, this_environment
 from hubsplice.building.sources import SOURCES, Sources, read_sources
+from hubsplice.checkpoint.base import read_weight_map
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
-from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
-from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.checkpoint.resolve import ResolvedBase, resolve_recorded
+from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import digest_file
 from hubsplice.files.staging import staged_directory
 from hubsplice.files.strict_json import read_object
@@ -88,7 +89,7 @@ def reproduce(
     manifest = read_manifest(published.folder / MANIFEST)
     recorded = read_environment(published.folder)
     local = read_sources(published.folder)
-    resolved = _resolve(manifest, base)
+    resolved = resolve_recorded(manifest.base, base)
     found = found_sources(local, sources)
     with (
         TemporaryDirectory(prefix="hubsplice-sources-") as links,
@@ -137,18 +138,6 @@ def _folder(output: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def _resolve(manifest: Manifest, base: str | None) -> ResolvedBase:
-    record = manifest.base
-    if base is not None:
-        return resolve_base(base, None, weights=True)
-    if record.repo_id is None:
-        raise RecipeError(
-            f"base: the model was made from a local folder, {record.name!r}; say where it is with "
-            "--base"
-        )
-    return resolve_base(record.repo_id, record.commit, weights=True)
-
-
 def _runnable(
     published: Published, named: Mapping[str, Path], resolved: ResolvedBase, base: str | None
 ) -> Recipe:
@@ -177,13 +166,8 @@ def _named(resolved: ResolvedBase) -> str:
 
 def _fetch_weights(published: Published, rebuilt: Rebuilt) -> dict[str, Path]:
     """The published files that hold tensors which are not the base's, by tensor."""
-    weight_map = read_object(published.folder / WEIGHTS_INDEX).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{WEIGHTS_INDEX}: expected a weight_map from tensors to files")
+    weight_map = read_weight_map(published.folder / WEIGHTS_INDEX)
     found = {name: weight_map[name] for name in rebuilt.tensors if name in weight_map}
-    for name, file in found.items():
-        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
-            raise CheckpointError(f"{WEIGHTS_INDEX}: tensor {name!r}: {file!r} is no file's name")
     if published.repo_id is not None:
         wanted = sorted({glob.escape(file) for file in found.values()})
         find_published(published.repo_id, published.folder.name, wanted)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import Field
 
+from hubsplice.checkpoint.base import read_weight_map
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
@@ -130,8 +131,6 @@ def _names(manifest: Manifest, architecture: Architecture) -> list[str]:
 
 def _shards(folder: Path, manifest: Manifest, architecture: Architecture) -> list[str]:
     """The files that hold inserted layers."""
-    weight_map = read_object(folder / WEIGHTS_INDEX, source=WEIGHTS_INDEX).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{WEIGHTS_INDEX}: expected a weight_map from tensors to files")
+    weight_map = read_weight_map(folder / WEIGHTS_INDEX)
     names = _names(manifest, architecture)
-    return sorted({str(weight_map[name]) for name in names if name in weight_map})
+    return sorted({weight_map[name] for name in names if name in weight_map})

@@ -11,8 +11,7 @@ from pydantic import Field
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
-from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
-from hubsplice.errors import RecipeError
+from hubsplice.checkpoint.resolve import ResolvedBase, resolve_recorded
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.rendering.content import Line, Part, Tone
@@ -117,7 +116,7 @@ def verify(
     """
     published = find_published(model, revision)
     manifest = read_manifest(published.folder / MANIFEST)
-    resolved = _resolve(manifest, base)
+    resolved = resolve_recorded(manifest.base, base)
     claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
     checks = integrity_checks(published.folder, claim, published.files, progress)
     stated = check_statements(published.folder, claim, resolved, published.repo_id, checks)
@@ -187,18 +186,6 @@ def _held(base: str, manifest: Manifest, behaviour: Behaviour | None) -> str:
 def _missed(checks: Sequence[Check]) -> str:
     missed = [check.name for check in checks if not check.passed]
     return f"NOT verified: {len(missed)} of {len(checks)} checks did not pass: {', '.join(missed)}."
-
-
-def _resolve(manifest: Manifest, base: str | None) -> ResolvedBase:
-    record = manifest.base
-    if base is not None:
-        return resolve_base(base, None, weights=True)
-    if record.repo_id is None:
-        raise RecipeError(
-            f"base: the model was made from a local folder, {record.name!r}; say where it is with "
-            "--base"
-        )
-    return resolve_base(record.repo_id, record.commit, weights=True)
 
 
 def _named(opened: ResolvedBase, given: str | None) -> str:
