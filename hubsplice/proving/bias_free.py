@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
-from hubsplice.proving.layer_check import LayerCheck
+from hubsplice.proving.gated_rows import GatedRowsCheck
 from hubsplice.proving.parts import Part
 from hubsplice.proving.rounding import common_factor, spacing
 from hubsplice.proving.rows import first_unequal
@@ -22,16 +22,13 @@ from hubsplice.proving.rows import first_unequal
 _SMALL_BIASES = 0.02
 
 
-class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
+class BiasFreeCheck(GatedRowsCheck[BiasFreeLayer]):
     """A layer of the construction `prenorm-bias-free`."""
-
-    first = "gate_weight"
 
     def check(self) -> None:
         """Find everything that is wrong with the layer."""
         self._sharpness = self.constant("sharpness", 1024.0)
         self._saturation = self.constant("saturation", 16.0)
-        self._sides: dict[tuple[int, int], int] = {}
         jumps, bends = self.parts.jumps, self.parts.bends
         copies = int(self.constant("copies", 1.0)) if jumps else 0
         if self.used < 2 * copies * len(jumps) + len(bends):
@@ -43,7 +40,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
             at += 2 * len(jumps)
         for i, part in enumerate(bends):
             self._opens(at + i, part)
-        homes = self.parts.homes(self._sides)
+        homes = self.parts.homes(self.sides)
         if homes is None:
             self.wrong("gate_weight", None, "bends and jumps of one edit open to opposite sides")
             return
@@ -67,19 +64,6 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
         )
 
     @cached_property
-    def gate(self) -> Tensor:
-        return self.layer.gate_weight[: self.used].double()
-
-    @cached_property
-    def up(self) -> Tensor:
-        return self.layer.up_weight[: self.used].double()
-
-    @cached_property
-    def down(self) -> Tensor:
-        """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.down_weight[:, : self.used].double().T.contiguous()
-
-    @cached_property
     def added(self) -> Tensor:
         return self.layer.attention_bias.double()
 
@@ -95,10 +79,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
     def _opens(self, neuron: int, part: Part, row: Tensor | None = None) -> int:
         row = self.gate[neuron] if row is None else row
         reading = self.reads("gate_weight", row, neuron, part, 0.0)
-        assert part.index is not None
-        self._sides.setdefault((part.term, part.index), reading.side)
-        if self._sides[part.term, part.index] != reading.side:
-            self.wrong("gate_weight", neuron, "it opens to the other side than others of its edit")
+        self.note_side("gate_weight", neuron, part, reading.side)
         return reading.side
 
     def _jumps(self, start: int, copies: int) -> None:
@@ -220,11 +201,7 @@ class BiasFreeCheck(LayerCheck[BiasFreeLayer]):
         self.check_constant("down_weight", made, homes, room)
         if at < self.used and squares.any() and (self.used - at) % 2 != 0:
             written = self._saturation * self.down[at]
-            if (written.abs() > 1.1 * room).any():
-                place = int((written.abs() - 1.1 * room).argmax())
-                self.wrong_at(
-                    "down_weight", (at, place), "is more than rounding can take from a constant"
-                )
+            self.check_remainder("down_weight", at, written, 1.1 * room)
             self.limit_read_out("gate_weight", at, self.gate[at], self._saturation)
             self.limit_read_out("up_weight", at, self.up[at], 1.0)
             at += 1

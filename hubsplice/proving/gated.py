@@ -12,24 +12,21 @@ from torch import Tensor
 
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.intervention.normalization import Normalization
-from hubsplice.proving.layer_check import LayerCheck
+from hubsplice.proving.gated_rows import GatedRowsCheck
 from hubsplice.proving.parts import Part
-from hubsplice.proving.rounding import common_factor, off, spacing
+from hubsplice.proving.rounding import spacing
 from hubsplice.proving.rows import Reading, first_unequal
 
 _SCALE_LEVEL, _LINE_LEVEL = 4.0, 64.0
 
 
-class GatedCheck(LayerCheck[SplicedLayer]):
+class GatedCheck(GatedRowsCheck[SplicedLayer]):
     """A layer of the construction `prenorm-bias`."""
-
-    first = "gate_weight"
 
     def check(self) -> None:
         """Find everything that is wrong with the layer."""
         self._sharpness = self.constant("sharpness", 1024.0)
         self._saturation = self.constant("saturation", 16.0)
-        self._sides: dict[tuple[int, int], int] = {}
         jumps = self.parts.jumps
         copies = 0
         if jumps:
@@ -43,7 +40,7 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         self._bends(at)
         at += len(self.parts.bends)
         self.check_common_read_out("gate_weight")
-        homes = self.parts.homes(self._sides)
+        homes = self.parts.homes(self.sides)
         if homes is None:
             self.wrong("gate_weight", None, "bends and jumps of one edit open to opposite sides")
             return
@@ -64,25 +61,12 @@ class GatedCheck(LayerCheck[SplicedLayer]):
             self.wrong("gate_weight", None, f"{self.used} neurons, expected {at} for these edits")
 
     @cached_property
-    def gate(self) -> Tensor:
-        return self.layer.gate_weight[: self.used].double()
-
-    @cached_property
     def gate_bias(self) -> Tensor:
         return self.layer.gate_bias[: self.used].double()
 
     @cached_property
-    def up(self) -> Tensor:
-        return self.layer.up_weight[: self.used].double()
-
-    @cached_property
     def up_bias(self) -> Tensor:
         return self.layer.up_bias[: self.used].double()
-
-    @cached_property
-    def down(self) -> Tensor:
-        """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.down_weight[:, : self.used].double().T.contiguous()
 
     def _jumps(self, start: int, copy: int, copies: int) -> None:
         parts = self.parts.jumps
@@ -93,13 +77,13 @@ class GatedCheck(LayerCheck[SplicedLayer]):
             height = reading.side * part.written / (2 * self._saturation * copies)
             if part.kind is Normalization.NONE:
                 self._constant_up(upper)
-                wrong = off(self.down[upper], height / self.layer.multiplier, self.dtype)
-                strength = self._strength(upper, height / self.layer.multiplier)
-                self._report_column(upper, wrong, part)
+                exact = height / self.layer.multiplier
+                strength = self._strength(upper, exact)
+                self.check_column("down_weight", upper, self.down[upper], exact, part)
             else:
                 strength = None
                 self._read_out(upper, part.kind, _SCALE_LEVEL)
-                self._along(upper, height)
+                self._columns(upper, [height])
             if copy == 0:
                 self.recover(part, "jump", 2 * copies, strength, reading, self.down[upper])
 
@@ -125,10 +109,7 @@ class GatedCheck(LayerCheck[SplicedLayer]):
     def _gate_reads(self, neuron: int, part: Part, half_gap: float) -> Reading:
         bias = float(self.gate_bias[neuron]) - half_gap
         reading = self.reads("gate_weight", self.gate[neuron], neuron, part, bias)
-        assert part.index is not None
-        self._sides.setdefault((part.term, part.index), reading.side)
-        if self._sides[part.term, part.index] != reading.side:
-            self.wrong("gate_weight", neuron, "it opens to the other side than others of its edit")
+        self.note_side("gate_weight", neuron, part, reading.side)
         return reading
 
     def _constant_up(self, neuron: int) -> None:
@@ -213,36 +194,18 @@ class GatedCheck(LayerCheck[SplicedLayer]):
     def _columns(self, start: int, exact: list[Tensor]) -> float:
         """Columns that are all one factor times what is to be written, rounded."""
         stored = self.down[start : start + len(exact)]
-        factor = common_factor(stored, torch.stack(exact), self.dtype)
-        if not factor.holds:
-            row, channel = factor.worst
-            self.wrong_at(
-                "down_weight", (start + row, channel), "is not what its edit writes, rounded"
-            )
-        if factor.value <= 0:
-            self.wrong("down_weight", start, "it writes the opposite of its edit")
-        return factor.value * self.layer.multiplier
-
-    def _along(self, neuron: int, exact: Tensor) -> None:
-        self._columns(neuron, [exact])
+        factor = self.check_columns("down_weight", start, stored, exact)
+        return factor * self.layer.multiplier
 
     def _strength(self, neuron: int, exact: Tensor) -> float:
         return float(self.down[neuron] @ exact / exact.square().sum())
-
-    def _report_column(self, neuron: int, wrong: Tensor, part: Part) -> None:
-        if (wrong > 1).any():
-            self.wrong_at(
-                "down_weight",
-                (neuron, int(wrong.argmax())),
-                f"is not what {part.source.label} writes, rounded",
-            )
 
     def _scaled_constant(self, neuron: int, kind: Normalization, vector: Tensor | None) -> None:
         if self.gate[neuron].any() or self.gate_bias[neuron] != self._saturation:
             self.wrong("gate_weight", neuron, "it reads the stream, and is to be always open")
         self._read_out(neuron, kind, _SCALE_LEVEL)
         if vector is not None and vector.any():
-            self._along(neuron, vector)
+            self._columns(neuron, [vector])
         else:
             self.within("down_weight", neuron, self.down[neuron], self._most(neuron))
 
@@ -255,11 +218,7 @@ class GatedCheck(LayerCheck[SplicedLayer]):
         room = spacing(self.layer.down_bias, self.dtype) * self.layer.multiplier
         # What is left is put together in float32.
         room += 4 * torch.finfo(torch.float32).eps * self.layer.down_bias.double().abs()
-        if (written.abs() > room).any():
-            place = int((written.abs() - room).argmax())
-            self.wrong_at(
-                "down_weight", (neuron, place), "is more than rounding can take from a constant"
-            )
+        self.check_remainder("down_weight", neuron, written, room)
         return written
 
     def _constant(self, homes: list[int], remainder: Tensor) -> None:

@@ -15,7 +15,7 @@ from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
 from hubsplice.proving.findings import Findings, Recovered
 from hubsplice.proving.parts import Part, Parts
-from hubsplice.proving.rounding import spacing
+from hubsplice.proving.rounding import common_factor, off, spacing
 from hubsplice.proving.rows import Reading, across, cosine, solved
 from hubsplice.proving.stored_layer import StoredLayer
 
@@ -55,6 +55,7 @@ class LayerCheck(ABC, Generic[LayerT]):
         self.dtype = stored.dtype
         self.findings = Findings(stored.names)
         self.scales: dict[Normalization, int] = {}
+        self.sides: dict[tuple[int, int], int] = {}
         self.used = self._count_used()
         self.findings.used = self.used
         self._norm = median_norm
@@ -206,6 +207,49 @@ class LayerCheck(ABC, Generic[LayerT]):
             if part.kind is Normalization.NONE:
                 self.read_beside.append((neuron, part, reading))
         return reading
+
+    def note_side(self, role: str, neuron: int, part: Part, side: int) -> None:
+        """All gates of a bend or jump must open to one side."""
+        assert part.index is not None
+        if self.sides.setdefault((part.term, part.index), side) != side:
+            self.wrong(role, neuron, "it opens to the other side than others of its edit")
+
+    def check_columns(
+        self, role: str, start: int, stored: Tensor, exact: Sequence[Tensor]
+    ) -> float:
+        """The one factor by which neurons from `start` on write what their edits ask for, rounded.
+
+        Args:
+            role: whose columns they are.
+            start: the first neuron.
+            stored: what each writes, shape [n, d].
+            exact: what it is to write, n of shape [d].
+        """
+        factor = common_factor(stored, torch.stack(list(exact)), self.dtype)
+        if not factor.holds:
+            row, channel = factor.worst
+            self.wrong_at(role, (start + row, channel), "is not what its edit writes, rounded")
+        if factor.value <= 0:
+            self.wrong(role, start, "it writes the opposite of its edit")
+        return factor.value
+
+    def check_column(
+        self, role: str, neuron: int, stored: Tensor, exact: Tensor, part: Part
+    ) -> None:
+        """A neuron's column [d] must be what its part writes, rounded once."""
+        wrong = off(stored, exact, self.dtype)
+        if (wrong > 1).any():
+            self.wrong_at(
+                role,
+                (neuron, int(wrong.argmax())),
+                f"is not what {part.source.label} writes, rounded",
+            )
+
+    def check_remainder(self, role: str, neuron: int, written: Tensor, room: Tensor) -> None:
+        """What makes up for a constant's rounding may be no more than that, both [d]."""
+        if (written.abs() > room).any():
+            place = int((written.abs() - room).argmax())
+            self.wrong_at(role, (neuron, place), "is more than rounding can take from a constant")
 
     def _check_threshold(
         self, role: str, neuron: int, part: Part, reading: Reading, bias: float

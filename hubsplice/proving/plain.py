@@ -14,7 +14,7 @@ from hubsplice.constructions.layernorm_layer import PlainLayer
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.proving.layer_check import LayerCheck
 from hubsplice.proving.parts import Part
-from hubsplice.proving.rounding import common_factor, off, spacing
+from hubsplice.proving.rounding import common_factor, spacing
 from hubsplice.proving.rows import first_unequal
 
 # How long the read-out of a mean is, in units of what the encoder reads of it.
@@ -33,14 +33,13 @@ class PlainCheck(LayerCheck[PlainLayer]):
         """Find everything that is wrong with the layer."""
         self._sharpness = self.constant("sharpness", 1024.0)
         self._saturation = self.constant("saturation", 8.0)
-        self._sides: dict[tuple[int, int], int] = {}
         jumps, bends = self.parts.jumps, self.parts.bends
         at = 2 * len(jumps)
         for i, part in enumerate(jumps):
             self._jump(i, len(jumps), part)
         for i, part in enumerate(bends):
             self._opens(at + i, part, self._sharpness)
-        homes = self.parts.homes(self._sides)
+        homes = self.parts.homes(self.sides)
         if homes is None:
             self.wrong("in_weight", None, "bends and jumps of one edit open to opposite sides")
             return
@@ -132,10 +131,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
                 neuron,
                 f"found {abs(reading.multiple):g} times the encoder, expected {multiple:g}",
             )
-        assert part.index is not None
-        self._sides.setdefault((part.term, part.index), reading.side)
-        if self._sides[part.term, part.index] != reading.side:
-            self.wrong("in_weight", neuron, "it opens to the other side than others of its edit")
+        self.note_side("in_weight", neuron, part, reading.side)
         return reading.side
 
     def _jump(self, upper: int, count: int, part: Part) -> None:
@@ -144,13 +140,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
         exact = side * part.written / (2 * self._saturation)
         if part.kind is Normalization.NONE:
             self._pair(upper, lower)
-            wrong = off(self.columns[upper], exact, self.dtype)
-            if (wrong > 1).any():
-                self.wrong_at(
-                    "out_weight",
-                    (upper, int(wrong.argmax())),
-                    f"is not what {part.source.label} writes, rounded",
-                )
+            self.check_column("out_weight", upper, self.columns[upper], exact, part)
             strength = float(self.columns[upper] @ exact / exact.square().sum())
         else:
             strength = None
@@ -177,15 +167,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
 
     def _columns(self, start: int, exact: list[Tensor]) -> float:
         stored = self.columns[start : start + len(exact)]
-        factor = common_factor(stored, torch.stack(exact), self.dtype)
-        if not factor.holds:
-            row, channel = factor.worst
-            self.wrong_at(
-                "out_weight", (start + row, channel), "is not what its edit writes, rounded"
-            )
-        if factor.value <= 0:
-            self.wrong("out_weight", start, "it writes the opposite of its edit")
-        return factor.value
+        return self.check_columns("out_weight", start, stored, exact)
 
     def _knots(self, start: int, ramps: list[tuple[Part, int]], knots: int) -> None:
         """Pairs along each ramp, which make up for what the norm's scale differs by."""
@@ -235,11 +217,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
             self.wrong("in_bias", neuron, f"expected {self._saturation:g}: it is always open")
         written = self._saturation * self.columns[neuron]
         room = spacing(self.layer.out_bias, self.dtype)
-        if (written.abs() > room).any():
-            place = int((written.abs() - room).argmax())
-            self.wrong_at(
-                "out_weight", (neuron, place), "is more than rounding can take from a constant"
-            )
+        self.check_remainder("out_weight", neuron, written, room)
         return written
 
     def _most(self, neuron: int) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.intervention.normalization import Normalization
-from hubsplice.proving.layer_check import LayerCheck
+from hubsplice.proving.gated_rows import GatedRowsCheck
 from hubsplice.proving.parts import Part
 from hubsplice.proving.rounding import common_factor, off, spacing
 from hubsplice.proving.rows import Reading, first_unequal, solved
@@ -32,16 +32,13 @@ _SCALE_READ_OUT = 8.0
 _THRESHOLD_ROOM = 4e-3
 
 
-class SandwichCheck(LayerCheck[SandwichLayer]):
+class SandwichCheck(GatedRowsCheck[SandwichLayer]):
     """A layer of the constructions `sandwich` and `post-norm`."""
-
-    first = "gate_weight"
 
     def check(self) -> None:
         """Find everything that is wrong with the layer."""
         self._opening = self.constant("opening", 16.0)
         self._half = self.layer.form.saturation
-        self._sides: dict[tuple[int, int], int] = {}
         self._written_by_jumps: dict[int, list[float]] = {}
         jumps = self.parts.jumps
         if self.used < len(jumps) + _CONSTANTS:
@@ -78,19 +75,6 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
             )
 
     @cached_property
-    def gate(self) -> Tensor:
-        return self.layer.gate_weight[: self.used].double()
-
-    @cached_property
-    def up(self) -> Tensor:
-        return self.layer.up_weight[: self.used].double()
-
-    @cached_property
-    def down(self) -> Tensor:
-        """What every neuron writes, a row for each, [neurons, d]."""
-        return self.layer.down_weight[:, : self.used].double().T.contiguous()
-
-    @cached_property
     def added(self) -> Tensor:
         return self.layer.attention_constant(self.stored.eps).double()
 
@@ -107,11 +91,15 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         return row > _OF_DOMINANT * row.max()
 
     @cached_property
+    def _down_everywhere(self) -> Tensor:
+        return torch.where(self._gain == 0, 0.0, 1.0 / self._gain)
+
+    @cached_property
     def _down(self) -> Tensor:
         """What a neuron writes for one unit in a channel of the stream, shape [d]."""
-        down = torch.where(self._gain == 0, 0.0, 1.0 / self._gain)
-        lost = self._dominant if self.dtype is not torch.float32 else torch.zeros_like(down).bool()
-        return down.masked_fill(lost, 0.0)
+        if self.dtype is torch.float32:
+            return self._down_everywhere
+        return self._down_everywhere.masked_fill(self._dominant, 0.0)
 
     @property
     def _typical_level(self) -> float:
@@ -144,7 +132,7 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         return float(self.down[neuron].norm()) > _GUARD / 4
 
     def _homes(self, start: int) -> list[int] | None:
-        sides = dict(self._sides)
+        sides = dict(self.sides)
         for i, part in enumerate(self.parts.bends):
             assert part.index is not None
             reading = Reading.of(self.gate[start + i], part.encoder, self.dtype)
@@ -210,10 +198,7 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
                 self.wrong_at(role, (neuron, place), "is not zero, and a probe writes nothing")
         row = self.gate[neuron]
         shares = self._mixture("gate_weight", neuron, row, part, row)
-        assert part.index is not None
-        side = 1 if shares[0] > 0 else -1
-        if self._sides.setdefault((part.term, part.index), side) != side:
-            self.wrong("gate_weight", neuron, "it opens to the other side than others of its edit")
+        self.note_side("gate_weight", neuron, part, 1 if shares[0] > 0 else -1)
 
     def _constant_neurons(self, start: int) -> None:
         """Three neurons, even in what they read: the constant twice, and what rounding took."""
@@ -230,12 +215,8 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
         place = first_unequal(self.down[start], self.down[start + 1])
         if place is not None:
             self.wrong_at("down_weight", (start + 1, place), f"differs from that of neuron {start}")
-        rest, whole = self.down[start + 2].abs(), self.down[start]
-        if (rest > spacing(whole, self.dtype)).any():
-            place = int((rest - spacing(whole, self.dtype)).argmax())
-            self.wrong_at(
-                "down_weight", (start + 2, place), "is more than rounding can take from a constant"
-            )
+        room = spacing(self.down[start], self.dtype)
+        self.check_remainder("down_weight", start + 2, self.down[start + 2], room)
 
     def _constant(self, homes: Sequence[int]) -> None:
         """What every token gets, attention's share with it, must be the edit's constant."""
@@ -285,10 +266,6 @@ class SandwichCheck(LayerCheck[SandwichLayer]):
                 "is not what attention adds, which a sink guard takes back",
             )
         self.unproven("where the sink guard opens, which was fitted to calibration")
-
-    @cached_property
-    def _down_everywhere(self) -> Tensor:
-        return torch.where(self._gain == 0, 0.0, 1.0 / self._gain)
 
     def _ramps(
         self, start: int, lines: Sequence[Part], bends: Sequence[Part], copies: int
