@@ -50,9 +50,12 @@ def _chosen(report: FidelityReport) -> str:
     text = report.text
     if text.drawn_sequences is None or text.drawn_sequences == text.sequences:
         return ""
+    searched = (
+        f" ({count(text.scanned_tokens)} tokens were searched)" if text.scanned_tokens else ""
+    )
     return (
         f"; beside them {count(text.sequences - text.drawn_sequences)} sequences that were chosen "
-        f"since edits act there ({count(text.scanned_tokens)} tokens were searched)"
+        f"since edits act there{searched}"
     )
 
 
