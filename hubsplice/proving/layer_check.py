@@ -17,7 +17,7 @@ from hubsplice.proving.findings import Findings, Recovered
 from hubsplice.proving.parts import Part, Parts
 from hubsplice.proving.rounding import common_factor, off, spacing
 from hubsplice.proving.rows import Reading, across, cosine, solved
-from hubsplice.proving.stored_layer import StoredLayer
+from hubsplice.proving.stored_layer import StoredLayer, neurons_in_use
 
 LayerT = TypeVar("LayerT", bound=CompiledLayer)
 
@@ -56,7 +56,9 @@ class LayerCheck(ABC, Generic[LayerT]):
         self.findings = Findings(stored.names)
         self.scales: dict[Normalization, int] = {}
         self.sides: dict[tuple[int, int], int] = {}
-        self.used = self._count_used()
+        alive = neurons_in_use(stored.layer).nonzero()
+        # One more than the last neuron that is not zero throughout.
+        self.used = int(alive[-1, 0]) + 1 if len(alive) else 0
         self.findings.used = self.used
         self._norm = median_norm
         self.read_beside: list[tuple[int, Part, Reading]] = []
@@ -110,28 +112,6 @@ class LayerCheck(ABC, Generic[LayerT]):
     def unproven(self, what: str) -> None:
         if what not in self.findings.unproven:
             self.findings.unproven.append(what)
-
-    def _count_used(self) -> int:
-        """One more than the last neuron that is not zero throughout."""
-        alive = torch.zeros(self._rows(self.first).shape[0], dtype=torch.bool)
-        for role in self.layer.tensor_names():
-            tensor = self._rows(role)
-            if tensor.shape[0] == len(alive) and role not in self.not_neurons:
-                alive |= (
-                    (tensor.flatten(start_dim=1) if tensor.dim() > 1 else tensor[:, None])
-                    .ne(0)
-                    .any(dim=1)
-                )
-        return int(alive.nonzero()[-1, 0]) + 1 if alive.any() else 0
-
-    not_neurons: ClassVar[frozenset[str]] = frozenset(
-        {"attention_bias", "down_bias", "out_bias", "attention_norm", "output_norm"}
-    )
-
-    def _rows(self, role: str) -> Tensor:
-        """A role's tensor with a row for every neuron."""
-        tensor = self.layer.tensors()[role]
-        return tensor.T if role in ("down_weight", "out_weight") else tensor
 
     def missing(self, part: Part, side: int) -> float:
         """What attention's constant leaves of a part's threshold, to be read out of the stream."""

@@ -10,13 +10,18 @@ import torch
 from torch import Tensor
 
 from hubsplice.checkpoint.layer_map import inserted_indices, inserted_places
-from hubsplice.checkpoint.manifest import INJECTION, SPLIT, Manifest
+from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.compiling.construct import empty_layer
 from hubsplice.compiling.linker import Linker
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.families.architecture import Architecture
 from hubsplice.intervention.place import Place
+
+_COLUMNS = frozenset({"down_weight", "out_weight"})
+_NOT_OF_NEURONS = frozenset(
+    {"attention_bias", "down_bias", "out_bias", "attention_norm", "output_norm"}
+)
 
 ReadTensor = Callable[[str], Tensor]
 """Gives a tensor of the checkpoint by its name."""
@@ -68,8 +73,9 @@ def stored_layers(
     carrier, silent = None, dict[str, Tensor]()
     for splice, record in enumerate(manifest.layers):
         names = linker.filled_names(splice)
-        if record.construction in (INJECTION, SPLIT):
-            if record.construction == INJECTION:
+        # What the manifest calls a layer proves nothing: the last one at a place edits.
+        if places[splice] in places[splice + 1 :]:
+            if not architecture.reads_attention:
                 carrier = names.pop("out_bias")
             silent |= {n: read(n) - _neutral(empty, role) for role, n in names.items()}
             continue
@@ -87,6 +93,16 @@ def stored_layers(
             architecture.norm_eps,
         )
         carrier, silent = None, {}
+
+
+def neurons_in_use(layer: CompiledLayer) -> Tensor:
+    """Which neurons are not zero throughout, shape [neurons]."""
+    rows = [
+        tensor.T if role in _COLUMNS else tensor
+        for role, tensor in layer.tensors().items()
+        if role not in _NOT_OF_NEURONS
+    ]
+    return torch.stack([row.reshape(len(row), -1).ne(0).any(dim=1) for row in rows]).any(dim=0)
 
 
 def _neutral(empty: CompiledLayer, role: str) -> Tensor | float:

@@ -8,17 +8,15 @@ are then others, and the layer does the same. So layers are compared by what the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from hubsplice.checkpoint.manifest import INJECTION
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.output_bias import OutputBias
 from hubsplice.intervention.edits import edits_of
+from hubsplice.proving.stored_layer import neurons_in_use, stored_layers
 from hubsplice.rebuilding.rebuild import Rebuilt
 from hubsplice.verifying.result import Record
 
@@ -27,9 +25,6 @@ _MOST_MORE_WRONG = 1.25
 
 _MOST_GAIN = 0.005
 """How much more or less of the edit it may make: `x1.01` is twice as much."""
-
-
-_OUTPUTS = ("down_weight", "out_weight")
 
 
 class EditGain(Record):
@@ -94,47 +89,17 @@ def site_agreements(rebuilt: Rebuilt, published: Mapping[str, Tensor]) -> tuple[
         rebuilt: what the recipe gave this time.
         published: the tensors of the model's inserted layers, by name.
     """
-    found = []
-    number = 0
-    compiled = rebuilt.compiled
-    for i, (layer, stack) in enumerate(zip(compiled.layers, compiled.stacks, strict=True)):
-        indices = range(number, number + len(stack))
-        number += len(stack)
-        if not isinstance(layer, OutputBias) and stack:
-            theirs = _published_layer(
-                rebuilt, layer, dict(zip(indices, stack, strict=True)), published
-            )
-            found.append(_agreement(rebuilt, i, theirs, layer))
-    return tuple(found)
-
-
-def _published_layer(
-    rebuilt: Rebuilt,
-    layer: CompiledLayer,
-    stack: Mapping[int, CompiledLayer],
-    published: Mapping[str, Tensor],
-) -> CompiledLayer:
-    """The layer with the published tensors in the place of its own."""
-    roles: dict[str, Tensor] = {}
-    for number, part in stack.items():
-        own = _roles(rebuilt, number, published)
-        if part.constants.get("construction") == INJECTION:
-            roles["attention_bias"] = own["out_bias"]
-        elif number == max(stack):
-            roles = own | roles
-    if "value_output" in roles:
-        # The constant passes attention in the first channel of the values.
-        roles["attention_bias"] = roles["value_output"][:, 0] * roles["value_bias"][0]
-    published_tensors: dict[str, Any] = {n: roles[n] for n in layer.tensor_names() if n in roles}
-    return replace(layer, **published_tensors)
-
-
-def _roles(rebuilt: Rebuilt, number: int, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    linker = rebuilt.plan.linker
-    return {
-        role: published[name].T if linker.is_transposed(name) else published[name]
-        for role, name in linker.filled_names(number).items()
-    }
+    layers = stored_layers(
+        rebuilt.plan.architecture, rebuilt.manifest, rebuilt.plan.dtype, published.__getitem__
+    )
+    theirs = {stored.place: stored.layer for stored in layers}
+    return tuple(
+        _agreement(rebuilt, i, theirs[lowered.site.place], layer)
+        for i, (lowered, layer) in enumerate(
+            zip(rebuilt.compiled.lowered, rebuilt.compiled.layers, strict=True)
+        )
+        if not isinstance(layer, OutputBias) and lowered.site.place in theirs
+    )
 
 
 def _agreement(
@@ -159,8 +124,8 @@ def _agreement(
             _gain(label, edit.delta(h.float()).double(), *(x - exact for x in made))
             for label, edit in edits_of(site)
         ),
-        found_neurons=_used(found),
-        expected_neurons=_used(expected),
+        found_neurons=int(neurons_in_use(found).sum()),
+        expected_neurons=int(neurons_in_use(expected).sum()),
     )
 
 
@@ -179,14 +144,3 @@ def _gain(label: str, exact: Tensor, found: Tensor, expected: Tensor) -> EditGai
         expected=gains[1],
         margin=4 * noise,
     )
-
-
-def _used(layer: CompiledLayer) -> int:
-    """The neurons that read or write anything."""
-    used: Tensor | None = None
-    for name, tensor in layer.tensors().items():
-        if tensor.dim() != 2:
-            continue
-        filled = tensor.any(dim=0 if name in _OUTPUTS else 1)
-        used = filled if used is None else used | filled
-    return 0 if used is None else int(used.sum())

@@ -140,3 +140,17 @@ def test_inspecting_needs_no_base(built: Spliced, tmp_path: Path) -> None:
     for name in {shards[GATE], shards["model.layers.4.mlp.up_proj.weight"]}:
         (tmp_path / name).write_bytes((built.folder / name).read_bytes())
     assert inspect(str(tmp_path), revision=None).agrees
+
+
+@pytest.mark.parametrize("construction", ["injection", "split", "empty", "sandwich"])
+def test_what_the_manifest_calls_a_layer_hides_nothing(spliced: Spliced, construction: str) -> None:
+    def rename(manifest: dict[str, Any]) -> None:
+        for layer in manifest["layers"]:
+            layer["constants"]["construction"] = construction
+
+    used = [layer.used for layer in inspect(str(spliced.folder), revision=None).layers]
+    spliced.edit_manifest(rename)
+    found = inspect(str(spliced.folder), revision=None)
+    assert [layer.used for layer in found.layers] == used
+    spliced.edit_tensors(plant, of=GATE)
+    assert not inspect(str(spliced.folder), revision=None).agrees

@@ -6,28 +6,23 @@ from collections.abc import Mapping
 from itertools import groupby
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from hubsplice import __version__
 from hubsplice.checkpoint.manifest import INJECTION, SPLIT, InsertedLayer
 from hubsplice.compiling.construct import construction_constants
+from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.families.blocks import Construction
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.site import Site
+from hubsplice.proving.stored_layer import neurons_in_use, stored_layers
 from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.proof import reader
 from hubsplice.verifying.statements.ledger import Comparison
 from hubsplice.verifying.weights import StoredTensor
 
 _FROM_CODE = "from the family's construction"
 _FROM_WEIGHTS = "from the weights"
-
-_OF_NEURONS = {
-    **{f"{part}_{kind}": 0 for part in ("gate", "up", "in") for kind in ("weight", "bias")},
-    "down_weight": 1,
-    "out_weight": 1,
-}
-"""The roles of tensors that have an entry for each neuron, and along which dimension."""
 
 
 def layer_records(
@@ -43,6 +38,10 @@ def layer_records(
     found = Comparison(claim.manifest)
     sites = {site.place: site for site in intervention.sites}
     numbered = list(enumerate(claim.manifest.layers))
+    dtype = claim.dtype
+    assert dtype is not None
+    layers = stored_layers(claim.architecture, claim.manifest, dtype, reader(stored))
+    weights = {layer.place: layer.layer for layer in layers}
     for place, group in groupby(numbered, key=lambda item: item[1].place):
         *before, (last, layer) = group
         expected = claim.architecture.layers_per_splice(place)
@@ -53,7 +52,8 @@ def layer_records(
         for index, _ in before:
             _compare_maker_of_room(found, index, claim)
         _compare_editing(found, last, layer, claim, sites.get(place))
-        _compare_weights(found, last, claim, sites.get(place), stored)
+        if place in weights:
+            _compare_weights(found, last, claim, sites.get(place), weights[place])
     return found
 
 
@@ -91,21 +91,13 @@ def _compare_editing(
 
 
 def _compare_weights(
-    found: Comparison,
-    index: int,
-    claim: Claim,
-    site: Site | None,
-    stored: Mapping[str, StoredTensor],
+    found: Comparison, index: int, claim: Claim, site: Site | None, layer: CompiledLayer
 ) -> None:
     if site is None or not site.terms:
         return
-    path, tensors = ("layers", index, "constants"), _filled(claim, index, stored)
-    used = [
-        _last_used(tensor, _OF_NEURONS[role])
-        for role, tensor in tensors.items()
-        if role in _OF_NEURONS
-    ]
-    neurons = max(used, default=0)
+    path, tensors = ("layers", index, "constants"), layer.tensors()
+    used = neurons_in_use(layer).nonzero()
+    neurons = int(used[-1, 0]) + 1 if len(used) else 0
     found.shows(*path, "neurons", expected=neurons, source=_FROM_WEIGHTS)
     if claim.architecture.family.becomes.block.construction is Construction.PRENORM:
         bias = tensors.get("attention_bias")
@@ -114,30 +106,6 @@ def _compare_weights(
     gates = _jump_gates(site, tensors)
     if gates is not None:
         found.shows(*path, "jump_gates", expected=gates, source=_FROM_WEIGHTS)
-
-
-def _filled(claim: Claim, index: int, stored: Mapping[str, StoredTensor]) -> dict[str, Tensor]:
-    """The tensors of an inserted layer that an edit fills, by role, neurons by rows."""
-    layer = claim.inserted_indices[index]
-    block, projections = claim.architecture.family.becomes.block, claim.architecture.projections
-    prefix, found = claim.architecture.family.becomes.prefix, {}
-    for role, part in block.roles.items():
-        name = f"{prefix}{layer}.{part}"
-        if name not in stored:
-            continue
-        with safe_open(stored[name].path, framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
-        projection = projections.get(part.removesuffix(".weight"))
-        transposed = projection is not None and projection.transposed
-        found[role] = tensor.T if transposed and tensor.dim() == 2 else tensor
-    return found
-
-
-def _last_used(tensor: Tensor, neurons: int) -> int:
-    """How many neurons there are up to the last that has anything, along a dimension."""
-    others = tuple(d for d in range(tensor.dim()) if d != neurons)
-    used = (tensor != 0).any(dim=others) if others else tensor != 0
-    return int(used.nonzero().max()) + 1 if used.any() else 0
 
 
 def _jump_gates(site: Site, tensors: Mapping[str, Tensor]) -> list[list[int]] | None:
