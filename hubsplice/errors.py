@@ -83,6 +83,12 @@ class DifferentError(HubspliceError):
     exit_code = 10
 
 
+def quoted(value: object) -> str:
+    """What was found somewhere, as messages show it: in Python's words, cut where they are long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
 def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     """Say that `value` is not one of `known`, and name the nearest that is.
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hubsplice.errors import CheckpointError
+from hubsplice.errors import CheckpointError, quoted
 
 # Larger ones are of no model, and lists of that length would be made of them.
 Layers = Annotated[int, Field(ge=0, le=100_000)]
@@ -115,7 +115,7 @@ def _problems(path: Path, content: Mapping[str, Any], error: ValidationError) ->
         if problem["type"] == "value_error":
             lines[f"{where}:"] = [problem["msg"].removeprefix("Value error, ")]
         else:
-            start = f"{where}: found {_shown(problem['input'])}, expected"
+            start = f"{where}: found {quoted(problem['input'])}, expected"
             expected = problem["msg"].removeprefix("Input should be ")
             lines.setdefault(start, []).append(expected)
     return [f"{start} {' or '.join(texts)}" for start, texts in lines.items()]
@@ -131,8 +131,3 @@ def _as_written(location: tuple[int | str, ...], content: Any) -> list[str]:
             continue
         fields.append(str(part))
     return fields
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"

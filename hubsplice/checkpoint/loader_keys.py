@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.errors import CheckpointError, UnsupportedError, quoted
 
 _ATTENTION = ("_attn_implementation", "attn_implementation", "_attn_implementation_internal")
 _EXPERTS = (
@@ -83,7 +83,7 @@ def require_loadable_config(path: Path, config: Mapping[str, Any]) -> None:
             continue
         if key in _REFUSED:
             raise CheckpointError(
-                f"{path}: {key}: found {_shown(value)}: {_REFUSED[key]}; remove it"
+                f"{path}: {key}: found {quoted(value)}: {_REFUSED[key]}; remove it"
             )
         if key in _KNOWN_KERNELS:
             for name in value.values() if isinstance(value, dict) else [value]:
@@ -126,12 +126,12 @@ def require_loadable_tokenizer_config(path: Path, content: Mapping[str, Any]) ->
         isinstance(name, str) and re.fullmatch(r"tokenizer[\w.]*\.json", name) for name in names
     ):
         raise CheckpointError(
-            f"{path}: fast_tokenizer_files: found {_shown(listed)}, expected names such as "
+            f"{path}: fast_tokenizer_files: found {quoted(listed)}, expected names such as "
             "tokenizer.json"
         )
     if content.get("init_inputs"):
         raise CheckpointError(
-            f"{path}: init_inputs: found {_shown(content['init_inputs'])}, expected none: they "
+            f"{path}: init_inputs: found {quoted(content['init_inputs'])}, expected none: they "
             "may be files anywhere"
         )
 
@@ -179,7 +179,7 @@ def _require_kernel(path: Path, key: str, name: object) -> None:
     known = _KNOWN_KERNELS[key]
     if name is not None and name not in known:
         raise CheckpointError(
-            f"{path}: {key}: found {_shown(name)}, expected one of {', '.join(known)}: "
+            f"{path}: {key}: found {quoted(name)}, expected one of {', '.join(known)}: "
             "anything else can be fetched from the Hub and run"
         )
 
@@ -187,7 +187,7 @@ def _require_kernel(path: Path, key: str, name: object) -> None:
 def _require_tokenizer_class(path: Path, name: object) -> None:
     if name is not None and not _is_tokenizer_class(name):
         raise CheckpointError(
-            f"{path}: tokenizer_class: found {_shown(name)}, expected the name of a tokenizer"
+            f"{path}: tokenizer_class: found {quoted(name)}, expected the name of a tokenizer"
         )
 
 
@@ -198,8 +198,3 @@ def _is_tokenizer_class(name: object) -> bool:
 def _is_code(cls: type, key: str) -> bool:
     found = getattr(cls, key, None)
     return callable(found) or isinstance(found, Mapping)
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hubsplice.errors import CheckpointError
+from hubsplice.errors import CheckpointError, quoted
 
 Size = Annotated[int, Field(ge=1, le=2**31)]
 Text = Annotated[str, Field(max_length=10_000)]
@@ -77,18 +77,13 @@ def _problems(origin: str, error: ValidationError) -> list[str]:
         if problem["type"] == "missing" or name in ("d_in", "d_sae"):
             value = None if problem["type"] == "missing" else problem["input"]
             lines.append(
-                f"{origin}: {name} in its configuration is {_shown(value)}; expected a positive "
+                f"{origin}: {name} in its configuration is {quoted(value)}; expected a positive "
                 "integer"
             )
             continue
         expected = problem["msg"].removeprefix("Input should be ")
         lines.append(
-            f"{origin}: {name} in its configuration is {_shown(problem['input'])}; expected "
+            f"{origin}: {name} in its configuration is {quoted(problem['input'])}; expected "
             f"{expected}"
         )
     return lines
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -33,7 +33,7 @@ def local_paths(recipe: Recipe) -> dict[str, Path]:
         found[field] = path
         return path
 
-    _mapped(recipe, "", note)
+    map_paths(recipe, note)
     for section in TEXTS:
         dataset = Path(getattr(recipe, section).dataset).expanduser()
         if dataset.is_absolute():
@@ -43,7 +43,7 @@ def local_paths(recipe: Recipe) -> dict[str, Path]:
 
 def with_local_paths(recipe: Recipe, paths: Mapping[str, Path]) -> Recipe:
     """The recipe with other paths in some fields, which are named as `local_paths` does."""
-    changed = _mapped(recipe, "", lambda field, path: paths.get(field, path))
+    changed = map_paths(recipe, lambda field, path: paths.get(field, path))
     texts = {
         section: getattr(changed, section).model_copy(update={"dataset": str(paths[field])})
         for section in TEXTS
@@ -52,7 +52,14 @@ def with_local_paths(recipe: Recipe, paths: Mapping[str, Path]) -> Recipe:
     return changed.model_copy(update=texts)
 
 
-def _mapped(model: Model, field: str, change: Callable[[str, Path], Path]) -> Model:
+def map_paths(model: Model, change: Callable[[str, Path], Path], field: str = "") -> Model:
+    """A recipe, or a part of one, with other paths in the place of its own.
+
+    Args:
+        model: the recipe or part.
+        change: gives the other path, from the field's name and its path.
+        field: what the part is called.
+    """
     prefix = f"{field}." if field else ""
     return model.model_copy(
         update={
@@ -66,7 +73,7 @@ def _mapped_value(value: Any, field: str, change: Callable[[str, Path], Path]) -
     if isinstance(value, Path):
         return change(field, value)
     if isinstance(value, BaseModel):
-        return _mapped(value, field, change)
+        return map_paths(value, change, field)
     if isinstance(value, tuple):
         return tuple(_mapped_value(item, f"{field}[{i}]", change) for i, item in enumerate(value))
     return value

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hubsplice.errors import unknown_name
+from hubsplice.errors import quoted, unknown_name
 
 Location = tuple[int | str, ...]
 
@@ -74,13 +74,13 @@ def _lines(
     """A problem's line, cut where the alternatives of a union differ; or none."""
     kind, loc, context = problem["type"], problem["loc"], problem.get("ctx", {})
     keys, value = _as_written(loc, raw)
-    path = _path(keys)
+    path = field_path(keys)
     match kind:
         case "extra_forbidden":
             known = _fields_at(model, loc[:-1], raw, edits)
             return [(_unknown_field(path, str(loc[-1]), known), "")]
         case "missing":
-            return [(f"{_path((*keys, loc[-1]))}: missing", "")]
+            return [(f"{field_path((*keys, loc[-1]))}: missing", "")]
         case "missing_kind":
             return [(f"{path}.kind: missing; expected one of {', '.join(edits)}", "")]
         case "unknown_kind":
@@ -98,7 +98,7 @@ def _lines(
             expected = "a number " + problem["msg"].removeprefix("Input should be ")
         case _:
             expected = _EXPECTED.get(kind, problem["msg"].removeprefix("Input should be "))
-    return [(f"{path or 'the recipe'}: found {_shortened(value)}, expected ", expected)]
+    return [(f"{path or 'the recipe'}: found {quoted(value)}, expected ", expected)]
 
 
 def _as_written(loc: Location, raw: Any) -> tuple[Location, Any]:
@@ -116,7 +116,8 @@ def _as_written(loc: Location, raw: Any) -> tuple[Location, Any]:
     return tuple(keys), value
 
 
-def _path(keys: Iterable[int | str]) -> str:
+def field_path(keys: Iterable[int | str]) -> str:
+    """How messages call a field: `splices[0].edits[1].kind`."""
     path = ""
     for key in keys:
         if isinstance(key, int):
@@ -124,11 +125,6 @@ def _path(keys: Iterable[int | str]) -> str:
         else:
             path += f".{key}" if path else key
     return path
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
 
 
 def _unknown_field(path: str, name: str, fields: Iterable[str]) -> str:

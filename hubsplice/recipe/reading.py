@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -12,6 +12,7 @@ from hubsplice.edits.base import Edit
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
+from hubsplice.recipe.local_paths import TEXTS, map_paths
 from hubsplice.recipe.models import BUILTIN, OF_THE_SAE, AnyEdit, Recipe
 from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 
@@ -81,9 +82,9 @@ def portable(recipe: Recipe) -> Recipe:
         name: getattr(recipe, name).model_copy(
             update={"dataset": _bare(getattr(recipe, name).dataset)}
         )
-        for name in ("calibration", "fidelity")
+        for name in TEXTS
     }
-    return _mapped_paths(recipe, lambda path: Path(path.name)).model_copy(
+    return map_paths(recipe, lambda _field, path: Path(path.name)).model_copy(
         update={"base_model": _bare(recipe.base_model), **text}
     )
 
@@ -97,12 +98,12 @@ def with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     `~` is the home folder in all of them.
     """
-    recipe = _mapped_paths(recipe, lambda path: (folder / _at_home(path)).absolute())
+    recipe = map_paths(recipe, lambda _field, path: (folder / _at_home(path)).absolute())
     text = {
         name: getattr(recipe, name).model_copy(
             update={"dataset": _joined_if_local(getattr(recipe, name).dataset, folder)}
         )
-        for name in ("calibration", "fidelity")
+        for name in TEXTS
     }
     base_model = _joined_if_local(recipe.base_model, folder)
     return recipe.model_copy(update={"base_model": base_model, **text})
@@ -114,23 +115,6 @@ def _at_home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
-
-
-def _mapped_paths(model: Model, change: Callable[[Path], Path]) -> Model:
-    fields = type(model).model_fields
-    return model.model_copy(
-        update={name: _mapped_value(getattr(model, name), change) for name in fields}
-    )
-
-
-def _mapped_value(value: Any, change: Callable[[Path], Path]) -> Any:
-    if isinstance(value, Path):
-        return change(value)
-    if isinstance(value, BaseModel):
-        return _mapped_paths(value, change)
-    if isinstance(value, tuple):
-        return tuple(_mapped_value(item, change) for item in value)
-    return value
 
 
 def _joined_if_local(name: str, folder: Path) -> str:

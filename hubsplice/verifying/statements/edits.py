@@ -17,9 +17,10 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site, Term
 from hubsplice.recipe.models import Recipe, Splice
+from hubsplice.recipe.problems import field_path
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.edit_terms import terms_of_first_edit
-from hubsplice.verifying.statements.ledger import Comparison, Path, named
+from hubsplice.verifying.statements.ledger import Comparison, Path
 from hubsplice.verifying.statements.on_paper import OnPaper
 
 _FROM_RECIPE = "from the recipe"
@@ -97,7 +98,7 @@ class _Splice:
         asked = [_shown(edit) for edit in self._splice.edits]
         if _distinct(asked) != _distinct(term.edit for term in terms):
             self._found.problems.append(
-                f"{named(self._path)}: the recipe has other edits there, or another order"
+                f"{field_path(self._path)}: the recipe has other edits there, or another order"
             )
             return
         if not asked:
@@ -117,7 +118,7 @@ class _Splice:
         shown: dict[str, Any],
         own: Sequence[tuple[TermRecord, Term]],
     ) -> None:
-        first = named((*self._path, start))
+        first = field_path((*self._path, start))
         norms = self._found.at("calibration", "median_norm") or {}
         on_paper = OnPaper(
             len(own),
@@ -184,7 +185,7 @@ class _Splice:
             else:
                 site = ("calibration", "sae_fit", str(self._edited.place))
                 active = found.at(*site, "features", feature)
-                found.agrees(*place, "activity", expected=active, source=f"from {named(site)}")
+                found.agrees(*place, "activity", expected=active, source=f"from {field_path(site)}")
 
 
 def _distinct(edits: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import Field
 
 from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.recipe.problems import field_path
 from hubsplice.verifying.result import Check, Record
 
 Path = tuple[str | int, ...]
@@ -66,7 +67,7 @@ class Comparison:
         found = self.at(*path)
         if not alike(found, expected):
             self.problems.append(
-                f"{named(path)}: found {as_json(found)}, expected {as_json(expected)} {source}"
+                f"{field_path(path)}: found {as_json(found)}, expected {as_json(expected)} {source}"
             )
 
     def shows_if(self, *path: str | int, expected: object) -> None:
@@ -126,7 +127,7 @@ def claims_of(
     return tuple(
         AuthorClaim(
             file=file,
-            field=named(path),
+            field=field_path(path),
             stated=as_json(value_at(content, path)),
             why=why(path),
         )
@@ -178,12 +179,6 @@ def as_json(value: object) -> str:
     """A value as JSON in one line, cut where it is long."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
-
-
-def named(path: Path) -> str:
-    """How messages call a field: `layers[0].site`."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return "".join(parts).removeprefix(".")
 
 
 def value_at(content: Any, path: Path) -> Any:
