@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -162,6 +163,9 @@ def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any
     """
     with TemporaryDirectory(prefix="hubsplice-vllm-") as name:
         given, made = Path(name, "jobs.json"), Path(name, "results.json")
+        # A script's folder comes first on its import path, where modules of this package
+        # would stand in for those of the standard library that have their names.
+        runner = Path(shutil.copy(_RUNNER, name))
         given.write_text(json.dumps(list(jobs)), encoding="utf-8")
         # Nothing is fetched: the checkpoint is a folder.
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
@@ -169,7 +173,7 @@ def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any
         environment.pop("PYTHONPATH", None)
         try:
             process = subprocess.run(  # noqa: S603 - the user names the interpreter
-                [python, _RUNNER, given, made],
+                [python, runner, given, made],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

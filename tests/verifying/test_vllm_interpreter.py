@@ -1,0 +1,27 @@
+"""The interpreter that runs vLLM sees its own environment's modules, and none of this package's."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from hubsplice.verifying.engines import run_vllm
+
+# It answers as an interpreter does which is asked to run a script, and tells what the script's
+# folder would let it import.
+ANSWERS = """#!{python}
+import json, pathlib, sys
+script, _, made = sys.argv[1:]
+names = sorted(path.stem for path in pathlib.Path(script).parent.glob("*.py"))
+pathlib.Path(made).write_text(json.dumps([{{"importable": names}}]))
+"""
+
+
+def test_nothing_stands_in_for_a_module_of_the_standard_library(tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text(ANSWERS.format(python=sys.executable), encoding="utf-8")
+    interpreter.chmod(0o755)
+
+    (answer,) = run_vllm(interpreter, [{}])
+
+    assert answer == {"importable": ["vllm_runner"]}
