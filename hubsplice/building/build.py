@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.building.asking import with_answers
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
 from hubsplice.card import write_card
+from hubsplice.card.words import require_words, write_words
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
@@ -95,6 +97,7 @@ def build(
     require = recipe.fidelity.require if require_fidelity is None else require_fidelity
     if require is not None and not measure:
         raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    require_words(recipe.card)
     # Configurations are read in a moment, and find most mistakes before any weight is loaded.
     planned = make_plan(recipe)
     with staged_directory(output) as folder:
@@ -121,11 +124,15 @@ def build(
                 bias_indices(plan.linker.layers, compiled.biases),
             )
             measured = measure_fidelity(subject, held_out, require=require, progress=progress)
-            report = findings.told_in(measured)
+            report = with_answers(
+                findings.told_in(measured), recipe, subject, held_out, compiled.tokenizer, progress
+            )
             write_report(report, folder)
             write_picture(report, folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
-        described = [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
+        words = write_words(recipe.card, folder)
+        written_files = (*REPRODUCTION, REPORT, PICTURE, *words)
+        described = [name for name in written_files if (folder / name).exists()]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)

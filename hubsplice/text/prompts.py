@@ -30,7 +30,7 @@ def prompt_rows(
     """
     rows = {}
     for i, prompt in enumerate(prompts):
-        is_chat, ids = _tokens(f"prompts[{i}]", prompt, tokenizer)
+        is_chat, ids = prompt_tokens(f"prompts[{i}]", prompt, tokenizer)
         digest = _digest(prompt)
         rows[digest] = Row(tuple(ids[:length]), frozenset({digest}), is_chat=is_chat)
     ordered = [rows[digest] for digest in sorted(rows)]
@@ -44,19 +44,29 @@ def prompt_digests(prompts: Sequence[Prompt]) -> frozenset[bytes]:
 
 def _digest(prompt: Prompt) -> bytes:
     # Of what a document of that text would be.
-    return Document(_plain(prompt).strip()).digest
+    return Document(prompt_text(prompt).strip()).digest
 
 
-def _plain(prompt: Prompt) -> str:
+def prompt_text(prompt: Prompt) -> str:
+    """What a prompt says, without the form that a chat template gives it."""
     if prompt.chat is not None:
         return "\n\n".join(message.content for message in prompt.chat)
     return prompt.text or prompt.user or ""
 
 
-def _tokens(
+def prompt_tokens(
     field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[bool, list[int]]:
-    """Whether a prompt is put through the chat template, and its tokens."""
+    """Whether a prompt is put through the chat template, and its tokens.
+
+    Args:
+        field: how messages call it.
+        prompt: of the recipe.
+        tokenizer: the base's.
+
+    Raises:
+        RecipeError: the chat template refuses a conversation, or it is a single token.
+    """
     import jinja2
 
     has_template = getattr(tokenizer, "chat_template", None) is not None
@@ -77,7 +87,7 @@ def _tokens(
         except (jinja2.TemplateError, ValueError) as error:
             raise RecipeError(f"{field}: the model's chat template refuses it: {error}") from None
     else:
-        ids = tokenizer(_plain(prompt), verbose=False).input_ids
+        ids = tokenizer(prompt_text(prompt), verbose=False).input_ids
     if len(ids) < _SHORTEST:
         raise RecipeError(f"{field}: found {len(ids)} tokens, expected at least {_SHORTEST}")
     return is_chat, ids

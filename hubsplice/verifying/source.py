@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.card.words import PICTURES, WORDS
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, RecipeError, from_transport
@@ -22,6 +23,7 @@ _READ = (
     "*.md",
     "*.txt",
     PICTURE,
+    *(f"{WORDS}/*{ending}" for ending in PICTURES),
     CHECKSUMS,
     *COMPANION_PATTERNS,
 )
