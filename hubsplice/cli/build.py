@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
-from hubsplice.terminal import print_content, print_json, print_line, print_warning
+from hubsplice.terminal import print_content, print_json, print_warning
 
 
 def build(
@@ -41,9 +41,13 @@ def build(
             help="Use an SAE that explains nothing of the model's residual stream.",
         ),
     ] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print all tables, and not a summary.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, and measure it."""
+    from hubsplice.building.told import build_summary
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(
@@ -55,7 +59,7 @@ def build(
         allow_failed=allow_failed,
         allow_misfit=allow_misfit,
     )
-    for warning in result.warnings if as_json else result.other_warnings:
+    for warning in result.warnings if as_json else () if details else result.other_warnings:
         print_warning(warning)
     report = result.report
     if as_json:
@@ -63,9 +67,9 @@ def build(
         amounts = [asdict(entry) for entry in result.amounts]
         print_json({"folder": str(result.folder), "report": shown, "amounts": amounts})
         return
-    if report:
-        print_content(report.content())
-    else:
-        for found in result.amounts:
-            print_line(str(found))
-    print_line(str(result.folder))
+    if details:
+        print_content(result.content())
+        return
+    for warning in report.warnings if report else ():
+        print_warning(warning)
+    print_content(build_summary(result))

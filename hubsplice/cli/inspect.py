@@ -8,7 +8,7 @@ from hubsplice.terminal import print_content, print_json
 
 
 def inspect(model: SplicedModel, revision: Revision = None, as_json: AsJson = False) -> None:
-    """Say what the inserted layers of a spliced checkpoint do, from their weights.
+    """Say what inserted layers do, from their weights.
 
     Shows for every splice how many neurons are used, and for every bend, jump and line of its edits
     the strength and threshold that the weights hold. Exits with 4 if the weights hold anything

@@ -56,6 +56,8 @@ def test_help_lists_the_commands_and_every_exit_code(command: Command) -> None:
     assert {
         command.callback.__name__ for command in app.registered_commands if command.callback
     } == set(COMMANDS)
+    # None is cut off on a terminal of usual width.
+    assert not [line for line in outcome.out.splitlines() if re.search(r"^  \w+ .*\.\.\.$", line)]
     for code, meaning in EXIT_CODES.items():
         assert re.search(rf"^\s+{code}\s+{re.escape(meaning)}$", outcome.out, re.M)
 
