@@ -58,7 +58,7 @@ def measured_summary(report: FidelityReport) -> Iterator[Part]:
         warning = summary.effect_warning(report.effect)
         if warning is not None:
             yield Line(warning, Tone.CAUTION)
-    if report.answers is not None:
+    if report.answers is not None and report.answers.prompts:
         shown = report.answers.prompts[0]
         yield Line()
         yield Line(f"You ask: {_one_line(shown.prompt)}", Tone.STRONG)

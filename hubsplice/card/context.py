@@ -203,13 +203,13 @@ def card_context(
         faithful=_faithful(report),
         before=author.before,
         after=author.after,
-        answers=_answers(report.answers) if report and report.answers else None,
+        answers=_shown_answers(report),
         is_chat=_is_chat(manifest, report),
         transformers=manifest.versions.get("transformers"),
         vllm=ENGINES[EngineKey.VLLM].version,
         serves=outcomes[EngineKey.VLLM] is not Outcome.REFUSES,
         request=_request(model_id, is_chat=_is_chat(manifest, report)),
-        gguf_type=GGUF_TYPES[manifest.dtype],
+        gguf_type=GGUF_TYPES.get(manifest.dtype, "auto"),
         converts=outcomes[EngineKey.LLAMA_CPP] in (Outcome.WORKS, Outcome.NEEDS),
         recipe=fenced(author.recipe, "yaml") if author.recipe else None,
         citation=_citation(model_id),
@@ -293,7 +293,7 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
 
 def _faithful(report: FidelityReport | None) -> str:
     """The verdict for those who only want to use the model."""
-    if report is None:
+    if report is None or not report.precisions:
         return "not measured; nothing says how close the weights come to the edit"
     dtype = report.precisions[0].dtype
     if report.outcome == "shown":
@@ -314,6 +314,11 @@ def _faithful(report: FidelityReport | None) -> str:
         f"it was measured in {dtype}, and that was not enough to show that the weights do what "
         "an exact hook does; the verdict below says why"
     )
+
+
+def _shown_answers(report: FidelityReport | None) -> AnswersContext | None:
+    answers = report.answers if report else None
+    return _answers(answers) if answers and answers.prompts else None
 
 
 def _answers(answers: Answers) -> AnswersContext:

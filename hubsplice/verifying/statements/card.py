@@ -99,12 +99,15 @@ def data_claims(folder: Path, version: str, render: Render) -> tuple[AuthorClaim
         problem = f"it cannot be read: {error}"
         return (AuthorClaim(file=CARD_DATA, field="all of it", stated="null", why=problem),)
     model_id, declared = found.get("model_id"), found.get("other_license")
-    expected = json.loads(
-        render(
+    try:
+        text = render(
             model_id if isinstance(model_id, str) else None,
             declared if isinstance(declared, str) else None,
         )
-    )
+    except HubspliceError as error:
+        problem = f"it can't be written again: {error}"
+        return (AuthorClaim(file=CARD_DATA, field="all of it", stated="null", why=problem),)
+    expected = json.loads(text)
     why = _WRITTEN if version == __version__ else _OTHER_VERSION
     return tuple(
         AuthorClaim(file=CARD_DATA, field=key, stated=as_json(found.get(key)), why=why)
