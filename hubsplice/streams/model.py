@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from hubsplice.checkpoint.views import model_view
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Block, Place
+from hubsplice.streams.in_step import InStep
 from hubsplice.streams.layers import Model as Model
+from hubsplice.streams.layers import StopEarly as StopEarly
 from hubsplice.streams.layers import decoder_layers as decoder_layers
 from hubsplice.streams.on_disk import on_disk
 from hubsplice.streams.room import fits_whole
@@ -167,10 +169,6 @@ def seeing(
         yield
 
 
-class StopEarly(Exception):  # noqa: N818
-    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
-
-
 def collect_streams(
     model: Model, ids: Tensor, places: Sequence[Place], progress: Callable[[int, int], None]
 ) -> dict[Place, Tensor]:
@@ -193,10 +191,15 @@ def collect_streams(
         if place == last:
             raise StopEarly
 
+    step = InStep(model, in_batches(model, ids))
+    progress(0, len(ids))
     with seeing(model, places, keep):
-        for batch in batches(model, ids, progress):
-            with suppress(StopEarly):
-                model.base_model(batch, use_cache=False)
+        step.through(
+            step.start(),
+            max(0, last.layer) + 1,
+            progress=lambda part: progress(int(part * len(ids)), len(ids)),
+        )
+    progress(len(ids), len(ids))
     return {place: torch.cat(parts) for place, parts in found.items()}
 
 
@@ -205,14 +208,9 @@ def batch_size(model: Model, length: int) -> int:
     return max(1, _TOKENS_PER_BATCH.get(model.device.type, 2048) // length)
 
 
-def batches(model: Model, ids: Tensor, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
-    """Sequences in batches on the model's device, under inference mode."""
-    device, size = model.device, batch_size(model, ids.shape[1])
-    with torch.inference_mode():
-        for start in range(0, len(ids), size):
-            progress(start, len(ids))
-            yield ids[start : start + size].to(device)
-    progress(len(ids), len(ids))
+def in_batches(model: Model, ids: Tensor) -> tuple[Tensor, ...]:
+    """Sequences in batches, as a model takes them."""
+    return torch.split(ids, batch_size(model, ids.shape[1]))
 
 
 def editing_sinks(intervention: Intervention) -> Intervention:
