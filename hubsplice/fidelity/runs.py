@@ -61,6 +61,9 @@ class Run:
     streams: Mapping[Place, Tensor]
 
 
+NO_EDIT = Intervention(())
+
+
 @dataclass(frozen=True, eq=False)
 class Variant:
     """What is on a model in one of several passes that go in step.
@@ -71,7 +74,7 @@ class Variant:
         inserted: the inserted layers that are watched.
     """
 
-    edit: Intervention = Intervention(())
+    edit: Intervention = NO_EDIT
     places: Sequence[Place] = ()
     inserted: Sequence[InsertedAt] = ()
 
