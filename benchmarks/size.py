@@ -26,7 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/size.jsonl"
-TOKENS, LENGTH = 2048, 128
+LENGTH = 128
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "heads": 4},
@@ -43,7 +43,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-what, base, vector, out, tokens, length, layer = sys.argv[1:8]
+what, base, vector, out, tokens, length, layer, strength = sys.argv[1:9]
 tokens, length, layer = int(tokens), int(length), int(layer)
 passed = Counter()
 
@@ -71,7 +71,8 @@ else:
     recipe = f'''
 base_model: {base}
 splices:
-  - {{after_layer: {layer}, edits: [{{kind: project, vector: {{path: {vector}}}}}]}}
+  - {{after_layer: {layer}, edits:
+      [{{kind: clamp_projection, vector: {{path: {vector}}}, to: {strength}}}]}}
 calibration: {{tokens: {tokens}, sequence_length: {length}}}
 fidelity: {{tokens: {tokens}, sequence_length: {length}}}
 '''
@@ -167,16 +168,21 @@ def make_base(folder: Path, size: str) -> int:
     return total
 
 
-def child(what: str, folder: Path, layer: int, code: Path, memory: str, threads: int) -> Any:
-    """Run a build or plain passes with some code, and give what it measured."""
+def child(
+    what: str, folder: Path, layer: int, code: Path, memory: str, options: argparse.Namespace
+) -> Any:
+    """Run a build of a strength (`build 2`) or plain passes, and give what it measured."""
+    what, _, strength = what.partition(" ")
     environment = os.environ | {
         "PYTHONPATH": str(code),
         "HUBSPLICE_MEMORY": memory,
-        "OMP_NUM_THREADS": str(threads),
+        "HUBSPLICE_CACHE": str(folder / "kept"),
+        "OMP_NUM_THREADS": str(options.threads),
     }
     with tempfile.TemporaryDirectory(dir=folder) as out:
         arguments = [what, folder / "base", folder / "v.safetensors", Path(out, "spliced")]
-        command = [sys.executable, "-c", CHILD, *arguments, TOKENS, LENGTH, layer]
+        command = [sys.executable, "-c", CHILD, *arguments]
+        command += [options.tokens, LENGTH, layer, strength]
         done = subprocess.run(
             list(map(str, command)), env=environment, cwd=folder, text=True, stdout=subprocess.PIPE
         )
@@ -185,13 +191,13 @@ def child(what: str, folder: Path, layer: int, code: Path, memory: str, threads:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def least(layers: int, layer: int) -> dict[str, int]:
+def least(layers: int, layer: int, tokens: int) -> dict[str, int]:
     """The token-layers of text that calibration and measurement can't do without, by precision."""
     before, after = layer + 1, layers - layer - 1
     # The base and the hook behind the site, a plain hook, and the splice with its layer.
     precise = 2 * before + 3 * after + after + 1
     served = 2 * before + after + after + 1
-    return {"float32": precise * TOKENS, "bfloat16": served * TOKENS}
+    return {"float32": precise * tokens, "bfloat16": served * tokens}
 
 
 def main() -> None:
@@ -201,6 +207,7 @@ def main() -> None:
     parser.add_argument("--size", choices=SIZES, default="1b")
     parser.add_argument("--old", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tokens", type=int, default=2048, help="of either kind of text")
     parser.add_argument("--memory", nargs="*", default=["0"], help="HUBSPLICE_MEMORY of each build")
     options = parser.parse_args()
     layers = SIZES[options.size]["num_hidden_layers"]
@@ -213,19 +220,18 @@ def main() -> None:
             "date": date.today().isoformat(),
             "size": options.size,
             "weights_mb": weights // 10**6,
-            "tokens": TOKENS,
+            "tokens": options.tokens,
             "threads": options.threads,
             "processor": platform.processor() or platform.machine(),
-            "least": least(layers, layer),
+            "least": least(layers, layer, options.tokens),
         }
         runs = [("plain", "plain", ROOT, "0")]
-        runs += [(f"new, memory {m}", "build", ROOT, m) for m in options.memory]
+        runs += [(f"new, memory {m}", "build 1", ROOT, m) for m in options.memory]
+        runs.append(("new, another strength", "build 2", ROOT, options.memory[-1]))
         if options.old:
-            runs.append(("old", "build", options.old, "whole"))
+            runs.append(("old", "build 1", options.old, "whole"))
         for name, what, code, memory in runs:
-            line = (
-                shared | {"run": name} | child(what, folder, layer, code, memory, options.threads)
-            )
+            line = shared | {"run": name} | child(what, folder, layer, code, memory, options)
             print(json.dumps(line), flush=True)
             with RESULTS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")

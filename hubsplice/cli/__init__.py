@@ -11,6 +11,7 @@ import sys
 
 from hubsplice.cli import (
     build,
+    cache,
     card,
     check,
     diff,
@@ -46,6 +47,7 @@ for _command in (
     card.card,
     edits.edits,
     publish.publish,
+    cache.cache,
 ):
     app.command()(_command)
 

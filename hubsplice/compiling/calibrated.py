@@ -67,7 +67,7 @@ def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
     )
     drawn = text.sequences()
     require_vocabulary(text.sequences(text.prompts), plan.base)
-    with loaded(plan.resolved.folder, torch.float32) as model:
+    with loaded(plan.resolved.folder, torch.float32, keep=True) as model:
         _require_sound(model, plan.resolved.folder)
         lowering = _Pass(plan, model, progress)
         first = lowering.over(drawn, None)

@@ -227,7 +227,7 @@ class _Precise:
         ids = text.ids
         places = [site.place for site in edit.sites]
         missing = Missing()
-        with loaded(base, torch.float32) as model:
+        with loaded(base, torch.float32, keep=True) as model:
             variants = [Variant(), Variant(edit, places)]
             if any(math.isfinite(site.sink_norm) for site in edit.sites):
                 variants.append(Variant(editing_sinks(edit)))
@@ -314,7 +314,7 @@ class _Served:
     ) -> _Served:
         places = [site.place for site in edit.sites]
         missing = Missing()
-        with loaded(base, dtype) as model, hooked(model, edit):
+        with loaded(base, dtype, keep=True) as model, hooked(model, edit):
             step = _step(progress, f"measuring the hook in {_name(dtype)}")
             variant = Variant(places=places)
             common = common_layers(edit)

@@ -78,6 +78,11 @@ class Variant:
     places: Sequence[Place] = ()
     inserted: Sequence[InsertedAt] = ()
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is the model as it is, and nothing is seen on the way."""
+        return not (self.edit.sites or self.places or self.inserted)
+
 
 def common_layers(edit: Intervention) -> int:
     """How many layers, the first ones, are the base's whatever the edit does behind them."""
@@ -120,20 +125,28 @@ def run_variants(
         The streams behind the common layers, and what was kept of each variant.
     """
     step = InStep(model, in_batches(model, ids))
-    layers = [step.layers - common] * len(variants)
-    every = sum(layers) + (common if entered is None else 0)
+    bare = step.known(step.layers) if any(v.is_bare for v in variants) else None
+    passing = [v for v in variants if bare is None or not v.is_bare]
+    behind = (step.layers - common) * len(passing)
+    before = common if entered is None else 0
 
-    def told(before: int, of: int) -> Callable[[float], None]:
-        return lambda part: progress(int(len(ids) * (before + part * of) / every), len(ids))
+    def told(start: int, of: int) -> Callable[[float], None]:
+        every = max(1, before + behind)
+        return lambda part: progress(int(len(ids) * (start + part * of) / every), len(ids))
 
     progress(0, len(ids))
-    before = 0
     if entered is None:
-        (entered,) = step.through(step.start(), common, progress=told(0, common))
-        before = common
-    recorders = [_Recorder(model, variant) for variant in variants]
-    ends = step.through(entered, step.layers, [r.on for r in recorders], told(before, sum(layers)))
-    runs = tuple(r.result(step.finish(end)) for r, end in zip(recorders, ends, strict=True))
+        entered = step.reach(common, told(0, common))
+    recorders = {id(v): _Recorder(model, v) for v in variants}
+    hooks = [recorders[id(v)].on for v in passing]
+    passed = step.through(entered, step.layers, hooks, told(before, behind))
+    ends = {id(v): end for v, end in zip(passing, passed, strict=True)}
+    for variant in variants:
+        if variant.is_bare and bare is None:
+            step.keep(ends[id(variant)])
+    runs = tuple(
+        recorders[id(v)].result(step.finish(ends.get(id(v), bare or entered))) for v in variants
+    )
     progress(len(ids), len(ids))
     return entered, runs
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hubsplice.errors import CheckpointError
+from hubsplice.streams.kept import Kept
 from hubsplice.streams.layers import Model, StopEarly, decoder_layers
 from hubsplice.streams.on_disk import held
 
@@ -76,6 +77,40 @@ class InStep:
                 found.append(h.cpu())
         return Entered(0, tuple(found))
 
+    def reach(self, layer: int, progress: Callable[[float], None] = lambda _: None) -> Entered:
+        """The streams before a layer, of a model on which nothing is before that layer.
+
+        They are taken from what is kept, where the model has such, and kept where they are new.
+        """
+        kept: Kept | None = getattr(self._model, "kept", None)
+        if kept is None or layer == 0:
+            return self.through(self.start(), layer, progress=progress)[0]
+        found = [kept.get(ids, layer) for ids in self._batches]
+        lacking = [ids for ids, h in zip(self._batches, found, strict=True) if h is None]
+        if lacking:
+            part = InStep(self._model, lacking)
+            new = iter(part.through(part.start(), layer, progress=progress)[0].hidden)
+            for i, ids in enumerate(self._batches):
+                if found[i] is None:
+                    found[i] = h = next(new)
+                    kept.put(ids, layer, h)
+        return Entered(layer, tuple(h for h in found if h is not None))
+
+    def known(self, layer: int) -> Entered | None:
+        """The streams before a layer of a bare model, where all of them are kept."""
+        kept: Kept | None = getattr(self._model, "kept", None)
+        if kept is None:
+            return None
+        found = [h for ids in self._batches if (h := kept.get(ids, layer)) is not None]
+        return Entered(layer, tuple(found)) if len(found) == len(self._batches) else None
+
+    def keep(self, entered: Entered) -> None:
+        """Keep streams of a bare model, where it is to be kept."""
+        kept: Kept | None = getattr(self._model, "kept", None)
+        if kept is not None:
+            for ids, h in zip(self._batches, entered.hidden, strict=True):
+                kept.put(ids, entered.layer, h)
+
     def through(
         self,
         entered: Entered,
@@ -99,7 +134,7 @@ class InStep:
         streams = [list(entered.hidden) for _ in variants]
         steps, done = max(1, (end - entered.layer) * len(variants) * len(self._batches)), 0
         with torch.inference_mode():
-            for index in range(entered.layer, end):
+            for index in range(entered.layer, end if variants else entered.layer):
                 calls = [self._calls_of(ids)[index] for ids in self._batches]
                 with held(decoder_layers(self._model)[index]):
                     for hooks, hidden in zip(variants, streams, strict=True):
