@@ -172,6 +172,11 @@ def held(module: nn.Module) -> Iterator[None]:
         found.leave()
 
 
+def is_in_memory(parameter: Tensor) -> bool:
+    """Whether a parameter of a model is more than the place of one that stays on the disk."""
+    return not parameter.is_meta and parameter.untyped_storage().nbytes() >= parameter.nbytes
+
+
 def _plain_model(view: Path, dtype: torch.dtype) -> Model:
     """The model without weights: its modules, and its buffers in their precision."""
     from accelerate import init_empty_weights

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hubsplice.errors import CheckpointError, HubspliceError
 from hubsplice.streams.model import decoder_layers, loaded
-from hubsplice.streams.on_disk import OnDisk, held
+from hubsplice.streams.on_disk import OnDisk, held, is_in_memory
 from hubsplice.streams.room import MEMORY, fits_whole, parse_memory, weight_bytes
 from tests.families.logits import logits_of, padded_batch, same_bits
 from tests.families.variants import VARIANTS, Variant, save_tiny
@@ -66,15 +66,12 @@ def test_files_of_several_precisions_give_the_same_bits(
 
 @pytest.mark.usefixtures("streamed")
 def test_a_layer_is_in_memory_only_while_it_is_entered(tiny_llama: Make) -> None:
-    def in_memory(weight: Tensor) -> bool:
-        return weight.untyped_storage().nbytes() >= weight.nbytes
-
     with loaded(tiny_llama(), torch.float32) as model:
         layers: list[Any] = list(decoder_layers(model))
         seen: list[list[bool]] = []
 
         def look(*_: object) -> None:
-            seen.append([in_memory(layer.self_attn.q_proj.weight) for layer in layers])
+            seen.append([is_in_memory(layer.self_attn.q_proj.weight) for layer in layers])
 
         for layer in layers:
             layer.self_attn.register_forward_hook(look)
