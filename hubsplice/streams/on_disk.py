@@ -121,7 +121,8 @@ class OnDisk:
         """Read the parameters, unless they are in memory."""
         if self._entered == 0:
             for owner, own, name, _ in self._owners:
-                self._set(owner, own, self.stored(name).to(self._device, self._dtype))
+                # Widened where it is used: half as much has to get there.
+                self._set(owner, own, self.stored(name).to(self._device).to(self._dtype))
         self._entered += 1
 
     def leave(self) -> None:

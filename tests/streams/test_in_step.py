@@ -198,6 +198,12 @@ def test_what_can_not_be_kept_or_read_is_computed(
     for file in kept_files():
         file.path.write_bytes(file.path.read_bytes()[:100])
     assert layers_passed(base, ids()) == [0, 1, 2]
+    for file in kept_files():
+        content = bytearray(file.path.read_bytes())
+        content[-8] ^= 1
+        file.path.write_bytes(content)
+    assert layers_passed(base, ids()) == [0, 1, 2]
+    assert layers_passed(base, ids()) == [2]
     monkeypatch.setattr(kept_module, "_told", set())
     keeping.rename(keeping.with_name("away"))
     keeping.write_text("no folder")
