@@ -28,6 +28,7 @@ COMMANDS = (
     "card",
     "edits",
     "publish",
+    "cache",
 )
 # pydantic is not among them: newer versions of typer import it themselves.
 HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
