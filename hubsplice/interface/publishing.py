@@ -138,16 +138,17 @@ class Publishing:
 def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
     from hubsplice.checkpoint.companions import MANIFEST
+    from hubsplice.files.plain import is_folder
     from hubsplice.intervention.saved import RECIPE
-    from hubsplice.recipe.reading import load_recipe
+    from hubsplice.recipe.reading import recorded_recipe
 
-    if isinstance(source, str | PathLike) and as_path(source).is_dir():
+    if isinstance(source, str | PathLike) and is_folder(as_path(source)):
         if not (as_path(source) / MANIFEST).exists():
             raise RecipeError(
                 f"{source}: hubsplice did not build it, for it holds no {MANIFEST}; give a recipe, "
                 "or a folder that `hubsplice build` wrote"
             )
-        return load_recipe(as_path(source) / RECIPE), as_path(source)
+        return recorded_recipe(as_path(source) / RECIPE), as_path(source)
     return as_recipe(source), None
 
 
