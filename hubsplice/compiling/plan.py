@@ -21,7 +21,7 @@ from hubsplice.features.sae_match import match_warnings, require_width, site_pla
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe, Splice
-from hubsplice.recipe.pinned import with_base_commit, with_sae_commits
+from hubsplice.recipe.pinned import with_base_commit, with_sae_commits, with_saes
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,8 @@ class PlannedSplice:
 
     Attributes:
         index: which of the recipe's splices it is.
-        splice: as the recipe has it.
+        splice: as the recipe has it, with the release and the id of an SAE that it names as
+            Neuronpedia does.
         place: where the stream is edited.
         sae: the SAE, if it names one.
         in_bias: whether a bias of that layer carries it, and no layer is inserted.
@@ -53,8 +54,9 @@ class Plan:
     """A recipe whose sources are all known.
 
     Attributes:
-        recipe: the recipe, with the name of the dataset where it says `sae`, and with the commits
-            of the base and the SAEs that are on the Hub.
+        recipe: the recipe, with the name of the dataset where it says `sae`, with the release and
+            the id of SAEs that it names as Neuronpedia does, and with the commits of the base and
+            the SAEs that are on the Hub.
         resolved: where the base came from.
         base: what it says of itself.
         architecture: what it is.
@@ -150,6 +152,7 @@ def make_plan(recipe: Recipe) -> Plan:
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     recipe = with_base_commit(recipe, resolved.commit)
+    recipe = with_saes(recipe, {p.index: p.sae.source for p in planned if p.sae is not None})
     recipe = with_sae_commits(recipe, {p.index: p.sae.commit for p in planned if p.sae is not None})
     planned.sort(key=lambda splice: splice.place)
     return Plan(
@@ -166,6 +169,7 @@ def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedS
         require_supported(sae.config)
         require_weights(sae)
         require_width(sae.config, architecture.hidden_size)
+        splice = splice.model_copy(update={"sae": sae.source})
         place = site_place(sae.config, splice.place)
     assert place is not None
     architecture.require_place(place)
