@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
@@ -14,6 +14,7 @@ from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.blocks import Construction
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_files import require_weights
@@ -160,12 +161,22 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
+def _as_trained(sae: FoundSae, architecture: Architecture) -> FoundSae:
+    """An SAE without the note that weights were centred, where they can't have been.
+
+    TransformerLens leaves the weights of a model alone whose norms see the mean.
+    """
+    if architecture.family.becomes.block.construction is Construction.LAYERNORM:
+        return sae
+    return replace(sae, config=replace(sae.config, centred_weights=False))
+
+
 def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedSplice:
     sae = None
     # The recipe's own validation asks for a layer where there is no SAE.
     place = splice.place
     if splice.sae is not None:
-        sae = find_sae(splice.sae)
+        sae = _as_trained(find_sae(splice.sae), architecture)
         require_supported(sae.config)
         require_weights(sae)
         require_width(sae.config, architecture.hidden_size)

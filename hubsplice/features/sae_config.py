@@ -51,7 +51,8 @@ class SaeConfig:
         apply_b_dec_to_input: whether the decoder bias is subtracted from the input.
         reshape_activations: `hook_z` where the input is reshaped from attention heads.
         k: how many features TopK keeps, or None.
-        centred_weights: whether the model's weights were centred for the SAE's training.
+        centred_weights: whether the model's weights were centred for the SAE's training, so that
+            it reads the stream without its mean.
         dataset: the text that it was trained on, as it names it, or None.
         stated_l0: how many features are active at a token, as its files or the registry state it.
         stated_variance: the share of the variance that it explains, likewise.
