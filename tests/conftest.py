@@ -22,6 +22,8 @@ settings.load_profile("untimed")
 # Tests run on what they make or ship: a lookup on a hub is a defect, and must fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nothing is kept from one test to the next but where a test is about that.
+os.environ["HUBSPLICE_CACHE_LIMIT"] = "0"
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that:
 # the commands under test would never be interrupted.

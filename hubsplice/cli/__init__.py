@@ -12,6 +12,7 @@ import sys
 
 from hubsplice.cli import (
     build,
+    cache,
     card,
     check,
     diff,
@@ -49,6 +50,7 @@ for _command in (
     card.card,
     edits.edits,
     publish.publish,
+    cache.cache,
 ):
     app.command()(_command)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
+from hubsplice.cli.app import AsJson, NoCache, RecipePath, RequireFidelity, apply_no_cache
 from hubsplice.terminal import print_content, print_json, print_line, print_warning
 
 
@@ -41,9 +41,11 @@ def build(
             help="Use an SAE that explains nothing of the model's residual stream.",
         ),
     ] = False,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, and measure it."""
+    apply_no_cache(no_cache)
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(

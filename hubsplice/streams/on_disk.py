@@ -49,15 +49,17 @@ def on_disk(
     streamed = _streamed(plain)
     stored = _stored_dtype(view)
     with TemporaryDirectory(prefix="hubsplice-") as scratch:
-        with _told_of_missing():
-            model, info = AutoModelForCausalLM.from_pretrained(
-                view,
-                # In the precision of the files nothing is read that stays on the disk.
-                dtype=stored,
-                device_map=dict(_places(plain, streamed, 0 if device.type == "cuda" else "cpu")),
-                offload_folder=scratch,
-                **options,
-            )
+        model, info = AutoModelForCausalLM.from_pretrained(
+            view,
+            # In the precision of the files nothing is read that stays on the disk.
+            dtype=stored,
+            device_map=dict(_places(plain, streamed, 0 if device.type == "cuda" else "cpu")),
+            offload_folder=scratch,
+            **options,
+        )
+        if info.get("missing_keys"):
+            yield model, info  # Which is refused.
+            return
         index = _index(model)
         remove_hook_from_submodules(model)
         if stored is not dtype:
@@ -170,18 +172,9 @@ def held(module: nn.Module) -> Iterator[None]:
         found.leave()
 
 
-@contextmanager
-def _told_of_missing() -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        # What accelerate says of a parameter that no file has.
-        if "is on the meta device" not in str(error):
-            raise
-        raise CheckpointError(
-            "its tensors do not fit its class: missing from the files are those that "
-            "transformers reports above"
-        ) from None
+def is_in_memory(parameter: Tensor) -> bool:
+    """Whether a parameter of a model is more than the place of one that stays on the disk."""
+    return not parameter.is_meta and parameter.untyped_storage().nbytes() >= parameter.nbytes
 
 
 def _plain_model(view: Path, dtype: torch.dtype) -> Model:
