@@ -21,8 +21,8 @@ from hubsplice.errors import RecipeError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
+from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
+from hubsplice.fidelity.report import REPORT, FidelityReport
 from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import digest_file
 from hubsplice.files.staging import refuse_occupied, staged_directory
@@ -125,9 +125,7 @@ def build(
                 bias_indices(plan.linker.layers, compiled.biases),
             )
             measured = measure_fidelity(subject, held_out, require=require, progress=progress)
-            report = findings.told_in(measured)
-            write_report(report, folder)
-            write_picture(report, folder)
+            report = write_report_and_picture(findings.told_in(measured), folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
         described = [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
