@@ -101,3 +101,8 @@ class ProbeSource(BaseModel):
     bias: str | None = Field(
         "bias", description="The name of the bias, a single number; null for no bias."
     )
+
+    @property
+    def title(self) -> str:
+        """How reports call it: by its name and its file's, without the folder."""
+        return f"probe {self.weight} of {self.path.name}"

@@ -24,6 +24,9 @@ from pydantic_core import PydanticCustomError
 from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
+from hubsplice.features.prompt import AnyPrompt
+from hubsplice.features.prompt import Message as Message
+from hubsplice.features.prompt import Prompt as Prompt
 from hubsplice.features.references import SaeSource
 from hubsplice.intervention.place import Block, Place
 from hubsplice.recipe.feature_names import with_indices
@@ -156,46 +159,6 @@ class TextSource(Section):
     def most_scanned(self) -> int:
         """The most tokens that are read in search of text on which each edit acts."""
         return 10 * self.tokens if self.scan is None else self.scan
-
-
-class Message(Section):
-    """One message of a conversation."""
-
-    role: str = Field(min_length=1, description="`user`, `assistant` or `system`.")
-    content: str = Field(description="What it says.")
-
-
-class Prompt(Section):
-    """Text on which the edits act, as the recipe's author knows. One of three forms."""
-
-    user: str | None = Field(
-        None,
-        min_length=1,
-        description="A question, put through the chat template; plain text for a model that has "
-        "none. A prompt that is a string means this.",
-    )
-    chat: tuple[Message, ...] | None = Field(
-        None, min_length=1, description="A conversation, put through the chat template."
-    )
-    text: str | None = Field(None, min_length=1, description="Plain text, as it stands.")
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Prompt:
-        given = [name for name in ("user", "chat", "text") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "nothing"
-            raise ValueError(f"found {found}, expected one of user, chat and text")
-        return self
-
-
-def _question(value: Any, info: ValidationInfo) -> Any:
-    given = {"user": value} if isinstance(value, str) else value
-    if info.mode == "json":
-        return Prompt.model_validate_json(json.dumps(given), strict=True)
-    return given
-
-
-AnyPrompt = Annotated[Prompt, BeforeValidator(_question)]
 
 
 class Calibration(TextSource):
