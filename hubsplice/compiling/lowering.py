@@ -109,7 +109,7 @@ def lower_splice(
             for name, found in activity.items()
         }
     statistics = SiteStatistics(norm, activity)
-    sources = SpliceSources(sae, h.shape[1], statistics, gates, learned)
+    sources = SpliceSources(sae, h.shape[1], statistics, gates, learned, place.after)
     fit = None
     if seen is not None and sae is not None and indices:
         fit = measure_fit(sae, by_chance, statistics.activity)

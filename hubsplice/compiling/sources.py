@@ -33,6 +33,7 @@ class SpliceSources:
         statistics: what calibration measured at the site.
         gates: calibrated thresholds by feature index, for TopK and AbsTopK.
         learned: what was learned from the splice's examples.
+        layer: the layer whose output is edited; None for a place within a layer.
     """
 
     sae: LoadedSae | None
@@ -40,6 +41,7 @@ class SpliceSources:
     statistics: SiteStatistics
     gates: Mapping[int, CalibratedGate] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
+    layer: int | None = None
 
     def feature(self, index: int) -> Feature:
         """The feature with this index in the splice's SAE."""
@@ -49,11 +51,11 @@ class SpliceSources:
 
     def vector(self, source: TensorSource) -> Tensor:
         """A steering vector, shape [d], float32."""
-        return load_vector(source, self.hidden_size)
+        return load_vector(source, self.hidden_size, self.layer)
 
     def subspace(self, source: TensorSource) -> Tensor:
         """An orthonormal basis, shape [k, d], float32, of the span of a [d] or [k, d] tensor."""
-        return load_subspace(source, self.hidden_size)
+        return load_subspace(source, self.hidden_size, self.layer)
 
     def contrast(self, source: ContrastSource) -> Contrast:
         """A direction that was learned from examples."""

@@ -29,9 +29,10 @@ _FAR_AWAY = 1e12
 class StandIns:
     """Sources whose features are in range and mean nothing: what lowering asks for is checked."""
 
-    def __init__(self, sae: SaeConfig | None, hidden_size: int) -> None:
+    def __init__(self, sae: SaeConfig | None, hidden_size: int, layer: int | None = None) -> None:
         self._sae = sae
         self._hidden_size = hidden_size
+        self._layer = layer
         self._unknown: list[Tensor] = []
 
     def feature(self, index: int) -> Feature:
@@ -58,10 +59,10 @@ class StandIns:
         )
 
     def vector(self, source: TensorSource) -> Tensor:
-        return load_vector(source, self._hidden_size)
+        return load_vector(source, self._hidden_size, self._layer)
 
     def subspace(self, source: TensorSource) -> Tensor:
-        return load_subspace(source, self._hidden_size)
+        return load_subspace(source, self._hidden_size, self._layer)
 
     def contrast(self, source: ContrastSource) -> Contrast:
         require_examples(source)

@@ -32,6 +32,7 @@ from hubsplice.intervention.place import Block, Place
 from hubsplice.recipe.feature_names import with_indices
 from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.python_values import as_plain
+from hubsplice.recipe.several_layers import one_layer_each
 from hubsplice.recipe.tags import require_tag
 from hubsplice.recipe.yaml_text import dump_yaml, require_plain
 from hubsplice.rendering.content import Code, Part
@@ -64,13 +65,22 @@ def _known_edit(value: Any, info: ValidationInfo) -> Any:
 AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJsonSchema({})]
 
 
+_LAYERS = {
+    "anyOf": [
+        {"type": "integer", "minimum": -1},
+        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": -1}},
+    ]
+}
+
+
 class Splice(Section):
     """Edits at one place of the model: which layer, which SAE, and what the edits do."""
 
-    after_layer: Annotated[int, Field(ge=-1)] | None = Field(
+    after_layer: Annotated[int, Field(ge=-1), WithJsonSchema(_LAYERS)] | None = Field(
         None,
         description="The layer of the base model, counted from 0, whose output is edited. -1 edits "
-        "what layer 0 reads. Not needed if the SAE's config names the layer.",
+        "what layer 0 reads. Not needed if the SAE's config names the layer. A list of layers "
+        "stands for a splice after each, with the same edits; messages and records count those.",
     )
     after_attention: NonNegativeInt | None = Field(
         None,
@@ -233,7 +243,7 @@ class Recipe(Rendered, Section):
             """
             raw = as_plain(fields)
             require_plain(raw)
-            raw = with_indices(raw)
+            raw = one_layer_each(with_indices(raw))
             try:
                 # Strict validation of JSON converts no type except where JSON has no other way to
                 # say it (a list for a tuple, text for a path); strict validation of Python objects
