@@ -19,6 +19,7 @@ from hubsplice.recipe.reading import parse_recipe
 from tests.building.conftest import STEER, Build, Workshop, start
 from tests.conftest import Command, MakeCheckpoint
 
+LENGTH = 64
 NO_SEARCH = """
 calibration: {tokens: 4096, sequence_length: 64, scan: 0}
 fidelity: {tokens: 4096, sequence_length: 64, scan: 0}
@@ -35,22 +36,22 @@ def cost_of(workshop: Workshop, splices: str, base: str, more: str = NO_SEARCH) 
 
 
 class Counter:
-    """Tokens times layers of all passes, but for tokens that are generated."""
+    """Tokens times layers of all passes over text; what is generated is in shorter sequences."""
 
     def __init__(self) -> None:
         self.token_layers = 0
 
     def __call__(self, module: Any, args: tuple[Any, ...]) -> None:
         if type(module).__name__ == "LlamaDecoderLayer":
-            tokens = args[0].shape[:-1].numel()
-            self.token_layers += tokens if args[0].shape[1] > 1 else 0
+            sequences, length, _ = args[0].shape
+            self.token_layers += sequences * length if length == LENGTH else 0
 
 
 @pytest.mark.parametrize(("base", "splices"), [("llama", STEER), ("bfloat16", TWO)])
 def test_the_passes_are_those_that_building_makes(
     workshop: Workshop, make: Build, tmp_path: Path, base: str, splices: str
 ) -> None:
-    """Beside them there are a few on short prompts, and some through inserted layers alone."""
+    """Beside them, some text goes through inserted layers alone."""
     counter = Counter()
     handle = register_module_forward_pre_hook(counter)
     try:
@@ -59,7 +60,7 @@ def test_the_passes_are_those_that_building_makes(
         handle.remove()
     low, high = cost_of(workshop, splices, base).token_layers
     assert low == high
-    assert 1 <= counter.token_layers / low < 1.15
+    assert 1 <= counter.token_layers / low < 1.1
 
 
 def test_what_is_searched_comes_on_top(workshop: Workshop) -> None:
