@@ -21,10 +21,15 @@ if TYPE_CHECKING:
         RecipeError,
         UnsupportedError,
     )
+    from hubsplice.explore.answers import Answers
+    from hubsplice.explore.found import Found
+    from hubsplice.explore.show import ShownFeature
     from hubsplice.fidelity.report import FidelityReport
+    from hubsplice.interface.answers import answers
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
     from hubsplice.interface.diff import diff
+    from hubsplice.interface.find import find, show
     from hubsplice.interface.hooked import hooked
     from hubsplice.interface.inspect import inspect
     from hubsplice.interface.lower import lower
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
     "BuildResult",
     "CheckReport",
     "CheckpointError",
@@ -53,6 +59,7 @@ __all__ = [
     "Differences",
     "FidelityError",
     "FidelityReport",
+    "Found",
     "HubError",
     "HubspliceError",
     "Inspection",
@@ -62,14 +69,17 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Reproduction",
+    "ShownFeature",
     "Unspliced",
     "UnsupportedError",
     "Verification",
     "__version__",
+    "answers",
     "build",
     "check",
     "diff",
     "dump_recipe",
+    "find",
     "hooked",
     "inspect",
     "load_recipe",
@@ -77,6 +87,7 @@ __all__ = [
     "measure",
     "publish",
     "reproduce",
+    "show",
     "unsplice",
     "verify",
 ]
@@ -94,10 +105,15 @@ _MODULES = {
         "RecipeError",
         "UnsupportedError",
     ),
+    "explore.answers": ("Answers",),
+    "explore.found": ("Found",),
+    "explore.show": ("ShownFeature",),
     "fidelity.report": ("FidelityReport",),
+    "interface.answers": ("answers",),
     "interface.build": ("build",),
     "interface.check": ("check",),
     "interface.diff": ("diff",),
+    "interface.find": ("find", "show"),
     "interface.hooked": ("hooked",),
     "interface.inspect": ("inspect",),
     "interface.lower": ("lower",),

@@ -15,12 +15,14 @@ from hubsplice.cli import (
     check,
     diff,
     edits,
+    find,
     init,
     inspect,
     measure,
     publish,
     reproduce,
     serve,
+    try_,
     unsplice,
     verify,
 )
@@ -34,6 +36,8 @@ __all__ = ["EXIT_CODES", "app", "main"]
 # In the order of a user's way through them, which the help keeps.
 for _command in (
     init.init,
+    find.find,
+    try_.try_,
     check.check,
     build.build,
     measure.measure,
@@ -47,7 +51,8 @@ for _command in (
     edits.edits,
     publish.publish,
 ):
-    app.command()(_command)
+    # A word of Python's own has a line behind it.
+    app.command(_command.__name__.rstrip("_"))(_command)
 
 
 def main() -> None:

@@ -108,6 +108,21 @@ def registered_at(repo_id: str, path: str) -> RegistryEntry | None:
     return None
 
 
+def is_release(name: str) -> bool:
+    """Whether the registry has a release of this name; False where SAELens is not installed."""
+    return _installed() is not None and name in _directory()
+
+
+def neuronpedia_id(release: str, sae_id: str) -> str | None:
+    """What Neuronpedia calls an SAE of the registry, such as `gemma-2-2b/20-gemmascope-res-16k`."""
+    if _installed() is None or release not in _directory():
+        return None
+    for sae in _directory()[release]["saes"]:
+        if str(sae["id"]) == sae_id and sae.get("neuronpedia"):
+            return str(sae["neuronpedia"])
+    return None
+
+
 def _entry(
     release: str, sae_id: str, entry: Mapping[str, Any], sae: Mapping[str, object]
 ) -> RegistryEntry:
