@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hubsplice.explore.answers import Answers
     from hubsplice.explore.found import Found
     from hubsplice.explore.show import ShownFeature
+    from hubsplice.explore.swept import Sweep
     from hubsplice.fidelity.report import FidelityReport
     from hubsplice.interface.answers import answers
     from hubsplice.interface.build import build
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hubsplice.interface.publish import publish
     from hubsplice.interface.recipes import dump_recipe, load_recipe
     from hubsplice.interface.reproduce import reproduce
+    from hubsplice.interface.sweep import sweep
     from hubsplice.interface.unsplice import unsplice
     from hubsplice.interface.verify import verify
     from hubsplice.intervention.intervention import Intervention
@@ -70,6 +72,7 @@ __all__ = [
     "RecipeError",
     "Reproduction",
     "ShownFeature",
+    "Sweep",
     "Unspliced",
     "UnsupportedError",
     "Verification",
@@ -88,6 +91,7 @@ __all__ = [
     "publish",
     "reproduce",
     "show",
+    "sweep",
     "unsplice",
     "verify",
 ]
@@ -108,6 +112,7 @@ _MODULES = {
     "explore.answers": ("Answers",),
     "explore.found": ("Found",),
     "explore.show": ("ShownFeature",),
+    "explore.swept": ("Sweep",),
     "fidelity.report": ("FidelityReport",),
     "interface.answers": ("answers",),
     "interface.build": ("build",),
@@ -124,6 +129,7 @@ _MODULES = {
     "interface.verify": ("verify",),
     "intervention.intervention": ("Intervention",),
     "interface.reproduce": ("reproduce",),
+    "interface.sweep": ("sweep",),
     "interface.unsplice": ("unsplice",),
     "rebuilding.diff": ("Differences",),
     "rebuilding.grade": ("Reproduction",),

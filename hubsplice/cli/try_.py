@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -98,7 +99,7 @@ def try_(
             print_warning(warning)
         shown = [
             _asked(trial, prompt, keep=chat, quiet=as_json)
-            for prompt in (*(prompts or ()), *(_lines() if chat else ()))
+            for prompt in chain(prompts or (), _lines() if chat else ())
         ]
     if as_json:
         print_json({"prompts": [asdict(one) for one in shown], "warnings": list(trial.warnings)})

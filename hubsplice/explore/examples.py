@@ -105,13 +105,7 @@ def plain(
     """
     found = []
     for number, text in enumerate(texts, start=1):
-        ids = tokenizer(text, verbose=False).input_ids
-        if len(ids) < _FEWEST_TOKENS:
-            raise RecipeError(
-                f"{option}: example {number} has {len(ids)} tokens, expected at least "
-                f"{_FEWEST_TOKENS}, since the first one is an attention sink in most models"
-            )
-        found += list(_pieces(ids))
+        found += list(_pieces(_ids(text, number, tokenizer, option)))
     return tuple(found)
 
 
@@ -119,7 +113,8 @@ def beginnings(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, option: str
 ) -> tuple[Example, ...]:
     """Plain texts as `plain`, of each only the beginning: one example for each text."""
-    return tuple(plain([text], tokenizer, option)[0] for text in texts)
+    found = (_ids(text, number, tokenizer, option) for number, text in enumerate(texts, start=1))
+    return tuple(next(_pieces(ids)) for ids in found)
 
 
 def neutral(tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int) -> tuple[Example, ...]:
@@ -127,6 +122,16 @@ def neutral(tokenizer: PreTrainedTokenizerBase, tokens: int, seed: int) -> tuple
     source = TextSource(tokens=tokens, sequence_length=min(LONGEST, tokens))
     text = load_sequences(source, tokenizer, seed=seed, part="calibration")
     return tuple(Example(tuple(row), 1, len(row)) for row in text.ids.tolist())
+
+
+def _ids(text: str, number: int, tokenizer: PreTrainedTokenizerBase, option: str) -> Sequence[int]:
+    ids: list[int] = tokenizer(text, verbose=False).input_ids
+    if len(ids) < _FEWEST_TOKENS:
+        raise RecipeError(
+            f"{option}: example {number} has {len(ids)} tokens, expected at least "
+            f"{_FEWEST_TOKENS}, since the first one is an attention sink in most models"
+        )
+    return ids
 
 
 def _pieces(ids: Sequence[int]) -> Iterator[Example]:

@@ -13,6 +13,7 @@ from hubsplice.explore.bench import Bench
 from hubsplice.explore.contexts import context
 from hubsplice.explore.examples import Example
 from hubsplice.explore.found import Found, FoundFeature
+from hubsplice.explore.links import feature_link
 from hubsplice.explore.passes import Reader, Seen
 from hubsplice.explore.ranking import (
     SHUFFLES,
@@ -23,7 +24,6 @@ from hubsplice.explore.ranking import (
     steady_gap,
 )
 from hubsplice.explore.tallies import Pooled, Tally
-from hubsplice.features.neuronpedia import feature_link
 from hubsplice.terminal import Progress
 
 Pool = Literal["max", "mean"]

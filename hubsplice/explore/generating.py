@@ -8,6 +8,7 @@ moves a probability, and not by luck.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.files.plain import exists
@@ -122,7 +123,7 @@ def generate(
     drawn: list[list[int]] = [[] for _ in asked]
     ended = [False] * len(asked)
     first: list[tuple[float, ...]] = [() for _ in asked]
-    past: Any = None
+    cache = {_cache_name(model): DynamicCache(config=model.config.get_text_config())}
     position = (mask.cumsum(dim=1) - 1).clamp(min=0)
     with torch.inference_mode(), hooked_rows(model, [row.edit for row in asked]):
         for step in range(sampling.max_new_tokens):
@@ -130,11 +131,10 @@ def generate(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=position,
-                past_key_values=past,
                 use_cache=True,
                 logits_to_keep=1,
+                **cache,
             )
-            past = output.past_key_values
             logits = output.logits[:, -1].float().cpu()
             if step == 0 and watched:
                 probability = logits.softmax(dim=-1)
@@ -158,6 +158,12 @@ def generate(
         Generated(tuple(tokens), end, seen)
         for tokens, end, seen in zip(drawn, ended, first, strict=True)
     ]
+
+
+def _cache_name(model: Model) -> str:
+    """What a model calls its keys and values, which newer versions of transformers renamed."""
+    names = inspect.signature(model.forward).parameters
+    return "cache" if "cache" in names else "past_key_values"
 
 
 def _left_padded(asked: Sequence[Asked], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from hubsplice.explore.bench import Bench
 from hubsplice.explore.contexts import context
 from hubsplice.explore.examples import Example
 from hubsplice.explore.lens import Lens, logit_lens
+from hubsplice.explore.links import feature_link
 from hubsplice.explore.passes import Reader, Seen
-from hubsplice.features.neuronpedia import feature_link
 from hubsplice.features.references import SaeSource
 from hubsplice.rendering.content import Code, Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered

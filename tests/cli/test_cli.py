@@ -18,6 +18,7 @@ COMMANDS = (
     "init",
     "find",
     "try",
+    "sweep",
     "check",
     "build",
     "measure",

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import hubsplice
 from hubsplice.explore.amounts import knob, with_strength
 from hubsplice.explore.generating import Asked, Sampling, generate
+from hubsplice.explore.trial import Trial
 from hubsplice.explore.words import changed_words, marked
 from hubsplice.streams.model import hooked, hooked_rows
 from tests.conftest import Command
@@ -191,8 +192,19 @@ def test_a_conversation_goes_on(
 ) -> None:
     write(fields, tmp_path)
     arguments = ["try", "r.yaml", "--chat", "--max-new-tokens", "6", "--json"]
-    monkeypatch.setattr("sys.stdin", io.StringIO("zz\nzz\n/quit\nnever asked\n"))
+    typed = io.StringIO("zz\nzz\n/quit\nnever asked\n")
+    monkeypatch.setattr("sys.stdin", typed)
+    rest: list[str] = []
+    answered = Trial.ask
+
+    def ask(trial: Trial, prompt: str, **options: Any) -> Any:
+        rest.append(typed.getvalue()[typed.tell() :])
+        return answered(trial, prompt, **options)
+
+    monkeypatch.setattr(Trial, "ask", ask)
     outcome = command(*arguments)
+    # Each line is answered before the next is read.
+    assert rest == ["zz\n/quit\nnever asked\n", "/quit\nnever asked\n"]
     assert outcome.code == 0, outcome.err
     first, second = json.loads(outcome.out)["prompts"]
     assert first["prompt"] == second["prompt"] == "zz"
