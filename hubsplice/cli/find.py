@@ -42,8 +42,8 @@ def find(
         typer.Option(
             "--sae",
             metavar="SAE",
-            help="A folder, RELEASE/ID of SAELens's registry, or OWNER/REPOSITORY[/FOLDER] of the "
-            "Hub. Several are searched together.",
+            help="A folder, Neuronpedia's MODEL/SAE, RELEASE/ID of SAELens's registry, or "
+            "OWNER/REPOSITORY[/FOLDER] of the Hub. Several are searched together.",
             show_default=False,
         ),
     ],

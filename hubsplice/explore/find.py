@@ -13,7 +13,6 @@ from hubsplice.explore.bench import Bench
 from hubsplice.explore.contexts import context
 from hubsplice.explore.examples import Example
 from hubsplice.explore.found import Found, FoundFeature
-from hubsplice.explore.links import feature_link
 from hubsplice.explore.passes import Reader, Seen
 from hubsplice.explore.ranking import (
     SHUFFLES,
@@ -187,7 +186,7 @@ def _feature(
         effect=effect,
         chance=chance,
         context=context(bench.tokenizer, example, int(mine.position[index])),
-        link=feature_link(placed.source, index),
+        link=placed.link(index),
     )
 
 

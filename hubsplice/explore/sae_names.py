@@ -1,4 +1,4 @@
-"""SAEs as a command line names them: a folder, `release/id`, or a repository of the Hub."""
+"""SAEs as a command line names them: by a folder, on Neuronpedia, in a registry, or on the Hub."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubsplice.errors import RecipeError
+from hubsplice.features.neuronpedia import page, parse_name
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_match import require_width, site_place
-from hubsplice.features.sae_registry import is_release
+from hubsplice.features.sae_registry import is_neuronpedia_model, is_release
 from hubsplice.features.sae_support import require_supported
 from hubsplice.files.plain import is_folder
 from hubsplice.intervention.place import Place
@@ -24,36 +25,55 @@ class PlacedSae:
         source: as a recipe names it.
         place: where it reads.
         sae: the SAE.
+        neuronpedia: what Neuronpedia calls it, if the registry says.
     """
 
     source: SaeSource
     place: Place
     sae: LoadedSae
+    neuronpedia: str | None = None
+
+    def link(self, feature: int) -> str | None:
+        """The address of a feature's page at Neuronpedia; None where it has none."""
+        return None if self.neuronpedia is None else page(self.neuronpedia, feature)
 
 
 def sae_source(name: str) -> SaeSource:
     """What a recipe calls the SAE of this name.
 
     Args:
-        name: a folder; a release of SAELens's registry, a slash and an id; or a repository of the
-            Hub, with a slash and a folder in it where the SAE is not at its root.
+        name: a folder; Neuronpedia's name, or the address of its page; a release of SAELens's
+            registry, a slash and an id; or a repository of the Hub, with a slash and a folder in it
+            where the SAE is not at its root.
 
     Raises:
-        RecipeError: it is none of the three.
+        RecipeError: it is none of these.
     """
     path = Path(name).expanduser()
     if is_folder(path) or name.startswith(("/", "./", "../", "~")):
         return SaeSource(path=path.absolute())
+    if "://" in name:
+        return _on_neuronpedia(name)
     first, slash, rest = name.partition("/")
     if not (first and slash and rest):
         raise RecipeError(
-            f"--sae: {name!r} is no folder; expected a folder, RELEASE/ID of SAELens's registry, "
-            "or OWNER/REPOSITORY of the Hub, with /FOLDER behind it where the SAE lies in one"
+            f"--sae: {name!r} is no folder; expected a folder, Neuronpedia's MODEL/SAE, RELEASE/ID "
+            "of SAELens's registry, or OWNER/REPOSITORY of the Hub, with /FOLDER behind it where "
+            "the SAE lies in one"
         )
     if is_release(first):
         return SaeSource(release=first, id=rest)
+    if is_neuronpedia_model(first):
+        return _on_neuronpedia(name)
     repository, _, subfolder = rest.partition("/")
     return SaeSource(repo_id=f"{first}/{repository}", subfolder=subfolder or None)
+
+
+def _on_neuronpedia(name: str) -> SaeSource:
+    try:
+        return SaeSource(neuronpedia=parse_name(name).sae)
+    except ValueError as error:
+        raise RecipeError(f"--sae: {error}") from None
 
 
 def find_source(source: SaeSource) -> FoundSae:
@@ -77,4 +97,4 @@ def placed(found: FoundSae, place: Place | None, hidden_size: int) -> PlacedSae:
     """
     require_width(found.config, hidden_size)
     where = site_place(found.config, place)
-    return PlacedSae(found.source, where, load_sae(found))
+    return PlacedSae(found.source, where, load_sae(found), found.neuronpedia)

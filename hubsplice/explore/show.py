@@ -11,7 +11,6 @@ from hubsplice.explore.bench import Bench
 from hubsplice.explore.contexts import context
 from hubsplice.explore.examples import Example
 from hubsplice.explore.lens import Lens, logit_lens
-from hubsplice.explore.links import feature_link
 from hubsplice.explore.passes import Reader, Seen
 from hubsplice.features.references import SaeSource
 from hubsplice.rendering.content import Code, Line, Part, Table, Tone
@@ -171,7 +170,7 @@ def show_feature(
         histogram=_histogram(active),
         contexts=tuple(_contexts(bench, examples, values, example, position, top)),
         lens=lens,
-        link=feature_link(placed.source, feature),
+        link=placed.link(feature),
         warnings=bench.warnings,
     )
 

@@ -154,14 +154,9 @@ def is_release(name: str) -> bool:
     return _installed() is not None and name in _directory()
 
 
-def neuronpedia_id(release: str, sae_id: str) -> str | None:
-    """What Neuronpedia calls an SAE of the registry, such as `gemma-2-2b/20-gemmascope-res-16k`."""
-    if _installed() is None or release not in _directory():
-        return None
-    for sae in _directory()[release]["saes"]:
-        if str(sae["id"]) == sae_id and sae.get("neuronpedia"):
-            return str(sae["neuronpedia"])
-    return None
+def is_neuronpedia_model(name: str) -> bool:
+    """Whether Neuronpedia calls a model of the registry so; False where SAELens is missing."""
+    return _installed() is not None and any(n.startswith(f"{name}/") for n in _by_neuronpedia())
 
 
 def _entry(

@@ -46,7 +46,8 @@ def find(
     run, and nothing is built.
 
     Args:
-        sae: a folder, `release/id` of SAELens's registry or a Hub repository; or several.
+        sae: a folder, Neuronpedia's name, `release/id` of SAELens's registry or a Hub repository;
+            or several of these.
         model: the base, a folder or a Hub id; the model that the SAE names where it is not given.
         revision: the base's commit, branch or tag.
         after_layer: where the SAE reads, if not where it was trained.

@@ -14,6 +14,7 @@ import pytest
 
 import hubsplice
 from hubsplice.explore.amounts import knob
+from hubsplice.explore.generating import generate
 from hubsplice.explore.intervals import Mean, mean
 from hubsplice.explore.parsing import layers_of, strengths_of
 from hubsplice.explore.scorers.base import SCORERS, Scorable
@@ -74,15 +75,12 @@ def test_a_sweep_goes_on_where_it_was(recipe: Path, monkeypatch: pytest.MonkeyPa
     # Stopped while it wrote the seventh line.
     file.write_text("".join(lines[:6]) + lines[6][:40], encoding="utf-8")
     asked: list[int] = []
-    from hubsplice.explore import sweep as running
-
-    whole = running.generate
 
     def counted(model: Any, rows: Any, *arguments: Any, **options: Any) -> Any:
         asked.append(len(rows))
-        return whole(model, rows, *arguments, **options)
+        return generate(model, rows, *arguments, **options)
 
-    monkeypatch.setattr(running, "generate", counted)
+    monkeypatch.setattr("hubsplice.explore.sweep.generate", counted)
     again = sweep(recipe)
     assert again == first
     known = sum('"kind": "answer"' in line for line in lines[:6])
