@@ -66,6 +66,29 @@ def print_content(content: Iterable[Part]) -> None:
     Console().print(drawn(content))
 
 
+def width() -> int:
+    """How many columns of text stdout has."""
+    from rich.console import Console
+
+    return Console().width
+
+
+@contextmanager
+def live_content() -> Iterator[Callable[[Iterable[Part]], None] | None]:
+    """What is shown in place while it grows; None where stdout is no terminal."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from hubsplice.rendering.drawing import drawn
+
+    console = Console()
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as live:
+        yield lambda content: live.update(drawn(content))
+
+
 @contextmanager
 def show_progress() -> Iterator[Progress]:
     """Bars on stderr, one per step; lines where stderr is no terminal."""

@@ -17,12 +17,15 @@ from hubsplice.cli import (
     check,
     diff,
     edits,
+    find,
     init,
     inspect,
     measure,
     publish,
     reproduce,
     serve,
+    sweep,
+    try_,
     unsplice,
     verify,
 )
@@ -38,6 +41,9 @@ _EMPTY_OPTION = re.compile("--[a-z-]+=")
 # In the order of a user's way through them, which the help keeps.
 for _command in (
     init.init,
+    find.find,
+    try_.try_,
+    sweep.sweep,
     check.check,
     build.build,
     measure.measure,
@@ -52,7 +58,8 @@ for _command in (
     publish.publish,
     cache.cache,
 ):
-    app.command()(_command)
+    # A word of Python's own has a line behind it.
+    app.command(_command.__name__.rstrip("_"))(_command)
 
 
 def main() -> None:
