@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class Subject:
         approximations: what the edit does not reproduce of its source features.
         in_biases: the sites that a bias carries, and the index in the result of the layer that has
             that bias: no layer is inserted after them.
+        adapted: where `spliced` is a carrier, puts an adapter on the model that is loaded from it.
     """
 
     base: Path
@@ -77,11 +79,16 @@ class Subject:
     dtype: torch.dtype
     approximations: tuple[str, ...] = ()
     in_biases: Mapping[Place, int] = field(default_factory=dict)
+    adapted: Callable[[Model], AbstractContextManager[None]] | None = None
 
     @property
     def sites_of_layers(self) -> tuple[Site, ...]:
         """The sites that `inserted` is for."""
         return tuple(s for s in self.intervention.sites if s.place not in self.in_biases)
+
+    def on(self, model: Model) -> AbstractContextManager[None]:
+        """The adapter on the spliced model, where there is one."""
+        return nullcontext() if self.adapted is None else self.adapted(model)
 
 
 @dataclass(frozen=True, eq=False)
@@ -335,7 +342,7 @@ def _run_splice(
     *,
     missing: Missing | None,
 ) -> tuple[Run, Tensor | None, tuple[Response, ...]]:
-    with loaded(subject.spliced, dtype) as model:
+    with loaded(subject.spliced, dtype) as model, subject.on(model):
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
         variant = Variant(places=places, inserted=subject.inserted)

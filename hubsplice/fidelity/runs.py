@@ -28,7 +28,7 @@ from hubsplice.streams.model import (
 )
 from hubsplice.streams.on_disk import OnDisk, bytes_on_disk
 
-_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 24
+_PROMPTS, _PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 _SEED = 0
 # Bytes of weights: some ten minutes from most disks.
 _MOST_READ = 10**12
@@ -178,7 +178,7 @@ def beginnings(ids: Tensor) -> Tensor:
     return ids[:_PROMPTS, :_PROMPT_TOKENS]
 
 
-def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = _NEW_TOKENS) -> Tensor:
+def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = NEW_TOKENS) -> Tensor:
     """Greedy continuations of prompts [n, length], shape [n, new_tokens], on the CPU."""
     return _continued(model, prompts, new_tokens, do_sample=False)
 
@@ -187,7 +187,7 @@ def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
     """Continuations that are drawn with random numbers which are always the same, likewise."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return _continued(model, prompts, _NEW_TOKENS, do_sample=True, top_k=0)
+        return _continued(model, prompts, NEW_TOKENS, do_sample=True, top_k=0)
 
 
 def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Tensor:

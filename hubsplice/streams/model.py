@@ -16,6 +16,7 @@ from hubsplice.checkpoint.views import model_view
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Block, Place
+from hubsplice.intervention.site import Site
 from hubsplice.streams.in_step import InStep
 from hubsplice.streams.kept import Kept
 from hubsplice.streams.layers import Model as Model
@@ -155,6 +156,36 @@ def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
     Between attention and MLP, it writes into the stream in place, as only inference allows.
     """
     with removed_afterwards([_at(model, site.place, site.edit) for site in intervention.sites]):
+        yield
+
+
+@contextmanager
+def hooked_rows(model: Model, interventions: Sequence[Intervention | None]) -> Iterator[None]:
+    """Apply an intervention of its own to each sequence of a batch while the context lasts.
+
+    Args:
+        model: the model.
+        interventions: one for each row of the batches that will run; None leaves a row alone.
+    """
+    rows: dict[Intervention, list[int]] = {}
+    for row, intervention in enumerate(interventions):
+        if intervention is not None:
+            rows.setdefault(intervention, []).append(row)
+    at: dict[Place, list[tuple[list[int], Site]]] = {}
+    for intervention, own in rows.items():
+        for site in intervention.sites:
+            at.setdefault(site.place, []).append((own, site))
+
+    def edit(place: Place) -> Callable[[Tensor], Tensor]:
+        def edited(h: Tensor) -> Tensor:
+            changed = h.clone()
+            for own, site in at[place]:
+                changed[own] = site.edit(h[own])
+            return changed
+
+        return edited
+
+    with removed_afterwards([_at(model, place, edit(place)) for place in sorted(at)]):
         yield
 
 
