@@ -15,6 +15,7 @@ from hubsplice.compiling.probe import Speed
 from hubsplice.files.space import readable_size
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.streams.passes import Decoding, Pass
+from hubsplice.streams.room import room_for_weights
 from hubsplice.terminal import duration
 
 _LIBRARIES = 450e6
@@ -161,7 +162,7 @@ def seconds(work: Work, shapes: Shapes, length: int, speeds: Mapping[torch.dtype
 
 
 def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int) -> int:
-    """The most memory at a time, in bytes, for a model that is held whole in float32.
+    """The most memory at a time, in bytes: of a model that is held whole in float32, or of a layer.
 
     Args:
         shapes: of the model.
@@ -174,6 +175,9 @@ def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int) -> int:
     if set(sizes.bytes_by_dtype) != {"F32"}:
         weights += sizes.stored
     head = sizes.vocabulary * shapes.hidden_size
+    if 4 * sizes.parameters > room_for_weights():
+        stored = sizes.stored / sizes.parameters
+        weights = (4 + stored) * max(head, sizes.in_layers / shapes.num_layers)
     heads = head * (4 + (0 if dtype is torch.float32 else dtype.itemsize))
     streams = _STREAMS * 4 * tokens * shapes.hidden_size
     logits = _BYTES_PER_LOGIT * min(_LOGITS_AT_ONCE, tokens * sizes.vocabulary)

@@ -37,16 +37,20 @@ def measuring_passes(
     if places and (scanned or prompts):
         yield Pass(torch.float32, drawn + prompts + scanned, places[-1].layer + 1)
     text = drawn + prompts + kept
-    yield Pass(torch.float32, text, layers, read=1)  # the base
-    yield Pass(torch.float32, text, layers, read=1)  # the hook
-    yield Pass(torch.float32, text, layers, read=1)  # a plain hook
+    common = max(0, places[0].layer) if places else 0
+    behind = layers - common
+    yield Pass(torch.float32, text, common)  # before the first edited layer, once for all
+    yield Pass(torch.float32, text, behind, read=1)  # the base
+    yield Pass(torch.float32, text, behind, read=1)  # the hook
+    yield Pass(torch.float32, text, behind, read=1)  # a plain hook
     yield Pass(torch.float32, drawn, 0, read=2)  # what base and hook lose on the text
     if dtype is not torch.float32:
-        yield Pass(dtype, text, layers, read=1)  # the hook
-        yield Pass(dtype, text, layers + added, read=1)  # the splice
+        yield Pass(dtype, text, common)
+        yield Pass(dtype, text, behind, read=1)  # the hook
+        yield Pass(dtype, text, behind + added, read=1)  # the splice
         # With what they are compared.
         yield Pass(torch.float32, text, 0, read=2)
-    yield Pass(torch.float32, text, layers + added, read=2)  # the splice
+    yield Pass(torch.float32, text, behind + added, read=2)  # the splice
 
 
 def generations(dtype: torch.dtype) -> Iterator[Decoding]:
