@@ -67,7 +67,7 @@ def test_what_is_searched_comes_on_top(workshop: Workshop) -> None:
     searching = NO_SEARCH.replace("scan: 0", "scan: 9000")
     low, high = cost_of(workshop, STEER, "llama", searching).token_layers
     assert low == cost_of(workshop, STEER, "llama").token_layers[0]
-    assert 1.8 * low < high < 3 * low
+    assert 1.8 * low < high < 4 * low
 
 
 def test_sizes_are_those_of_the_files(workshop: Workshop) -> None:
