@@ -16,7 +16,7 @@ from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.streams.passes import Decoding, Pass
 from hubsplice.terminal import duration
 
-_LIBRARIES = 450e6
+_LIBRARIES = 750e6
 """Bytes that Python, PyTorch, transformers and SAELens take."""
 
 _LOGITS_AT_ONCE = 2**25
