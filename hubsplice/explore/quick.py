@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.compiling.calibrated import calibrate
+from hubsplice.compiling.learned import Learned, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
@@ -68,6 +69,8 @@ class QuickHooks:
             HubspliceError: the text can't be read, or the recipe can't be lowered.
         """
         self._plan, self._model, self._progress = plan, model, progress
+        self._tokenizer = tokenizer
+        self._learned: dict[tuple[int, Place], Learned] = {}
         self._seen: dict[Place, Mapping[str, Activity]] = {}
         self._streams: dict[Place, Tensor] = {}
         self.whole = any(map(counts_in_maximum, variants))
@@ -103,12 +106,21 @@ class QuickHooks:
                     planned.field,
                     drawn=self._text.drawn * self._text.ids.shape[1],
                     seen=self._seen.get(planned.place, {}),
+                    learned=self._learned_at(planned),
                 )
             )
         doubts = [d for splice in lowered for d in (*splice.approximations, *splice.warnings)]
         return Hook(
             Intervention(tuple(splice.site for splice in lowered)), tuple(dict.fromkeys(doubts))
         )
+
+    def _learned_at(self, planned: PlannedSplice) -> Learned:
+        # Variants differ in strengths and layers, and not in their examples.
+        known = planned.index, planned.place
+        if known not in self._learned:
+            splice = planned.field, planned.splice, planned.place
+            (self._learned[known],) = learn([splice], self._model, self._tokenizer, self._progress)
+        return self._learned[known]
 
     def _stream(self, place: Place, earlier: Intervention) -> Tensor:
         if not earlier.sites and place in self._streams:

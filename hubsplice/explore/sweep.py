@@ -29,7 +29,7 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.models import Prompt, Recipe, TextSource
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
-from hubsplice.text.prompts import prompt_ids
+from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 
@@ -303,7 +303,8 @@ class _Run:
 
     def _ids(self, number: int, text: str) -> tuple[int, ...]:
         prompt = Prompt(user=text) if self._as_question else Prompt(text=text)
-        return tuple(prompt_ids(f"--prompts, prompt {number + 1}", prompt, self._tokenizer))
+        _, ids = prompt_tokens(f"--prompts, prompt {number + 1}", prompt, self._tokenizer)
+        return tuple(ids)
 
     def _first_tokens(self, scorer: Scorer) -> list[int]:
         """The tokens that each of a scorer's words can begin with, with and without a space."""
