@@ -12,7 +12,6 @@ from hubsplice.fidelity.answering import Asked, Asker, acting_at
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.optional import Missing
-from hubsplice.fidelity.picture import drawable
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.models import Prompt, Recipe
 from hubsplice.streams.acting import ActingText, EditKey
@@ -38,8 +37,6 @@ def with_answers(
 ) -> FidelityReport:
     """The report with what base and spliced checkpoint answer; what fails becomes a warning.
 
-    Curves that can't be drawn are such a failure too.
-
     Args:
         report: of the subject.
         recipe: may name prompts.
@@ -53,7 +50,7 @@ def with_answers(
         "the answers for the card", lambda: _answers(recipe, subject, text, tokenizer, progress)
     )
     warnings = tuple(dict.fromkeys((*report.warnings, *missing.reasons)))
-    return drawable(report.model_copy(update={"answers": answers, "warnings": warnings}))
+    return report.model_copy(update={"answers": answers, "warnings": warnings})
 
 
 def _answers(

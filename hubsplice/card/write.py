@@ -14,10 +14,10 @@ from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_bytes
-from hubsplice.files.plain import read_plain
+from hubsplice.files.plain import exists, read_plain
 from hubsplice.files.replacing import replace_file
 from hubsplice.intervention.saved import RECIPE
-from hubsplice.recipe.reading import load_recipe
+from hubsplice.recipe.reading import recorded_recipe
 
 _MODEL_ID = re.compile(r'^model_id = ("(?:[^"\\]|\\.)*")$', re.MULTILINE)
 
@@ -28,10 +28,9 @@ def card_files(
     """What `write_card` writes, by name, with the same arguments.
 
     Raises:
-        CheckpointError: the manifest or the report is missing or malformed.
-        RecipeError: the recipe is malformed.
+        CheckpointError: the manifest is missing, or one of the files is malformed.
     """
-    recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    recipe = recorded_recipe(folder / RECIPE) if exists(folder / RECIPE) else None
     manifest, report = read_manifest(folder / MANIFEST), read_report(folder)
     author, named = read_words(folder, recipe), model_id or folder.resolve().name
     return {
@@ -50,7 +49,6 @@ def edited_card(folder: Path) -> str | None:
 
     Raises:
         CheckpointError: the manifest, the report or the list of checksums can't be read.
-        RecipeError: the recipe is malformed.
     """
     try:
         found = read_plain(folder / CARD)
@@ -97,8 +95,7 @@ def write_card(
         The path of the card.
 
     Raises:
-        CheckpointError: the manifest or the report is missing or malformed.
-        RecipeError: the recipe is malformed.
+        CheckpointError: the manifest is missing, or one of the files is malformed.
         OutputError: the card can't be written.
     """
     for name, text in card_files(folder, model_id=model_id, license_id=license_id).items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe.models import Prompt
+from hubsplice.features.prompt import Prompt
 from hubsplice.text.chat import Message, conversation
 from hubsplice.text.documents import Document, Part
 from hubsplice.text.rows import Row

@@ -20,7 +20,7 @@ from hubsplice.card.escape import Markdown
 from hubsplice.card.render import card_data
 from hubsplice.card.words import AuthorWords
 from hubsplice.checkpoint.manifest import Manifest, write_manifest
-from hubsplice.errors import CheckpointError, OutputError, RecipeError
+from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.report import FidelityReport
 from tests.card.examples import COMMIT, SHA, manifest, metadata, report, site, term
@@ -555,7 +555,7 @@ def test_a_malformed_report(built: Path, content: str, message: str) -> None:
 
 def test_a_malformed_recipe(built: Path) -> None:
     (built / "reproduce/recipe.yaml").write_text("splices: []")
-    with pytest.raises(RecipeError):
+    with pytest.raises(CheckpointError, match=r"reproduce/recipe\.yaml: base_model: missing"):
         write_card(built)
 
 
