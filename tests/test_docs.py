@@ -38,9 +38,7 @@ def test_the_page_of_limits_names_every_family() -> None:
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/faq.md"])
 def test_pages_for_newcomers_name_commands_and_files_that_are_there(page: str) -> None:
     text = (CHECKOUT / page).read_text(encoding="utf-8")
-    commands = {
-        command.callback.__name__ for command in app.registered_commands if command.callback
-    }
+    commands = {command.name for command in app.registered_commands}
     blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     named = set(re.findall(r"^hubsplice (\w+)", blocks, re.MULTILINE))
     assert named
