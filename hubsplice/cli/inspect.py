@@ -12,7 +12,7 @@ def inspect(model: SplicedModel, revision: Revision = None, as_json: AsJson = Fa
 
     Shows for every splice how many neurons are used, and for every bend, jump and line of its edits
     the strength and threshold that the weights hold. Exits with 4 if the weights hold anything
-    else. Needs no base; of a repository it downloads only the files with inserted layers.
+    else. Needs no base; of a repository it downloads only the bytes of inserted layers.
     """
     from hubsplice.interface.inspect import inspect as inspect_model
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def inspect(model: AnyPath, *, revision: str | None = None) -> Inspection:
     """Say what the inserted layers of a spliced checkpoint do, from their weights.
 
-    Needs no base, no text and no model in memory. Of a repository, only the files that hold
+    Needs no base, no text and no model in memory. Of a repository, only the bytes of
     inserted layers are downloaded.
 
     Args:
