@@ -21,6 +21,7 @@ from hubsplice.proving.inspection import InspectedLayer, RecoveredPart, inspecte
 from hubsplice.proving.stored_layer import ReadTensor
 from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
+from hubsplice.verifying.nearest import NearestFeatures, nearest_features, sae_source
 from hubsplice.verifying.proof import reader
 from hubsplice.verifying.remote import RemoteTensors
 from hubsplice.verifying.result import Record
@@ -37,11 +38,15 @@ class Inspection(Rendered, Record):
         model: its folder, or its repository and commit.
         agrees: whether the weights do what the intervention says, as far as they show.
         layers: the layer of every splice.
+        features: what the edits are nearest to in an SAE, if one was named.
     """
 
     model: str
     agrees: bool = Field(description="Whether nothing in the weights speaks against the edits.")
     layers: tuple[InspectedLayer, ...]
+    features: tuple[NearestFeatures, ...] = Field(
+        (), description="The nearest features of each edit, in the SAE that was named."
+    )
 
     def content(self) -> Iterable[Part]:
         """What every layer does, and what is wrong or unproven."""
@@ -62,6 +67,12 @@ class Inspection(Rendered, Record):
                 yield Line(problem)
             for text in layer.unproven:
                 yield Line(f"Not proven by weights: {text}")
+        if self.features:
+            yield Table.of_text(
+                ("edit", "declared", "reads", "cosine", "writes", "cosine"),
+                tuple(map(_feature_row, self.features)),
+                "Nearest features of the SAE",
+            )
 
 
 def _row(part: RecoveredPart) -> tuple[str, ...]:
@@ -75,7 +86,20 @@ def _row(part: RecoveredPart) -> tuple[str, ...]:
     )
 
 
-def inspect(model: str, *, revision: str | None) -> Inspection:
+def _feature_row(found: NearestFeatures) -> tuple[str, ...]:
+    reads = found.reads
+    mark = " (another one)" if found.as_declared is False else ""
+    return (
+        f"after layer {found.place}: {found.label}",
+        "none" if found.declared is None else str(found.declared),
+        "" if reads is None else f"{reads.feature}{mark}",
+        "" if reads is None else f"{reads.cosine:.5f}",
+        str(found.writes.feature),
+        f"{found.writes.cosine:.5f}",
+    )
+
+
+def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Inspection:
     """Say what the inserted layers of a checkpoint do.
 
     Of a repository, only the bytes of inserted layers are downloaded, and small files.
@@ -83,10 +107,13 @@ def inspect(model: str, *, revision: str | None) -> Inspection:
     Args:
         model: the checkpoint's folder, or its Hub repository.
         revision: of the repository.
+        sae: an SAE whose features the edits are compared with: its folder, or `RELEASE/ID` of
+            SAELens's registry.
 
     Raises:
         HubspliceError: there is nothing to inspect, or the Hub can't be reached.
     """
+    source = None if sae is None else sae_source(sae)
     published = find_published(model, revision, _SMALL)
     folder = published.folder
     manifest = read_manifest(folder / MANIFEST)
@@ -95,17 +122,14 @@ def inspect(model: str, *, revision: str | None) -> Inspection:
     if dtype is None:
         raise CheckpointError(f"{MANIFEST}: dtype: found {manifest.dtype!r}, expected one of torch")
     read = _reader(published, manifest, architecture)
-    layers = tuple(
-        inspected_layers(
-            architecture,
-            manifest,
-            dtype,
-            load_intervention(published.folder / INTERVENTION),
-            read,
-        )
+    intervention = load_intervention(folder / INTERVENTION)
+    layers = tuple(inspected_layers(architecture, manifest, dtype, intervention, read))
+    return Inspection(
+        model=published.name,
+        agrees=not any(layer.problems for layer in layers),
+        layers=layers,
+        features=() if source is None else nearest_features(manifest, intervention, source),
     )
-    agrees = not any(layer.problems for layer in layers)
-    return Inspection(model=published.name, agrees=agrees, layers=layers)
 
 
 def _base_config(folder: Path, manifest: Manifest) -> dict[str, Any]:
