@@ -27,10 +27,12 @@ from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import recorded_recipe
+from hubsplice.streams.precision import exact_products
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
 
 
+@exact_products()
 def measure(
     folder: Path, *, base: str | None, require_fidelity: float | None, progress: Progress
 ) -> FidelityReport:

@@ -12,16 +12,20 @@ import sys
 
 from hubsplice.cli import (
     build,
+    cache,
     card,
     check,
     diff,
     edits,
+    find,
     init,
     inspect,
     measure,
     publish,
     reproduce,
     serve,
+    sweep,
+    try_,
     unsplice,
     verify,
 )
@@ -37,6 +41,9 @@ _EMPTY_OPTION = re.compile("--[a-z-]+=")
 # In the order of a user's way through them, which the help keeps.
 for _command in (
     init.init,
+    find.find,
+    try_.try_,
+    sweep.sweep,
     check.check,
     build.build,
     measure.measure,
@@ -49,8 +56,10 @@ for _command in (
     card.card,
     edits.edits,
     publish.publish,
+    cache.cache,
 ):
-    app.command()(_command)
+    # A word of Python's own has a line behind it.
+    app.command(_command.__name__.rstrip("_"))(_command)
 
 
 def main() -> None:

@@ -6,9 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from hubsplice.compiling.cost import BuildCost
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
 from hubsplice.edits.base import Edit
+from hubsplice.features import neuronpedia
 from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.sae_config import FoundSae
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Table, Tone
@@ -24,12 +27,18 @@ class SaeSummary:
         architecture: SAELens's name for its kind.
         d_in: the width of the stream that it reads.
         d_sae: how many features it has.
+        page: its page on Neuronpedia, as far as SAELens's registry knows.
     """
 
     origin: str
     architecture: str
     d_in: int
     d_sae: int
+    page: str | None = None
+
+    def __str__(self) -> str:
+        shown = "" if self.page is None else f", on Neuronpedia {self.page}"
+        return f"{self.origin}{shown}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class CheckReport(Rendered):
         splices: in the recipe's order.
         warnings: what builds, and may not be what was meant.
         amounts: what strengths come to, as far as the recipe alone says, in its order.
+        cost: what the build would take; None where that was not asked, or could not be said.
     """
 
     base_model: str
@@ -72,9 +82,10 @@ class CheckReport(Rendered):
     splices: tuple[SpliceSummary, ...]
     warnings: tuple[str, ...]
     amounts: tuple[EditAmounts, ...] = ()
+    cost: BuildCost | None = None
 
     @staticmethod
-    def of(plan: Plan) -> CheckReport:
+    def of(plan: Plan, cost: BuildCost | None = None) -> CheckReport:
         """What there is to say of a plan."""
         # In the order of the recipe, in which its author looks for them.
         in_order = sorted(plan.splices, key=lambda planned: planned.index)
@@ -87,6 +98,7 @@ class CheckReport(Rendered):
             splices=tuple(map(_summary, in_order)),
             warnings=plan.warnings,
             amounts=plan.amounts,
+            cost=cost,
         )
 
     def content(self) -> Iterable[Part]:
@@ -97,9 +109,13 @@ class CheckReport(Rendered):
         yield from self.findings()
 
     def findings(self) -> Iterable[Part]:
-        """What is spliced where, and what the strengths come to."""
+        """What is spliced where, what the strengths come to, and what the build would take."""
         yield self.table
+        saes = dict.fromkeys(str(splice.sae) for splice in self.splices if splice.sae)
+        yield from map(Line, saes)
         yield from (Line(str(amounts)) for amounts in self.amounts)
+        if self.cost is not None:
+            yield from self.cost.content()
 
     @property
     def table(self) -> Table:
@@ -131,10 +147,20 @@ def check(recipe: Recipe) -> CheckReport:
 
 def _summary(planned: PlannedSplice) -> SpliceSummary:
     edits: tuple[Edit, ...] = planned.splice.edits
-    sae = None if planned.sae is None else planned.sae.config
     return SpliceSummary(
         place=planned.place,
-        sae=None if sae is None else SaeSummary(sae.origin, sae.architecture, sae.d_in, sae.d_sae),
+        sae=None if planned.sae is None else _sae_summary(planned.sae),
         edits=dict(sorted(Counter(edit.kind for edit in edits).items())),
         features=len({index for edit in edits for index in edit.feature_indices()}),
+    )
+
+
+def _sae_summary(sae: FoundSae) -> SaeSummary:
+    config, name = sae.config, sae.neuronpedia
+    return SaeSummary(
+        config.origin,
+        config.architecture,
+        config.d_in,
+        config.d_sae,
+        None if name is None else neuronpedia.page(name),
     )

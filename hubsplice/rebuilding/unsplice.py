@@ -18,6 +18,7 @@ from hubsplice.checkpoint.base_shard import write_base_shard
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX, is_companion
 from hubsplice.checkpoint.layout import ShardLayout
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.original_config import original_config
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.families.architecture import architecture_of
@@ -147,18 +148,7 @@ def _how_to_download(name: Path) -> str:
 
 def _original_config(folder: Path, manifest: Manifest) -> dict[str, Any]:
     data = _listed_bytes(folder / CONFIG, CONFIG, manifest)
-    config = parse_object(data, source=CONFIG)
-    for key, change in manifest.config_changes.items():
-        sides = change.model_dump()
-        if config.get(key) != sides.get("after"):
-            raise CheckpointError(
-                f"{CONFIG}: {key}: found {config.get(key)!r}, expected {sides.get('after')!r}, as "
-                "the manifest says of the splice; the base's value can't be told"
-            )
-        config.pop(key, None)
-        if "before" in sides:
-            config[key] = sides["before"]
-    return config
+    return original_config(parse_object(data, source=CONFIG), manifest.config_changes)
 
 
 def _shards(folder: Path, manifest: Manifest, linker: Linker) -> Iterator[ShardLayout]:
