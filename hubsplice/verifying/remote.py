@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.errors import CheckpointError
 from hubsplice.files.safetensors_header import TensorEntry, header_of
 from hubsplice.verifying.source import fetch_errors
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfFileSystemFile
 
 
 class RemoteTensors:
@@ -30,27 +27,28 @@ class RemoteTensors:
 
     def __init__(self, repo_id: str, commit: str, files: Collection[str]) -> None:
         self._repo_id, self._commit = repo_id, commit
-        self._entries: dict[str, tuple[HfFileSystemFile, TensorEntry]] = {}
+        self._entries: dict[str, tuple[str, IO[bytes], TensorEntry]] = {}
         for name in sorted(files):
             with fetch_errors(repo_id, commit):
                 self._open(name)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._entries
 
     def read(self, name: str) -> Tensor:
         """Fetch one tensor."""
-        file, entry = self._entries[name]
+        path, file, entry = self._entries[name]
         dtype = next((d for d, known in DTYPE_NAMES.items() if known == entry.dtype), None)
         if dtype is None:
-            raise CheckpointError(f"{file.path}: {name}: found {entry.dtype}, expected floats")
+            raise CheckpointError(f"{path}: {name}: found {entry.dtype}, expected floats")
+        if not entry.size:
+            return torch.empty(entry.shape, dtype=dtype)
         with fetch_errors(self._repo_id, self._commit):
             file.seek(entry.start)
-            data = file.read(entry.size) if entry.size else b""
+            data = file.read(entry.size)
         if len(data) != entry.size:
             raise CheckpointError(
-                f"{file.path}: {name}: the server gave {len(data)} bytes, and was asked for "
-                f"{entry.size}"
+                f"{path}: {name}: the server gave {len(data)} bytes, and was asked for {entry.size}"
             )
         return torch.frombuffer(bytearray(data), dtype=dtype).reshape(entry.shape)
 
@@ -60,9 +58,9 @@ class RemoteTensors:
         path = f"{self._repo_id}@{self._commit}/{name}"
         try:
             # Without a cache, which would read ahead.
-            file = HfFileSystem().open(path, "rb", cache_type="none")
+            file: Any = HfFileSystem().open(path, "rb", cache_type="none")
         except FileNotFoundError:
             raise CheckpointError(f"{path}: the file is missing") from None
         header = header_of(Path(path), file.size, file.read)
         for entry in header.tensors:
-            self._entries[entry.name] = file, entry
+            self._entries[entry.name] = path, file, entry
