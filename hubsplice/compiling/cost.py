@@ -177,7 +177,7 @@ def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int) -> int:
     head = sizes.vocabulary * shapes.hidden_size
     if 4 * sizes.parameters > room_for_weights():
         stored = sizes.stored / sizes.parameters
-        weights = (4 + stored) * max(head, sizes.in_layers / shapes.num_layers)
+        weights = int((4 + stored) * max(head, sizes.in_layers / shapes.num_layers))
     heads = head * (4 + (0 if dtype is torch.float32 else dtype.itemsize))
     streams = _STREAMS * 4 * tokens * shapes.hidden_size
     logits = _BYTES_PER_LOGIT * min(_LOGITS_AT_ONCE, tokens * sizes.vocabulary)
