@@ -21,10 +21,16 @@ if TYPE_CHECKING:
         RecipeError,
         UnsupportedError,
     )
+    from hubsplice.explore.answers import Answers
+    from hubsplice.explore.found import Found
+    from hubsplice.explore.show import ShownFeature
+    from hubsplice.explore.swept import Sweep
     from hubsplice.fidelity.report import FidelityReport
+    from hubsplice.interface.answers import answers
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
     from hubsplice.interface.diff import diff
+    from hubsplice.interface.find import find, show
     from hubsplice.interface.hooked import hooked
     from hubsplice.interface.inspect import inspect
     from hubsplice.interface.lower import lower
@@ -33,6 +39,7 @@ if TYPE_CHECKING:
     from hubsplice.interface.publish import publish
     from hubsplice.interface.recipes import dump_recipe, load_recipe
     from hubsplice.interface.reproduce import reproduce
+    from hubsplice.interface.sweep import sweep
     from hubsplice.interface.unsplice import unsplice
     from hubsplice.interface.verify import verify
     from hubsplice.intervention.intervention import Intervention
@@ -46,6 +53,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
     "BuildResult",
     "CheckReport",
     "CheckpointError",
@@ -53,6 +61,7 @@ __all__ = [
     "Differences",
     "FidelityError",
     "FidelityReport",
+    "Found",
     "HubError",
     "HubspliceError",
     "Inspection",
@@ -62,14 +71,18 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Reproduction",
+    "ShownFeature",
+    "Sweep",
     "Unspliced",
     "UnsupportedError",
     "Verification",
     "__version__",
+    "answers",
     "build",
     "check",
     "diff",
     "dump_recipe",
+    "find",
     "hooked",
     "inspect",
     "load_recipe",
@@ -77,6 +90,8 @@ __all__ = [
     "measure",
     "publish",
     "reproduce",
+    "show",
+    "sweep",
     "unsplice",
     "verify",
 ]
@@ -94,10 +109,16 @@ _MODULES = {
         "RecipeError",
         "UnsupportedError",
     ),
+    "explore.answers": ("Answers",),
+    "explore.found": ("Found",),
+    "explore.show": ("ShownFeature",),
+    "explore.swept": ("Sweep",),
     "fidelity.report": ("FidelityReport",),
+    "interface.answers": ("answers",),
     "interface.build": ("build",),
     "interface.check": ("check",),
     "interface.diff": ("diff",),
+    "interface.find": ("find", "show"),
     "interface.hooked": ("hooked",),
     "interface.inspect": ("inspect",),
     "interface.lower": ("lower",),
@@ -108,6 +129,7 @@ _MODULES = {
     "interface.verify": ("verify",),
     "intervention.intervention": ("Intervention",),
     "interface.reproduce": ("reproduce",),
+    "interface.sweep": ("sweep",),
     "interface.unsplice": ("unsplice",),
     "rebuilding.diff": ("Differences",),
     "rebuilding.grade": ("Reproduction",),
