@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hubsplice.compiling.learned import Learned, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.errors import CheckpointError
@@ -69,7 +70,9 @@ def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
     require_vocabulary(text.sequences(text.prompts), plan.base)
     with loaded(plan.resolved.folder, torch.float32) as model:
         _require_sound(model, plan.resolved.folder)
-        lowering = _Pass(plan, model, progress)
+        splices = [(planned.field, planned.splice, planned.place) for planned in plan.splices]
+        learned = learn(splices, model, tokenizer, progress)
+        lowering = _Pass(plan, model, learned, progress)
         first = lowering.over(drawn, None)
         seen = _Seen(first)
         found = acting_text(
@@ -117,6 +120,7 @@ class _Pass:
 
     plan: OpenPlan
     model: Model
+    learned: tuple[Learned, ...]
     progress: Progress
 
     def over(
@@ -146,6 +150,7 @@ class _Pass:
                 planned.field,
                 drawn=text.drawn * text.ids.shape[1],
                 seen=None if seen is None else seen.at(planned.place),
+                learned=self.learned[i],
             )
             lowered.append(splice)
             unchanged = (
