@@ -9,10 +9,11 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.errors import RecipeError
+from hubsplice.features.prompt import Prompt
 from hubsplice.files.plain import read_plain
-from hubsplice.recipe.models import Prompt, TextSource
+from hubsplice.recipe.models import TextSource
 from hubsplice.text.local import local_corpus
-from hubsplice.text.prompts import prompt_ids
+from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences
 
 LONGEST = 256
@@ -80,7 +81,7 @@ def questions(
         raise RecipeError(f"{option}: the model's tokenizer has no chat template; give plain text")
 
     def ids_of(text: str, field: str) -> list[int]:
-        return prompt_ids(field, Prompt(user=text), tokenizer)
+        return prompt_tokens(field, Prompt(user=text), tokenizer)[1]
 
     first, second = ids_of("a", option), ids_of("1", option)
     before = _shared(first, second)

@@ -15,11 +15,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.compiling.calibrated import calibrate
+from hubsplice.compiling.learned import Learned, examples_in, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.explore.amounts import counts_in_maximum
 from hubsplice.features.amounts import Activity
+from hubsplice.features.examples import Examples
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
@@ -68,6 +70,8 @@ class QuickHooks:
             HubspliceError: the text can't be read, or the recipe can't be lowered.
         """
         self._plan, self._model, self._progress = plan, model, progress
+        self._tokenizer = tokenizer
+        self._learned: dict[tuple[Place, frozenset[Examples]], Learned] = {}
         self._seen: dict[Place, Mapping[str, Activity]] = {}
         self._streams: dict[Place, Tensor] = {}
         self.whole = any(map(counts_in_maximum, variants))
@@ -103,12 +107,22 @@ class QuickHooks:
                     planned.field,
                     drawn=self._text.drawn * self._text.ids.shape[1],
                     seen=self._seen.get(planned.place, {}),
+                    learned=self._learn(planned),
                 )
             )
         doubts = [d for splice in lowered for d in (*splice.approximations, *splice.warnings)]
         return Hook(
             Intervention(tuple(splice.site for splice in lowered)), tuple(dict.fromkeys(doubts))
         )
+
+    def _learn(self, planned: PlannedSplice) -> Learned:
+        """What examples of a splice teach, once for all strengths."""
+        sources = frozenset(source for _, source in examples_in(planned.splice.edits, ""))
+        known = planned.place, sources
+        if known not in self._learned:
+            splice = (planned.field, planned.splice, planned.place)
+            (self._learned[known],) = learn([splice], self._model, self._tokenizer, self._progress)
+        return self._learned[known]
 
     def _stream(self, place: Place, earlier: Intervention) -> Tensor:
         if not earlier.sites and place in self._streams:

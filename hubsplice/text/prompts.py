@@ -37,15 +37,6 @@ def prompt_rows(
     return tuple(ordered[0::2] if part == "held-out" else ordered[1::2])
 
 
-def prompt_ids(field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens of one prompt, with the beginning of an answer behind a question.
-
-    Raises:
-        RecipeError: as `prompt_rows`; `field` says where the prompt was given.
-    """
-    return _tokens(field, prompt, tokenizer)[1]
-
-
 def prompt_digests(prompts: Sequence[Prompt]) -> frozenset[bytes]:
     """The digests of the prompts' texts: documents of that text belong to no part."""
     return frozenset(map(_digest, prompts))
