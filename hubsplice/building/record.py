@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice import __version__
+from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.manifest import (
     SCHEMA_VERSION,
@@ -22,6 +23,7 @@ from hubsplice.checkpoint.manifest import (
     TermRecord,
     read_previous_splice,
 )
+from hubsplice.checkpoint.resolve import ResolvedBase
 from hubsplice.checkpoint.terms import read_terms
 from hubsplice.checkpoint.writer import WrittenCheckpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors
@@ -60,7 +62,7 @@ def describe(
     return Manifest(
         schema_version=SCHEMA_VERSION,
         hubsplice=__version__,
-        base=_base(plan, written),
+        base=base_record(plan.resolved, plan.base, plan.recipe.base_model, written.base_files),
         architectures=Architectures(before=family.class_name, after=family.becomes.name),
         layer_map=linker.layers,
         config_changes=linker.config_changes(config),
@@ -81,10 +83,15 @@ def describe(
         calibration=_calibration(compiled),
         dtype=str(plan.dtype).removeprefix("torch."),
         seeds={"recipe": plan.recipe.seed},
-        versions={"python": platform.python_version(), **{n: version(n) for n in _RECORDED}},
+        versions=versions(),
         files=dict(files),
         fidelity=summary(report) if report else {},
     )
+
+
+def versions() -> dict[str, str]:
+    """The versions that a manifest records."""
+    return {"python": platform.python_version(), **{n: version(n) for n in _RECORDED}}
 
 
 def summary(report: FidelityReport) -> dict[str, Any]:
@@ -105,13 +112,23 @@ def layer_constants(layer: CompiledLayer) -> dict[str, Any]:
     return {**layer.constants, "jump_gates": [list(gate) for gate in layer.jump_gates]}
 
 
-def _base(plan: OpenPlan, written: WrittenCheckpoint) -> BaseRecord:
-    resolved, previous = plan.resolved, plan.base.previous_splice
+def base_record(
+    resolved: ResolvedBase, base: BaseConfig, named: str, files: Mapping[str, FileDigest]
+) -> BaseRecord:
+    """What a manifest says of a base.
+
+    Args:
+        resolved: where it came from.
+        base: what it says of itself.
+        named: how the user named it.
+        files: those of it that were read.
+    """
+    previous = base.previous_splice
     return BaseRecord(
-        name=resolved.repo_id or Path(plan.recipe.base_model).name,
+        name=resolved.repo_id or Path(named).name,
         repo_id=resolved.repo_id,
         commit=resolved.commit,
-        files=dict(written.base_files),
+        files=dict(files),
         terms=read_terms(resolved),
         previous=None if previous is None else read_previous_splice(previous),
     )

@@ -31,7 +31,7 @@ from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
-from hubsplice.files.plain import read_plain
+from hubsplice.files.plain import is_folder, not_a_folder, read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 
@@ -70,6 +70,9 @@ INJECTION = "injection"
 SPLIT = "split"
 """The construction of a layer that adds nothing: it stands around another inserted layer, and so
 makes room for it between a base layer's attention and its MLP."""
+
+CARRIER = "carrier"
+"""The construction of a layer that adds nothing and has slots for adapters."""
 
 FreeForm = dict[str, JsonValue]
 PublicSource = Annotated[FreeForm, AfterValidator(_no_absolute_path)]
@@ -191,6 +194,26 @@ class EditedBias(Record):
         return Place(self.site)
 
 
+class SlotsRecord(Record):
+    """How many neurons of each kind an empty layer of a carrier has, in this order."""
+
+    above: NonNegativeInt = Field(description="Gate's bias 32, up's 1.")
+    below: NonNegativeInt = Field(description="Gate's bias -32, up's 1.")
+    bends: NonNegativeInt = Field(description="Gate's bias 0, up's 4.")
+    lines: NonNegativeInt = Field(description="Gate's bias 64, up's 0.")
+
+
+class CarrierRecord(Record):
+    """The carrier that an adapter is for."""
+
+    name: str = Field(
+        min_length=1, description="The Hub model id, or the bare name of a local folder."
+    )
+    repo_id: str | None = Field(None, description="The Hub repository; null for a local folder.")
+    commit: str | None = Field(None, description="The full commit hash there.")
+    fingerprint: Sha256 = Field(description="Of the carrier's base, layers and slots.")
+
+
 class CalibrationRecord(Record):
     """The text whose activations the constants were fitted to."""
 
@@ -235,6 +258,12 @@ class Manifest(Record):
     layers: tuple[InsertedLayer, ...]
     biases: tuple[EditedBias, ...] = Field(
         (), description="Constant edits that biases of existing layers carry."
+    )
+    slots: SlotsRecord | None = Field(
+        None, description="The empty slots of each inserted layer of a carrier; null for others."
+    )
+    carrier: CarrierRecord | None = Field(
+        None, description="What an adapter is for; null for a checkpoint."
     )
     calibration: CalibrationRecord | None = None
     dtype: str = Field(description="The precision that the layers were compiled for.")
@@ -325,8 +354,12 @@ def read_previous_splice(path: Path) -> PreviousSplice:
 def _parsed(path: Path) -> tuple[Manifest, FileDigest]:
     try:
         data = read_plain(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: the manifest is missing") from None
+    except (FileNotFoundError, NotADirectoryError):
+        if not is_folder(path.parent):
+            raise CheckpointError(f"{path.parent}: {not_a_folder(path.parent)}") from None
+        raise CheckpointError(
+            f"{path}: the manifest is missing; expected a folder that `hubsplice build` wrote"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     content = parse_object(data, source=str(path))

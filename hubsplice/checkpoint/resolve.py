@@ -25,8 +25,8 @@ from hubsplice.errors import (
     explained_by,
     from_transport,
 )
-from hubsplice.files.plain import exists, is_folder
-from hubsplice.transport import cause_of
+from hubsplice.files.plain import exists, is_folder, not_a_folder
+from hubsplice.transport import cause_of, is_nonsense
 
 _OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
 
@@ -91,6 +91,8 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
         RecipeError: no such folder, repository or revision.
         CheckpointError: the repository is gated, or cannot be reached.
     """
+    if not base_model:
+        raise RecipeError("base_model: no model is named")
     folder = Path(base_model).expanduser()
     if is_folder(folder):
         if revision is not None:
@@ -100,7 +102,7 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
             )
         return _of_cache(folder.absolute()) or ResolvedBase(folder, None, None, complete=True)
     if base_model.startswith(("/", "./", "../", "~")) or exists(folder):
-        raise RecipeError(f"base_model: {base_model!r}: there is no such folder")
+        raise RecipeError(f"base_model: {base_model!r}: {not_a_folder(folder)}")
     resolved = _from_hub(base_model, revision)
     if weights:
         fetch_weights(resolved)
@@ -113,7 +115,7 @@ def _of_cache(folder: Path) -> ResolvedBase | None:
     kind, *parts = repository.split("--", 2)
     if kind != "models" or not parts or snapshots.name != "snapshots":
         return None
-    if re.fullmatch("[0-9a-f]{40}", folder.name) is None:
+    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", folder.name) is None:
         return None
     return ResolvedBase(folder, "/".join(parts), folder.name, complete=True)
 
@@ -174,8 +176,7 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    # A token that is no plain text can't be sent.
-    if isinstance(error, OSError | UnicodeError) or from_transport(error):
+    if isinstance(error, OSError) or from_transport(error) or is_nonsense(error):
         reason = _OFF if constants.HF_HUB_OFFLINE else cause_of(error)
         return CheckpointError(
             f"{model}{at} could not be fetched and is not in the local cache: {reason}"

@@ -8,16 +8,35 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
+from hubsplice.cli.app import AsJson, NoCache, RecipePath, RequireFidelity, apply_no_cache
+from hubsplice.cli.cost import print_cost
+from hubsplice.cli.job import (
+    Elsewhere,
+    Flavor,
+    Install,
+    Namespace,
+    On,
+    Timeout,
+    job_options,
+    run_job,
+)
+from hubsplice.errors import RecipeError
 from hubsplice.terminal import print_content, print_json, print_line, print_warning
 
 
 def build(
     recipe: RecipePath,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty."),
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The folder to write, new or empty. A job needs none; if you name one, its result "
+            "is downloaded there.",
+            show_default=False,
+        ),
+    ] = None,
     require_fidelity: RequireFidelity = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure the fidelity of the result.")
@@ -41,9 +60,58 @@ def build(
             help="Use an SAE that explains nothing of the model's residual stream.",
         ),
     ] = False,
+    on: On = None,
+    flavor: Flavor = None,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    install: Install = None,
+    repo_id: Annotated[
+        str | None,
+        typer.Option(
+            "--repo-id",
+            metavar="OWNER/NAME",
+            help="The private repository in which a job stores its result.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the job, and start none.")
+    ] = False,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a checkpoint from a recipe, and measure it."""
+    """Build a checkpoint from a recipe, and measure it.
+
+    With --on hf-jobs a Hugging Face Job builds it and stores it in a private repository. Its log is
+    shown on stderr, and its exit code is this command's.
+    """
+    apply_no_cache(no_cache)
+    job = job_options(on, flavor=flavor, timeout=timeout, namespace=namespace, install=install)
+    if job is not None:
+        for name, given in {"--no-measure": not measure, "--hard-link": hard_link}.items():
+            if given:
+                raise RecipeError(f"{name}: a job has no such choice; leave it out, or --on")
+        if repo_id is None:
+            raise RecipeError("--repo-id: missing; name the repository that stores the result")
+        from hubsplice.interface.publishing import PublishOptions
+
+        options = PublishOptions(
+            repo_id=repo_id,
+            private=True,
+            allow_failed=allow_failed,
+            allow_misfit=allow_misfit,
+            require_fidelity=require_fidelity,
+            dry_run=dry_run,
+        )
+        run_job(recipe, options, job, as_json=as_json, output=output)
+        return
+    for name, given in {"--repo-id": repo_id is not None, "--dry-run": dry_run}.items():
+        if given:
+            raise RecipeError(f"{name}: it is for jobs; add --on {Elsewhere.HF_JOBS}")
+    if output is None:
+        raise typer.BadParameter(
+            "missing; name the folder to write", param_hint="'--output' / '-o'"
+        )
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(
@@ -54,6 +122,7 @@ def build(
         hard_link=hard_link,
         allow_failed=allow_failed,
         allow_misfit=allow_misfit,
+        on_cost=print_cost,
     )
     for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, RequireFidelity, SplicedFolder
+from hubsplice.cli.app import AsJson, NoCache, RequireFidelity, SplicedFolder, apply_no_cache
 from hubsplice.terminal import print_content, print_json
 
 
@@ -22,12 +22,14 @@ def measure(
         ),
     ] = None,
     require_fidelity: RequireFidelity = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a built checkpoint again.
 
     Compares the checkpoint with its hook, and rewrites its report and its card.
     """
+    apply_no_cache(no_cache)
     from hubsplice.interface.measure import measure as measure_folder
 
     report = measure_folder(folder, base=base, require_fidelity=require_fidelity)

@@ -97,6 +97,7 @@ def compile_plan(
     *,
     allow_misfit: bool = False,
     observe: Callable[[Sequence[Tensor]], None] | None = None,
+    shown: Callable[[Site, SiteActivations, CompiledLayer], None] | None = None,
 ) -> Compiled:
     """Compile every splice of a plan.
 
@@ -105,6 +106,7 @@ def compile_plan(
         progress: told of every step.
         allow_misfit: whether an SAE may be used that does not fit the base.
         observe: shown the float32 stream at each splice, shape [tokens, d], which is not kept.
+        shown: shown each layer as it is compiled, and what it was compiled from.
 
     Raises:
         HubspliceError: an edit can't be lowered or does not fit, or a model can't be loaded.
@@ -135,6 +137,8 @@ def compile_plan(
         if layer.neurons > plan.architecture.intermediate_size:
             raise _too_many(plan, planned, splice, activations, layer.neurons)
         _require_finite_layer(planned, layer)
+        if shown is not None:
+            shown(splice.site, activations, layer)
         layers.append(layer)
     progress("compiling", len(lowered), len(lowered))
     stacks = tuple(
@@ -161,7 +165,7 @@ def _serving(plan: OpenPlan, calibrated: CalibratedPlan, progress: Progress) -> 
     name = str(plan.dtype).removeprefix("torch.")
     places = [planned.place for planned in plan.splices]
     text = calibrated.text.sequences
-    with loaded(plan.resolved.folder, plan.dtype) as model:
+    with loaded(plan.resolved.folder, plan.dtype, keep=True) as model:
         streams = stream_at(
             model,
             text.ids,

@@ -36,6 +36,13 @@ def precision_of(recipe: Recipe, base: BaseCheckpoint) -> torch.dtype:
     return _DTYPES[name]
 
 
+def stored_precision(base: BaseCheckpoint) -> torch.dtype:
+    """The precision that most of a base is stored in; raises as `precision_of` does."""
+    name = _stored_dtype(base)
+    require_precision(name)
+    return _DTYPES[name]
+
+
 def _stored_dtype(base: BaseCheckpoint) -> str:
     sizes: dict[str, int] = {}
     for entry in base.tensors.values():

@@ -308,7 +308,8 @@ class _Run:
 
     def _ids(self, number: int, text: str) -> tuple[int, ...]:
         prompt = Prompt(user=text) if self._as_question else Prompt(text=text)
-        return tuple(prompt_tokens(f"--prompts, prompt {number + 1}", prompt, self._tokenizer)[1])
+        _, ids = prompt_tokens(f"--prompts, prompt {number + 1}", prompt, self._tokenizer)
+        return tuple(ids)
 
     def _first_tokens(self, scorer: Scorer) -> list[int]:
         """The tokens that each of a scorer's words can begin with, with and without a space."""

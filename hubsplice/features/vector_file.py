@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,7 +85,7 @@ def _holds_arrays(path: Path) -> bool:
 def _numpy(path: Path) -> Tensors:
     loaded = np.load(path, allow_pickle=False)
     arrays = {"array": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    return {name: lambda array=array: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: partial(torch.from_numpy, array) for name, array in arrays.items()}
 
 
 def _gguf(path: Path) -> Tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from hubsplice.building.build import BuildResult
+    from hubsplice.compiling.cost import BuildCost
     from hubsplice.hub.built import BuiltFolder
     from hubsplice.hub.plan import PublishPlan, Target
     from hubsplice.recipe.models import Recipe
@@ -86,7 +88,7 @@ class Publishing:
         """Whether the folder is there."""
         return self.folder.is_dir()
 
-    def build(self) -> BuildResult:
+    def build(self, on_cost: Callable[[BuildCost], None] | None = None) -> BuildResult:
         """Build the recipe; a result that misses its requirement is kept, and can be read."""
         from hubsplice.building.build import build
 
@@ -100,6 +102,7 @@ class Publishing:
                 progress=report,
                 allow_failed=True,
                 allow_misfit=self.options.allow_misfit,
+                on_cost=on_cost,
             )
 
     def plan(self) -> tuple[BuiltFolder, PublishPlan]:
@@ -138,16 +141,17 @@ class Publishing:
 def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
     from hubsplice.checkpoint.companions import MANIFEST
+    from hubsplice.files.plain import is_folder
     from hubsplice.intervention.saved import RECIPE
-    from hubsplice.recipe.reading import load_recipe
+    from hubsplice.recipe.reading import recorded_recipe
 
-    if isinstance(source, str | PathLike) and as_path(source).is_dir():
+    if isinstance(source, str | PathLike) and is_folder(as_path(source)):
         if not (as_path(source) / MANIFEST).exists():
             raise RecipeError(
                 f"{source}: hubsplice did not build it, for it holds no {MANIFEST}; give a recipe, "
                 "or a folder that `hubsplice build` wrote"
             )
-        return load_recipe(as_path(source) / RECIPE), as_path(source)
+        return recorded_recipe(as_path(source) / RECIPE), as_path(source)
     return as_recipe(source), None
 
 

@@ -20,11 +20,12 @@ LAYER = 1
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("examples")
     (folder / "good.txt").write_text("\n".join(POSITIVE))
     (folder / "bad.txt").write_text("\n".join(NEGATIVE))
-    return {"positive": str(folder / "good.txt"), "negative": str(folder / "bad.txt")}
+    positive, negative = str(folder / "good.txt"), str(folder / "bad.txt")
+    return {"positive": positive, "negative": negative, "chat_template": False}
 
 
 def recipe(base: Path, *edits: dict[str, Any]) -> dict[str, Any]:
@@ -36,19 +37,24 @@ def recipe(base: Path, *edits: dict[str, Any]) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def last_tokens(base: Path, texts: list[str]) -> Tensor:
+def last_tokens(base: Path, texts: list[str], *, chat: bool = False) -> Tensor:
     """What transformers itself gives at the last token of each text, shape [texts, d]."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(base)
     found = []
     for text in texts:
-        ids = tokenizer(text, return_tensors="pt").input_ids
+        asked = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+        )
+        ids = tokenizer(
+            asked if chat else text, return_tensors="pt", add_special_tokens=not chat
+        ).input_ids
         found.append(model(ids, output_hidden_states=True).hidden_states[LAYER + 1][0, -1])
     return torch.stack(found)
 
 
 def test_a_contrast_is_built_recorded_and_reproduced(
-    base: Path, files: dict[str, str], tmp_path: Path
+    base: Path, files: dict[str, Any], tmp_path: Path
 ) -> None:
     steer = {"kind": "steer", "contrast": files, "strength": 0.5}
     probe = {"kind": "gated_steer", "contrast": files, "strength": 0.1, "gate": {"probe": files}}
@@ -78,7 +84,8 @@ def test_inline_prompts_a_gate_and_a_pair(base: Path) -> None:
     gate = {"contrast": {"positive": POSITIVE, "negative": NEGATIVE}}
     edit = {"kind": "gated_steer", "contrast": inline, "strength": "0.2 x norm", "gate": gate}
     (term,) = hubsplice.lower(recipe(base, edit), progress=False).sites[0].terms
-    p, n = last_tokens(base, POSITIVE).mean(0), last_tokens(base, NEGATIVE).mean(0)
+    # Plain strings are what a user says.
+    p, n = (last_tokens(base, texts, chat=True).mean(0) for texts in (POSITIVE, NEGATIVE))
     torch.testing.assert_close(term.encoder, p - n, rtol=1e-4, atol=1e-5)
     (threshold,) = term.function.breakpoints
     assert threshold == pytest.approx(float((p + n) / 2 @ (p - n)), rel=1e-3, abs=1e-4)

@@ -1,0 +1,217 @@
+"""A carrier: a base with inserted layers that add nothing, and hold slots for adapters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from hubsplice.checkpoint.companions import CONFIG, MANIFEST
+from hubsplice.checkpoint.layer_map import LayerMap, inserted_places
+from hubsplice.checkpoint.layout import NewTensor
+from hubsplice.checkpoint.manifest import CARRIER, Manifest, SlotsRecord, read_manifest
+from hubsplice.checkpoint.original_config import original_config
+from hubsplice.checkpoint.padded import Padded
+from hubsplice.compiling.construct import empty_layer
+from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.slots import Slots
+from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.blocks import Construction
+from hubsplice.families.tensors import ATTENTION_OUTPUT, GATED_MLP
+from hubsplice.files.digest import digest_bytes
+from hubsplice.files.plain import read_plain
+from hubsplice.files.strict_json import parse_object
+from hubsplice.intervention.place import Block, Place
+
+VALUES = "self_attn.v_proj"
+"""The map whose bias gives attention the 1 that its output projection can make a constant of."""
+
+MODULES = {
+    "attention": ATTENTION_OUTPUT,
+    **dict(zip(("gate", "up", "down"), (linear.name for linear in GATED_MLP), strict=True)),
+}
+"""The linear maps of an inserted layer that adapters change, by role."""
+
+
+def require_slots(architecture: Architecture) -> None:
+    """Refuse a family whose layers can't hold slots.
+
+    Raises:
+        UnsupportedError: with the reason.
+    """
+    block = architecture.family.becomes.block
+    if block.construction is Construction.PRENORM:
+        return
+    name = architecture.family.becomes.name
+    reasons = {
+        Construction.BIAS_FREE: "its MLP has no biases, and a LoRA adapter brings none: the "
+        "constants that thresholds need would take twice the width of the stream in ranks",
+        Construction.LAYERNORM: "its MLP is not gated, and no slots were worked out for it",
+        Construction.SANDWICH: "a norm stands behind its MLP, whose weights an edit has to choose, "
+        "and a LoRA adapter changes no norm",
+        Construction.POST_NORM: "a norm stands behind its MLP, whose weights an edit has to "
+        "choose, and a LoRA adapter changes no norm",
+    }
+    raise UnsupportedError(
+        f"{name} can't be a carrier: {reasons[block.construction]}; build a merged checkpoint "
+        "instead"
+    )
+
+
+def carrier_tensors(
+    linker: Linker, slots: Slots, zero_biases: dict[str, NewTensor], dtype: torch.dtype
+) -> dict[str, NewTensor]:
+    """Every tensor of a carrier that is not the base's, by name.
+
+    Args:
+        linker: what the carrier is made of.
+        slots: of each inserted layer.
+        zero_biases: those of the base's own layers.
+        dtype: of the inserted layers' tensors.
+    """
+    tensors = dict(zero_biases)
+    for splice in range(len(inserted_places(linker.layers))):
+        tensors |= linker.inserted_tensors(splice, empty_layer(linker.architecture, dtype), dtype)
+        tensors |= slot_tensors(linker, splice, slots, dtype)
+    return tensors
+
+
+def slot_tensors(
+    linker: Linker, splice: int, slots: Slots, dtype: torch.dtype
+) -> dict[str, Padded]:
+    """The tensors of an empty layer that are not zero, by name.
+
+    Args:
+        linker: what the carrier is made of.
+        splice: which inserted layer it is.
+        slots: its.
+        dtype: of the tensors; every bias is exact in it.
+    """
+    names, layout = linker.filled_names(splice), linker.inserted_layout(splice)
+    values = names["attention_bias"].replace(ATTENTION_OUTPUT, VALUES)
+    gate, up = slots.biases()
+    filled = {names["gate_bias"]: gate, names["up_bias"]: up, values: torch.ones(1)}
+    return {name: Padded(b.to(dtype), layout[name].shape) for name, b in filled.items()}
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """What tells a carrier from every other: its base's weights, its layers and its slots.
+
+    Raises:
+        CheckpointError: the manifest is of no carrier.
+    """
+    slots = slots_of(manifest)
+    told = {
+        "weights": {
+            name: digest.sha256
+            for name, digest in manifest.base.files.items()
+            if name.endswith(".safetensors")
+        },
+        "class": manifest.architectures.after,
+        "layers": [layer.model_dump(mode="json") for layer in manifest.layer_map],
+        "slots": slots.counts,
+    }
+    return digest_bytes(json.dumps(told, sort_keys=True).encode()).sha256
+
+
+def slots_of(manifest: Manifest) -> Slots:
+    """The slots of a carrier.
+
+    Raises:
+        CheckpointError: the manifest is of no carrier.
+    """
+    if manifest.slots is None:
+        raise CheckpointError(
+            f"{MANIFEST}: it is of no carrier; `hubsplice carrier` makes one of a base"
+        )
+    return Slots(**manifest.slots.model_dump())
+
+
+def slots_record(slots: Slots) -> SlotsRecord:
+    """Slots as a manifest has them."""
+    return SlotsRecord(**slots.counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Carrier:
+    """A carrier's folder, opened.
+
+    Attributes:
+        folder: where it is.
+        manifest: its.
+        architecture: what its base is.
+        repo_id: the Hub repository; None for a local folder.
+        commit: the full commit hash there.
+    """
+
+    folder: Path
+    manifest: Manifest
+    architecture: Architecture
+    repo_id: str | None = None
+    commit: str | None = None
+
+    @staticmethod
+    def open(folder: Path, repo_id: str | None = None, commit: str | None = None) -> Carrier:
+        """Read what a carrier says of itself, and no weights.
+
+        Raises:
+            CheckpointError: it is no carrier, or its files are damaged.
+        """
+        if not folder.is_dir():
+            raise RecipeError(f"{folder}: there is no such folder")
+        manifest = read_manifest(folder / MANIFEST)
+        slots_of(manifest)
+        config = original_config(
+            parse_object(read_plain(folder / CONFIG), source=CONFIG), manifest.config_changes
+        )
+        architecture = architecture_of(config)
+        require_slots(architecture)
+        return Carrier(folder, manifest, architecture, repo_id, commit)
+
+    @property
+    def name(self) -> str:
+        """The Hub model id, or the bare name of the folder."""
+        return self.repo_id or self.folder.resolve().name
+
+    @property
+    def slots(self) -> Slots:
+        """Those of each inserted layer."""
+        return slots_of(self.manifest)
+
+    @property
+    def fingerprint(self) -> str:
+        """See `fingerprint`."""
+        return fingerprint(self.manifest)
+
+    @property
+    def layers(self) -> LayerMap:
+        """Where its layers come from."""
+        return self.manifest.layer_map
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Where its inserted layers are, in order."""
+        return inserted_places(self.layers)
+
+    @cached_property
+    def linker(self) -> Linker:
+        """What it is made of."""
+        return Linker(self.architecture, self.layers)
+
+    def modules(self, splice: int) -> dict[str, str]:
+        """The full names of the linear maps that adapters change in an inserted layer, by role."""
+        name = self.linker.filled_names(splice)["attention_bias"]
+        prefix = name.removesuffix(f"{ATTENTION_OUTPUT}.bias")
+        return {role: prefix + module for role, module in MODULES.items()}
+
+
+def carrier_problems(manifest: Manifest) -> Iterator[str]:
+    """What a carrier's manifest says of its layers that is none of a carrier's."""
+    for i, layer in enumerate(manifest.layers):
+        if layer.construction != CARRIER or layer.terms or layer.block is not Block.MLP:
+            yield f"layers[{i}]: expected an empty layer of a carrier"

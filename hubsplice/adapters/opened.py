@@ -1,0 +1,120 @@
+"""An adapter that was built, read back: the layers that it puts into a carrier's slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from hubsplice.adapters.carrier import Carrier
+from hubsplice.adapters.peft_files import ADAPTER_WEIGHTS, read_adapter
+from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.constructions.slots import Factors, SlottedLayer, of_one_rank, recovered
+from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.families.tensors import ATTENTION_OUTPUT
+
+
+@dataclass(frozen=True, eq=False)
+class OpenAdapter:
+    """An adapter and its carrier.
+
+    Attributes:
+        folder: the adapter's.
+        carrier: what it is for.
+        manifest: the adapter's.
+        changes: what it changes, by the carrier's inserted layer and by role.
+        layers: the layers that this says, by the carrier's inserted layer.
+    """
+
+    folder: Path
+    carrier: Carrier
+    manifest: Manifest
+    changes: Mapping[int, Mapping[str, Factors]]
+    layers: Mapping[int, SlottedLayer]
+
+    @staticmethod
+    def open(folder: Path, carrier: Carrier) -> OpenAdapter:
+        """Read an adapter.
+
+        Raises:
+            RecipeError: there is no such folder.
+            CheckpointError: hubsplice built no adapter there, or one for another carrier.
+        """
+        if not folder.is_dir():
+            raise RecipeError(f"{folder}: there is no such folder")
+        manifest = read_manifest(folder / MANIFEST)
+        if manifest.carrier is None:
+            raise CheckpointError(
+                f"{folder / MANIFEST}: it is of no adapter; `hubsplice build --adapter` makes one"
+            )
+        if manifest.carrier.fingerprint != carrier.fingerprint:
+            raise CheckpointError(
+                f"{folder}: it was built for another carrier than {carrier.name}, or for another "
+                f"revision of it: {manifest.carrier.name}, with the fingerprint "
+                f"{manifest.carrier.fingerprint}; expected {carrier.fingerprint}"
+            )
+        changes = read_adapter(carrier, folder)
+        return OpenAdapter(
+            folder, carrier, manifest, changes, dict(_layers(carrier, manifest, changes))
+        )
+
+    def problems(self) -> Iterator[str]:
+        """What the adapter holds beside its layers in their slots; nothing for one that was built.
+
+        The factors are made again of the layers that were read out of them, and have to be the
+        same, bit for bit: nothing is hidden between them.
+        """
+        architecture, slots = self.carrier.architecture, self.carrier.slots
+        room = architecture.intermediate_size
+        width = architecture.projections[ATTENTION_OUTPUT].inputs
+        made = of_one_rank(
+            {splice: layer.factors(slots, room, width) for splice, layer in self.layers.items()}
+        )
+        for splice, roles in self.changes.items():
+            for role, found in roles.items():
+                expected = made[splice][role]
+                if not _equal(found.a, expected.a) or not _equal(found.b, expected.b):
+                    name = self.carrier.modules(splice)[role]
+                    yield f"{ADAPTER_WEIGHTS}: {name}: it holds more than a layer in its slots"
+
+
+def _layers(
+    carrier: Carrier, manifest: Manifest, changes: Mapping[int, Mapping[str, Factors]]
+) -> Iterator[tuple[int, SlottedLayer]]:
+    if len(manifest.layers) != len(carrier.places):
+        raise CheckpointError(
+            f"{MANIFEST}: layers: found {len(manifest.layers)}, expected {len(carrier.places)}, as "
+            "the carrier has"
+        )
+    for splice, record in enumerate(manifest.layers):
+        slots = record.constants.get("slots")
+        if (slots is not None) != (splice in changes):
+            raise CheckpointError(
+                f"{MANIFEST}: layers[{splice}]: it says nothing of what {ADAPTER_WEIGHTS} changes"
+                if slots is None
+                else f"{ADAPTER_WEIGHTS}: layer {record.place}: no changes, and {MANIFEST} has them"
+            )
+        if slots is not None:
+            roles = dict(changes[splice])
+            constant = record.constants.get("constant_slot")
+            try:
+                neurons = _numbers(slots)
+                layer = recovered(roles, carrier.slots, neurons, *_numbers([constant]))
+            except (IndexError, RuntimeError) as error:
+                raise CheckpointError(f"{ADAPTER_WEIGHTS}: wrong shapes: {error}") from None
+            yield splice, layer
+
+
+def _numbers(values: JsonValue) -> list[int]:
+    if not isinstance(values, list) or not all(type(v) is int for v in values):
+        raise CheckpointError(f"{MANIFEST}: slots: expected a list of numbers")
+    return [v for v in values if isinstance(v, int)]
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    same = a.shape == b.shape and a.dtype == b.dtype
+    return same and torch.equal(a.view(torch.uint8), b.view(torch.uint8))

@@ -1,0 +1,310 @@
+"""A layer with biases, said as a change of low rank to a layer that already has some.
+
+A LoRA adapter changes weights and no biases. So a carrier's empty layer has neurons whose biases
+are fixed, the slots, and one channel of attention that gives exactly 1. An edit's layer is put into
+them: each neuron takes the slot whose biases are nearest to its own, and what is left of its biases
+is a multiple of a read-out of 1 from the normalised stream. The numbers are the layer's own, so
+that the layer can be read back out of them, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.site_view import SiteView
+from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.intervention.site import Site
+from hubsplice.streams.calibration import SiteActivations
+
+# What silu gives at this argument is the argument, exactly, in every precision.
+_OPEN = 32.0
+
+BIASES = {
+    "above": (_OPEN, 1.0),
+    "below": (-_OPEN, 1.0),
+    "bends": (0.0, 4.0),
+    "lines": (64.0, 0.0),
+}
+"""The gate's and the up projection's bias of each kind of slot."""
+
+GATE, UP, DOWN, ATTENTION = "gate", "up", "down", "attention"
+"""The linear maps that an edit changes."""
+
+_SHARES = {"above": 3 / 8, "below": 2 / 8, "bends": 2 / 8, "lines": 1 / 8}
+_MOST = 512
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many neurons of each kind a carrier's layer has; they stand in this order.
+
+    Attributes:
+        above, below: the two sides of a jump; constants take one of `above`.
+        bends: what ramps are made of.
+        lines: what has no bend.
+    """
+
+    above: int
+    below: int
+    bends: int
+    lines: int
+
+    @staticmethod
+    def fitting(room: int, total: int | None = None) -> Slots:
+        """So many in all, or as many as common recipes need, in a layer of `room` neurons."""
+        total = min(room, _MOST if total is None else total)
+        return Slots(**{kind: int(total * share) for kind, share in _SHARES.items()})
+
+    @property
+    def total(self) -> int:
+        """How many neurons they take."""
+        return sum(self.counts.values())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind, in order."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def ranges(self) -> dict[str, range]:
+        """The neurons of each kind."""
+        found, start = {}, 0
+        for kind, count in self.counts.items():
+            found[kind] = range(start, start + count)
+            start += count
+        return found
+
+    def biases(self) -> tuple[Tensor, Tensor]:
+        """The biases of gate and up projection, shape [total] each, float32."""
+        pairs = [BIASES[kind] for kind, count in self.counts.items() for _ in range(count)]
+        both = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2)
+        return both[:, 0].contiguous(), both[:, 1].contiguous()
+
+
+@dataclass(frozen=True, eq=False)
+class Factors:
+    """A change of low rank, b·a, with a of shape [rank, inputs] and b of shape [outputs, rank].
+
+    Of a carrier's layer the weight itself is zero.
+    """
+
+    a: Tensor
+    b: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SlottedLayer:
+    """A layer in the slots of a carrier's.
+
+    Attributes:
+        layer: what it computes.
+        neurons: the slot of each of the layer's neurons.
+        constant: the slot that writes what `down_bias` does.
+        one: weights [d] whose product with the normalised stream is nearly 1.
+    """
+
+    layer: SplicedLayer
+    neurons: tuple[int, ...]
+    constant: int
+    one: Tensor
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What reads the layer back out of an adapter, for its manifest."""
+        return {"slots": list(self.neurons), "constant_slot": self.constant}
+
+    def rounded_biases(self, slots: Slots) -> int:
+        """How many of the layer's biases an adapter can only give a little off."""
+        held, dtype = slots.biases(), self.layer.gate_weight.dtype
+        at = torch.tensor(self.neurons, dtype=torch.int64)
+        found = 0
+        for there, bias in zip(held, (self.layer.gate_bias, self.layer.up_bias), strict=True):
+            rest = (bias.double() - there[at].double()).to(dtype).double()
+            found += int(((there[at].double() + rest).to(dtype) != bias).sum())
+        return found
+
+    @staticmethod
+    def of(layer: SplicedLayer, one: Tensor, slots: Slots) -> SlottedLayer:
+        """The layer in the nearest slots.
+
+        Raises:
+            UnsupportedError: there are too few of a kind.
+        """
+        free = {kind: iter(range_) for kind, range_ in slots.ranges().items()}
+        wanted = ["above", *_kinds(layer)]
+        needed = {kind: wanted.count(kind) for kind in BIASES}
+        counts = slots.counts
+        if any(needed[kind] > counts[kind] for kind in needed):
+            raise NoRoomError(needed, counts)
+        constant, *neurons = (next(free[kind]) for kind in wanted)
+        return SlottedLayer(layer, tuple(neurons), constant, one.to(layer.gate_weight.dtype))
+
+    def factors(self, slots: Slots, room: int, attention_width: int) -> dict[str, Factors]:
+        """The change to each linear map, all of one rank.
+
+        Args:
+            slots: the carrier's.
+            room: how many neurons its layer has.
+            attention_width: how many numbers its attention's output projection takes.
+        """
+        layer, d = self.layer, len(self.one)
+        units = _units(layer)
+        rank = 1 + len(units)
+        dtype = layer.gate_weight.dtype
+        gate_slots, up_slots = (b.double() for b in slots.biases())
+        at = torch.tensor(self.neurons, dtype=torch.int64)
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, dtype=dtype)
+
+        reads = {}
+        for name, weight, bias, held in (
+            (GATE, layer.gate_weight, layer.gate_bias, gate_slots),
+            (UP, layer.up_weight, layer.up_bias, up_slots),
+        ):
+            a, b = zeros(rank, d), zeros(room, rank)
+            a[0] = self.one
+            b[at, 0] = (bias.double() - held[at]).to(dtype)
+            for unit, members in enumerate(units, start=1):
+                a[unit] = weight[members[0][0]]
+                for neuron, _ in members:
+                    b[self.neurons[neuron], unit] = 1.0
+            reads[name] = Factors(a, b)
+        a, b = zeros(rank, room), zeros(d, rank)
+        # A power of two: what is divided by it is exact.
+        a[0, self.constant], b[:, 0] = 1.0, layer.down_bias / _OPEN
+        for unit, members in enumerate(units, start=1):
+            b[:, unit] = layer.down_weight[:, members[0][0]]
+            for neuron, sign in members:
+                a[unit, self.neurons[neuron]] = sign
+        write = Factors(a, b)
+        a, b = zeros(rank, attention_width), zeros(d, rank)
+        a[0, 0], b[:, 0] = 1.0, layer.attention_bias
+        return {ATTENTION: Factors(a, b), **reads, DOWN: write}
+
+
+def of_one_rank(changes: Mapping[int, Mapping[str, Factors]]) -> dict[int, dict[str, Factors]]:
+    """The changes of several layers, all of the largest rank: an adapter has one."""
+    rank = max(f.a.shape[0] for roles in changes.values() for f in roles.values())
+
+    def padded(factors: Factors) -> Factors:
+        more = rank - factors.a.shape[0]
+        rows = factors.a.new_zeros(more, factors.a.shape[1])
+        columns = factors.b.new_zeros(factors.b.shape[0], more)
+        return Factors(torch.cat([factors.a, rows]), torch.cat([factors.b, columns], dim=1))
+
+    return {
+        splice: {role: padded(factors) for role, factors in roles.items()}
+        for splice, roles in changes.items()
+    }
+
+
+class NoRoomError(UnsupportedError):
+    """A layer needs more slots than there are.
+
+    Args:
+        needed: of each kind.
+        there: of each kind.
+    """
+
+    def __init__(self, needed: dict[str, int], there: dict[str, int]) -> None:
+        self.needed, self.there = needed, there
+        missing = ", ".join(
+            f"{needed[kind]} of kind {kind} and there are {there[kind]}"
+            for kind in needed
+            if needed[kind] > there[kind]
+        )
+        super().__init__(f"the edits need {missing}")
+
+    @property
+    def total(self) -> int:
+        """How many slots in all are enough."""
+        return max(math.ceil(count / _SHARES[kind]) for kind, count in self.needed.items())
+
+
+def read_out_of_one(site: Site, activations: SiteActivations, layer: SplicedLayer) -> Tensor:
+    """Weights [d] whose product with what the layer's MLP reads is nearly 1, at sinks as well.
+
+    Tokens count as for all read-outs: those at which the edit acts count most.
+    """
+    view = SiteView.of(site, activations, layer, damping=0.0)
+    energy = site.delta(activations.reference).double().pow(2).sum(dim=-1)
+    ordinary = ~view.is_sink
+    share = energy / energy[ordinary].mean().clamp(min=1e-30)
+    weights = torch.where(ordinary, (1.0 + share).clamp(max=100.0), 0.0)
+    sinks = int(view.is_sink.sum())
+    if sinks:
+        weights = torch.where(view.is_sink, 0.1 * weights.sum() / sinks, weights)
+    weighted = view.x * (weights / weights.sum())[:, None]
+    second = view.x.T @ weighted
+    second.diagonal().add_(1e-6 * second.diagonal().mean() + 1e-30)
+    return torch.linalg.solve(second, weighted.sum(dim=0))
+
+
+def recovered(
+    factors: dict[str, Factors], slots: Slots, neurons: Sequence[int], constant: int
+) -> SlottedLayer:
+    """The layer that an adapter's factors say; `SlottedLayer.factors` gives the same ones of it.
+
+    Args:
+        factors: as `SlottedLayer.factors` gives them.
+        slots: the carrier's.
+        neurons, constant: see `SlottedLayer`.
+
+    Raises:
+        CheckpointError: they are no such factors.
+    """
+    gate, up, down, attention = (factors[name] for name in (GATE, UP, DOWN, ATTENTION))
+    dtype, room = gate.a.dtype, down.a.shape[1]
+    if len({*neurons, constant}) != len(neurons) + 1 or not all(
+        0 <= slot < min(slots.total, room) for slot in (*neurons, constant)
+    ):
+        raise CheckpointError(f"slots: found {list(neurons)}, expected different ones of the kinds")
+    at = torch.tensor(list(neurons), dtype=torch.int64)
+    owners = gate.b[at, 1:]
+    if len(at) and not (owners.sum(dim=1) == 1).all():
+        raise CheckpointError("gate: a neuron does not read one row alone")
+    unit = owners.float().argmax(dim=1) + 1 if len(at) else at
+    gate_slots, up_slots = (b.double() for b in slots.biases())
+    signs = down.a[unit, at]
+    layer = SplicedLayer(
+        attention.b[:, 0].clone(),
+        gate.a[unit],
+        (gate_slots[at] + gate.b[at, 0].double()).to(dtype),
+        up.a[unit],
+        (up_slots[at] + up.b[at, 0].double()).to(dtype),
+        (down.b[:, unit] * signs).contiguous(),
+        (down.b[:, 0] * _OPEN).to(dtype),
+    )
+    return SlottedLayer(layer, tuple(neurons), constant, gate.a[0].clone())
+
+
+def _kinds(layer: SplicedLayer) -> Iterator[str]:
+    """The kind of slot that each neuron takes, by its gate's bias first."""
+    for gate, up in zip(layer.gate_bias.tolist(), layer.up_bias.tolist(), strict=True):
+        yield min(BIASES, key=lambda k: (abs(gate - BIASES[k][0]), abs(up - BIASES[k][1])))
+
+
+def _units(layer: SplicedLayer) -> list[list[tuple[int, float]]]:
+    """Neurons that read the same rows and write the same direction, with the sign of each.
+
+    One rank serves them all: the two sides of a jump take one between them.
+    """
+    found: dict[bytes, list[tuple[int, float]]] = {}
+    for neuron in range(layer.neurons):
+        column = layer.down_weight[:, neuron]
+        nonzero = column[column != 0]
+        sign = -1.0 if len(nonzero) and bool(nonzero[0] < 0) else 1.0
+        parts = (layer.gate_weight[neuron], layer.up_weight[neuron], column * sign)
+        key = b"".join(part.float().numpy().tobytes() for part in parts)
+        members = found.setdefault(key, [])
+        members.append((neuron, sign))
+    return [
+        [(neuron, sign * members[0][1]) for neuron, sign in members] for members in found.values()
+    ]
