@@ -104,7 +104,7 @@ def make_base(folder: Path, size: str) -> int:
     from safetensors.torch import save_file
     from transformers import LlamaConfig
 
-    from tests.conftest import byte_tokenizer
+    from tests.tiny_tokenizer import byte_tokenizer
 
     fields = SIZES[size]
     d, inner, heads = fields["hidden_size"], fields["intermediate_size"], fields["heads"]

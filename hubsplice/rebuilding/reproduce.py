@@ -115,7 +115,8 @@ def reproduce(
         if not tensors:
             fields += _file_differences(published.folder, folder, rebuilt)
         elif all(difference.problem is None for difference in tensors):
-            sites = site_agreements(rebuilt, _load(weights, filled))
+            own = dict.fromkeys(filled, folder / (rebuilt.shard or ""))
+            sites = site_agreements(rebuilt, _load(weights, filled), _load(own, filled))
     text = manifest.calibration
     other_text = (
         text is not None and text.token_ids_sha256 != rebuilt.compiled.text.sequences.sha256

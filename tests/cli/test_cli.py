@@ -31,6 +31,7 @@ COMMANDS = (
     "card",
     "edits",
     "publish",
+    "cache",
 )
 # pydantic is not among them: newer versions of typer import it themselves.
 HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
