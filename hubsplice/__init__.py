@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from hubsplice.fidelity.report import FidelityReport
+    from hubsplice.interface.adapters import build_adapter, carrier, merge
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
     from hubsplice.interface.diff import diff
@@ -67,6 +68,8 @@ __all__ = [
     "Verification",
     "__version__",
     "build",
+    "build_adapter",
+    "carrier",
     "check",
     "diff",
     "dump_recipe",
@@ -75,6 +78,7 @@ __all__ = [
     "load_recipe",
     "lower",
     "measure",
+    "merge",
     "publish",
     "reproduce",
     "unsplice",
@@ -95,6 +99,7 @@ _MODULES = {
         "UnsupportedError",
     ),
     "fidelity.report": ("FidelityReport",),
+    "interface.adapters": ("build_adapter", "carrier", "merge"),
     "interface.build": ("build",),
     "interface.check": ("check",),
     "interface.diff": ("diff",),

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hubsplice.adapters.attached import attached
 from hubsplice.adapters.carrier import Carrier
-from hubsplice.adapters.inserted import in_slots
 from hubsplice.adapters.peft_files import write_adapter
+from hubsplice.adapters.subject import subject
 from hubsplice.building.build import BuildResult
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
+from hubsplice.card import write_card
 from hubsplice.checkpoint.manifest import (
     CarrierRecord,
     InsertedLayer,
@@ -50,7 +49,6 @@ from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
-from hubsplice.streams.model import Model
 from hubsplice.terminal import Progress
 
 
@@ -130,8 +128,9 @@ def build_adapter(
             held_out = held_out_text(
                 plan.recipe, plan.base, compiled.intervention, compiled.tokenizer, progress
             )
-            subject = _subject(plan, compiled, adapted)
-            measured = measure_fidelity(subject, held_out, require=require, progress=progress)
+            measured = measure_fidelity(
+                _subject(plan, compiled, adapted), held_out, require=require, progress=progress
+            )
             report = findings.told_in(measured)
             write_report(report, folder)
             write_picture(report, folder)
@@ -139,6 +138,7 @@ def build_adapter(
         names += [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
         files = {name: digest_file(folder / name) for name in names}
         write_manifest(_described(plan, compiled, adapted, files, report), folder)
+        write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
     warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
@@ -245,23 +245,15 @@ def _too_many(
 
 
 def _subject(plan: OpenPlan, compiled: Compiled, adapted: _Adapted) -> Subject:
-    carrier, changes = adapted.carrier, adapted.changes
-
-    def on(model: Model) -> AbstractContextManager[None]:
-        return attached(model, carrier, changes)
-
     made = dict(zip(sorted(adapted.layers), compiled.layers, strict=True))
-    constants = {
-        splice: layer_constants(layer) | adapted.record(splice) for splice, layer in made.items()
-    }
-    return Subject(
+    return subject(
+        adapted.carrier,
+        adapted.changes,
+        {splice: layer_constants(layer) | adapted.record(splice) for splice, layer in made.items()},
         plan.resolved.folder,
-        carrier.folder,
         compiled.intervention,
-        in_slots(carrier, constants),
         plan.dtype,
         compiled.approximations,
-        adapted=on,
     )
 
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 
+from hubsplice.adapters.carrier import Carrier
+from hubsplice.adapters.opened import OpenAdapter, required_carrier
+from hubsplice.adapters.subject import adapter_subject
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import summary
@@ -31,7 +34,12 @@ from hubsplice.text.tokenizer import load_tokenizer
 
 
 def measure(
-    folder: Path, *, base: str | None, require_fidelity: float | None, progress: Progress
+    folder: Path,
+    *,
+    base: str | None,
+    require_fidelity: float | None,
+    progress: Progress,
+    carrier: Carrier | None = None,
 ) -> FidelityReport:
     """Measure a built folder again, against the intervention that it carries.
 
@@ -43,6 +51,7 @@ def measure(
         require_fidelity: the largest ratio that passes; None takes what the report in the folder
             was held to.
         progress: told of every step.
+        carrier: of an adapter, what it is for.
 
     Raises:
         FidelityError: the requirement is not met; report and card say so.
@@ -61,16 +70,20 @@ def measure(
     intervention = load_intervention(folder / INTERVENTION)
     text = held_out_text(recipe, config, intervention, load_tokenizer(resolved.folder), progress)
     previous = read_report(folder)
-    architecture = architecture_of(config.config)
-    subject = Subject(
-        resolved.folder,
-        folder,
-        intervention,
-        inserted_layers(manifest, architecture),
-        dtype,
-        previous.approximations if previous else (),
-        bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
-    )
+    notes = previous.approximations if previous else ()
+    if manifest.carrier is not None:
+        adapter = OpenAdapter.open(folder, required_carrier(manifest, carrier))
+        subject = adapter_subject(adapter, resolved.folder, intervention, dtype, notes)
+    else:
+        subject = Subject(
+            resolved.folder,
+            folder,
+            intervention,
+            inserted_layers(manifest, architecture_of(config.config)),
+            dtype,
+            notes,
+            bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
+        )
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require

@@ -155,7 +155,7 @@ def card_context(
     edits = _edits(manifest)
     requirements = Requirements.of(manifest)
     return CardContext(
-        title=clean(title or "") or f"{manifest.base.name.split('/')[-1]}, spliced",
+        title=clean(title or "") or untitled(manifest),
         description=clean(description or "") or None,
         model_id=model_id,
         base=_model(manifest.base),
@@ -198,6 +198,15 @@ def card_context(
         definitions=tuple(summary.DEFINITIONS.items()),
         fidelity=None if report is None else _fidelity(report, manifest),
     )
+
+
+def untitled(manifest: Manifest) -> str:
+    """What to call a model whose recipe does not say."""
+    if manifest.carrier is not None:
+        what = "an edit"
+    else:
+        what = "spliced" if manifest.slots is None else "a carrier"
+    return f"{manifest.base.name.split('/')[-1]}, {what}"
 
 
 def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:

@@ -6,6 +6,7 @@ from functools import cache
 
 from jinja2 import Template
 
+from hubsplice.card.carriers import AdapterContext, CarrierContext
 from hubsplice.card.context import card_context
 from hubsplice.card.escape import as_markdown, code, table
 from hubsplice.card.metadata import card_metadata
@@ -13,8 +14,6 @@ from hubsplice.card.snippets import python_string, shell_word
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.templates import load_template
-
-_TEMPLATE = "card.md.j2"
 
 
 def render_card(
@@ -46,17 +45,24 @@ def render_card(
         license_id=license_id,
         model_id=model_id,
     )
-    body = _template().render(card=context)
+    if manifest.carrier is not None:
+        more: dict[str, object] = {"adapter": AdapterContext.of(manifest.carrier)}
+    elif manifest.slots is not None:
+        more = {"carrier": CarrierContext.of(manifest)}
+    else:
+        more = {}
+    body = _template(next(iter(more), "card")).render(card=context, **more)
     return f"---\n{card_metadata(manifest, license_id).to_yaml()}\n---\n\n{body}"
 
 
 @cache
-def _template() -> Template:
-    environment = load_template(_TEMPLATE).environment.overlay(finalize=as_markdown)
+def _template(kind: str) -> Template:
+    name = f"{kind}.md.j2"
+    environment = load_template(name).environment.overlay(finalize=as_markdown)
     environment.filters |= {
         "code": code,
         "python_string": python_string,
         "shell_word": shell_word,
         "table": table,
     }
-    return environment.get_template(_TEMPLATE)
+    return environment.get_template(name)

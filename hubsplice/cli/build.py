@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
-from hubsplice.terminal import print_content, print_json, print_line, print_warning
+from hubsplice.errors import RecipeError
+from hubsplice.terminal import print_content, print_json, print_line, print_note, print_warning
+
+if TYPE_CHECKING:
+    from hubsplice.building.build import BuildResult
 
 
 def build(
@@ -41,9 +45,49 @@ def build(
             help="Use an SAE that explains nothing of the model's residual stream.",
         ),
     ] = False,
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Build a LoRA adapter for a carrier, not a checkpoint."),
+    ] = False,
+    carrier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|REPO",
+            help="The carrier that the adapter is for; `hubsplice carrier` makes one.",
+            show_default=False,
+        ),
+    ] = None,
+    strengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N]",
+            help="Build an adapter for each of these strengths, which take the place of the "
+            "recipe's in their units, in folders of their own under the output.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build a checkpoint from a recipe, and measure it."""
+    """Build a checkpoint from a recipe, or an adapter for a carrier, and measure it."""
+    if adapter or carrier is not None or strengths is not None:
+        if not adapter:
+            raise RecipeError("--carrier, --strengths: they are of adapters; add --adapter")
+        if carrier is None:
+            raise RecipeError("--adapter: for which carrier? Give --carrier")
+        if hard_link:
+            raise RecipeError("--hard-link: an adapter has no weight files of its base")
+        _adapters(
+            recipe,
+            output,
+            carrier,
+            strengths,
+            as_json,
+            require_fidelity=require_fidelity,
+            measure=measure,
+            allow_failed=allow_failed,
+            allow_misfit=allow_misfit,
+        )
+        return
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(
@@ -55,16 +99,67 @@ def build(
         allow_failed=allow_failed,
         allow_misfit=allow_misfit,
     )
-    for warning in result.warnings if as_json else result.other_warnings:
-        print_warning(warning)
-    report = result.report
     if as_json:
-        shown = report.model_dump(mode="json") if report else None
-        amounts = [asdict(entry) for entry in result.amounts]
-        print_json({"folder": str(result.folder), "report": shown, "amounts": amounts})
-        return
-    if report:
-        print_content(report.content())
+        print_json(_as_data(result))
+    else:
+        _show(result)
+
+
+def _adapters(
+    recipe: Path,
+    output: Path,
+    carrier: str,
+    strengths: str | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    from hubsplice.interface.adapters import build_adapter
+    from hubsplice.interface.recipes import load_recipe
+    from hubsplice.recipe.strengths import with_strength
+
+    whole = load_recipe(recipe)
+    wanted = (
+        {output: whole}
+        if strengths is None
+        else {
+            output / f"strength-{value:g}": with_strength(whole, value)
+            for value in _numbers(strengths)
+        }
+    )
+    done = []
+    for folder, one in wanted.items():
+        result = build_adapter(one, folder, carrier=carrier, **options)
+        if as_json:
+            done.append(_as_data(result))
+        else:
+            _show(result)
+    if as_json:
+        print_json(done[0] if strengths is None else done)
+    else:
+        names = ",".join(str(folder) for folder in wanted)
+        print_note(f"Next: hubsplice serve {carrier} --adapters {names}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"--strengths: found {text!r}, expected numbers such as 2,4,8") from None
+
+
+def _as_data(result: BuildResult) -> dict[str, Any]:
+    for warning in result.warnings:
+        print_warning(warning)
+    shown = result.report.model_dump(mode="json") if result.report else None
+    amounts = [asdict(entry) for entry in result.amounts]
+    return {"folder": str(result.folder), "report": shown, "amounts": amounts}
+
+
+def _show(result: BuildResult) -> None:
+    for warning in result.other_warnings:
+        print_warning(warning)
+    if result.report:
+        print_content(result.report.content())
     else:
         for found in result.amounts:
             print_line(str(found))

@@ -58,6 +58,24 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME=]DIR[,…]",
+            help="Of a carrier: the adapters to serve beside the base. A request picks one by its "
+            "name as the model.",
+            show_default=False,
+        ),
+    ] = None,
+    max_lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The largest rank of adapters that there is to be room for. [default: what "
+            "--adapters need]",
+            show_default=False,
+        ),
+    ] = None,
     run: Annotated[
         bool, typer.Option("--run", help="Start the server, instead of printing its command.")
     ] = False,
@@ -71,6 +89,7 @@ def serve(
     from hubsplice.checkpoint.companions import CONFIG, MANIFEST
     from hubsplice.checkpoint.manifest import read_manifest
     from hubsplice.files.strict_json import read_object
+    from hubsplice.serving.adapters import adapter_options, find_adapter
     from hubsplice.serving.commands import ServeOptions, serve_command
     from hubsplice.serving.quantized import quantized_problem
     from hubsplice.verifying.source import find_published
@@ -83,6 +102,10 @@ def serve(
     manifest = read_manifest(found.folder / MANIFEST)
     if (problem := quantized_problem(read_object(found.folder / CONFIG), manifest)) is not None:
         print_warning(f"{CONFIG}: {problem}")
+    served = [find_adapter(given, manifest) for given in (adapters or "").split(",") if given]
+    if max_lora_rank is not None and not served:
+        raise RecipeError("--max-lora-rank: it is of adapters; add --adapters")
+    lora = adapter_options(manifest, served, engine, max_lora_rank) if served else ()
     command = serve_command(
         ENGINES[engine],
         model,
@@ -94,7 +117,8 @@ def serve(
             revision=None if found.folder == Path(model).expanduser() else found.folder.name,
             quantization=quantization,
             python=python,
-            extra=tuple(extra or ()),
+            dtype=served[0].dtype if served else None,
+            extra=(*lora, *(extra or ())),
         ),
     )
     if run:

@@ -23,6 +23,8 @@ COMMANDS = (
     "inspect",
     "reproduce",
     "unsplice",
+    "carrier",
+    "merge",
     "diff",
     "serve",
     "card",
