@@ -100,6 +100,11 @@ def serve(
         )
     found = find_published(model, revision, (MANIFEST, CONFIG))
     manifest = read_manifest(found.folder / MANIFEST)
+    if manifest.carrier is not None:
+        raise RecipeError(
+            f"{model}: it is an adapter; serve its carrier with it: hubsplice serve CARRIER "
+            f"--adapters {model}"
+        )
     if (problem := quantized_problem(read_object(found.folder / CONFIG), manifest)) is not None:
         print_warning(f"{CONFIG}: {problem}")
     served = [find_adapter(given, manifest) for given in (adapters or "").split(",") if given]

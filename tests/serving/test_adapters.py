@@ -99,7 +99,7 @@ def served(python: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory
             "enable_prefix_caching": True,
             "block_size": 32,
             "enable_lora": True,
-            "max_loras": 2,
+            "max_loras": int(options[options.index("--max-loras") + 1]),
             "max_lora_rank": rank,
             "lora_target_modules": list(modules),
         },
