@@ -57,12 +57,12 @@ def render_card(
 
 @cache
 def _template(kind: str) -> Template:
-    name = f"{kind}.md.j2"
-    environment = load_template(name).environment.overlay(finalize=as_markdown)
+    # The one without filters of its own can be loaded before there are any.
+    environment = load_template("card.md.j2").environment.overlay(finalize=as_markdown)
     environment.filters |= {
         "code": code,
         "python_string": python_string,
         "shell_word": shell_word,
         "table": table,
     }
-    return environment.get_template(name)
+    return environment.get_template(f"{kind}.md.j2")

@@ -274,8 +274,8 @@ class Manifest(Record):
 
     @property
     def editing_layers(self) -> tuple[InsertedLayer, ...]:
-        """The inserted layers that edit, one per site: not those that only prepare it."""
-        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT))
+        """The inserted layers that edit, one per site: none that only prepares it or is empty."""
+        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT, CARRIER))
 
     @property
     def edits(self) -> tuple[InsertedLayer | EditedBias, ...]:

@@ -17,6 +17,8 @@ from hubsplice.serving.online import OnlineQuantization
 from hubsplice.terminal import print_json, print_line, print_note, print_warning
 
 if TYPE_CHECKING:
+    from hubsplice.checkpoint.manifest import Manifest
+    from hubsplice.serving.adapters import ServedAdapter
     from hubsplice.serving.commands import ServeCommand
 
 
@@ -61,7 +63,7 @@ def serve(
     adapters: Annotated[
         str | None,
         typer.Option(
-            metavar="[NAME=]DIR[,…]",
+            metavar="[NAME=]DIR|REPO[,…]",
             help="Of a carrier: the adapters to serve beside the base. A request picks one by its "
             "name as the model.",
             show_default=False,
@@ -89,7 +91,7 @@ def serve(
     from hubsplice.checkpoint.companions import CONFIG, MANIFEST
     from hubsplice.checkpoint.manifest import read_manifest
     from hubsplice.files.strict_json import read_object
-    from hubsplice.serving.adapters import adapter_options, find_adapter
+    from hubsplice.serving.adapters import adapter_options
     from hubsplice.serving.commands import ServeOptions, serve_command
     from hubsplice.serving.quantized import quantized_problem
     from hubsplice.verifying.source import find_published
@@ -107,7 +109,7 @@ def serve(
         )
     if (problem := quantized_problem(read_object(found.folder / CONFIG), manifest)) is not None:
         print_warning(f"{CONFIG}: {problem}")
-    served = [find_adapter(given, manifest) for given in (adapters or "").split(",") if given]
+    served = [_adapter(given, manifest) for given in (adapters or "").split(",") if given]
     if max_lora_rank is not None and not served:
         raise RecipeError("--max-lora-rank: it is of adapters; add --adapters")
     lora = adapter_options(manifest, served, engine, max_lora_rank) if served else ()
@@ -143,6 +145,20 @@ def serve(
         print_line(command.text)
         if command.verdict.reason:
             print_note(f"{command.verdict.engine.name}: {command.verdict.reason}")
+
+
+def _adapter(given: str, carrier: Manifest) -> ServedAdapter:
+    """The adapter that is called `NAME=PLACE`, or `PLACE`, which then gives the name."""
+    from hubsplice.checkpoint.companions import MANIFEST
+    from hubsplice.serving.adapters import FILES, find_adapter
+    from hubsplice.verifying.source import find_published
+
+    name, _, place = given.rpartition("=")
+    found = find_published(place, None, (MANIFEST, *FILES))
+    # A snapshot's folder is called after its commit.
+    name = name or (place.rpartition("/")[2] if found.repo_id is not None else "")
+    folder = found.folder if found.repo_id is not None else Path(place)
+    return find_adapter(folder, carrier, name)
 
 
 def _become(command: ServeCommand) -> None:

@@ -17,6 +17,9 @@ from hubsplice.serving.requirements import edited_layers
 
 _CONFIG = "adapter_config.json"
 
+FILES = (_CONFIG, "adapter_model.safetensors")
+"""What engines read of an adapter."""
+
 # The ranks that vLLM 0.32 makes room for.
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
@@ -47,17 +50,18 @@ class ServedAdapter:
     dtype: str
 
 
-def find_adapter(given: str, carrier: Manifest) -> ServedAdapter:
-    """An adapter for a carrier, as `NAME=FOLDER` or `FOLDER`, which then gives the name.
+def find_adapter(folder: Path, carrier: Manifest, name: str = "") -> ServedAdapter:
+    """An adapter for a carrier.
+
+    Args:
+        folder: the adapter's.
+        carrier: the carrier's manifest.
+        name: what requests ask for; the folder's name where it is empty.
 
     Raises:
-        RecipeError: there is no such folder.
         CheckpointError: it is no adapter, or one for another carrier.
     """
-    name, _, path = given.rpartition("=")
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise RecipeError(f"--adapters: {path!r}: there is no such folder")
+    path = str(folder)
     manifest = read_manifest(folder / MANIFEST)
     if manifest.carrier is None:
         raise CheckpointError(

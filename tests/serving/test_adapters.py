@@ -79,7 +79,7 @@ def served(python: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory
         )
         models[name] = folder / f"{name}-merged"
     manifest = read_manifest(carrier.folder / MANIFEST)
-    adapters = [find_adapter(str(folder / name), manifest) for name in EDITS]
+    adapters = [find_adapter(folder / name, manifest) for name in EDITS]
     options = adapter_options(manifest, adapters, EngineKey.VLLM, None)
     rank = int(options[options.index("--max-lora-rank") + 1])
     modules = options[options.index("--lora-target-modules") + 1 : options.index("--lora-modules")]

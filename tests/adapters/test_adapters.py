@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,88 +16,14 @@ from hubsplice.adapters.attached import attached
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
 from hubsplice.adapters.peft_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT
-from hubsplice.building.adapter import build_adapter
-from hubsplice.building.build import BuildResult
-from hubsplice.building.carrier import build_carrier
 from hubsplice.building.measure import measure
 from hubsplice.building.merge import merge
 from hubsplice.checkpoint.companions import CARD, CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.manifest import read_manifest, write_manifest
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.recipe.reading import parse_recipe
+from tests.adapters.conftest import EDITS, Built, adapt, carry
 from tests.building.conftest import Workshop, build_text, quiet
-from tests.families.logits import logits_of, same_bits
-from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
-
-EDITS = """
-  - after_layer: 1
-    sae: {path: jumprelu}
-    edits:
-      - {feature: 3, kind: clamp, to: 2.0, when: active}
-      - {feature: 5, kind: ablate}
-      - {feature: 9, kind: scale, factor: 3.0}
-      - {kind: steer, vector: {path: v.safetensors, tensor: v}, strength: 0.5}
-"""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A carrier of one base, an adapter for it, and the same recipe built directly."""
-
-    base: Path
-    carrier: Path
-    adapter: Path
-    direct: Path
-    result: BuildResult
-
-    @property
-    def exact(self) -> bool:
-        """Whether it was compiled for float32."""
-        return read_manifest(self.adapter / MANIFEST).dtype == "float32"
-
-    @property
-    def changes(self) -> Any:
-        return OpenAdapter.open(self.adapter, self.opened).changes
-
-    @property
-    def opened(self) -> Carrier:
-        return Carrier.open(self.carrier)
-
-
-def carry(base: Path, folder: Path, *after_layers: int, slots: int | None = None) -> Path:
-    build_carrier(
-        str(base),
-        None,
-        after_layers,
-        output=folder,
-        total_slots=slots,
-        hard_link=False,
-        progress=quiet,
-    )
-    return folder
-
-
-def adapt(workshop: Workshop, recipe: str, carrier: Path, output: Path, **more: Any) -> BuildResult:
-    return build_adapter(
-        parse_recipe(recipe, folder=workshop.folder),
-        Carrier.open(carrier),
-        output=output,
-        require_fidelity=None,
-        measure=more.pop("measure", False),
-        progress=quiet,
-        **more,
-    )
-
-
-@pytest.fixture(scope="module", params=["llama", "bfloat16"])
-def built(request: Any, workshop: Workshop, tmp_path_factory: Any) -> Built:
-    folder: Path = tmp_path_factory.mktemp("adapters")
-    base = workshop.bases[request.param]
-    carrier = carry(base, folder / "carrier", 1)
-    recipe = workshop.recipe(EDITS, base=request.param)
-    result = adapt(workshop, recipe, carrier, folder / "adapter", measure=True)
-    build_text(recipe, folder / "direct", folder=workshop.folder, measure=False)
-    return Built(base, carrier, folder / "adapter", folder / "direct", result)
+from tests.families.logits import same_bits
 
 
 def load(folder: Path, dtype: torch.dtype) -> Any:
@@ -151,33 +76,6 @@ def test_merging_gives_the_direct_build(built: Built, tmp_path: Path) -> None:
     assert found.layers == expected.layers
     assert found.zero_tensors == expected.zero_tensors
     assert found.layer_map == expected.layer_map
-
-
-CARRYING = [
-    Variant("llama", GATED),
-    Variant("mistral", GATED | {"sliding_window": None, "head_dim": 16}),
-    Variant("qwen2", GATED),
-    Variant("phi3", GATED),
-    *(v for v in VARIANTS if v.family in ("granite", "smollm3", "seed_oss")),
-]
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("variant", CARRYING, ids=str)
-def test_a_carrier_is_its_base(variant: Variant, dtype: str, tmp_path: Path) -> None:
-    precision = getattr(torch, dtype)
-    base = save_tiny(variant, tmp_path / "base", precision)
-    folder = carry(base, tmp_path / "carrier", 1, 3)
-    assert same_bits(logits_of(folder, precision), logits_of(base, precision))
-    assert "a carrier" in (folder / CARD).read_text()
-
-
-@pytest.mark.parametrize("family", ["qwen3", "gemma2", "gemma3", "gpt2", "olmo2"])
-def test_other_families_are_refused_with_their_reason(family: str, tmp_path: Path) -> None:
-    base = save_tiny(Variant(family), tmp_path / "base", torch.float32)
-    with pytest.raises(UnsupportedError, match=r"can't be a carrier: .*build a merged checkpoint"):
-        carry(base, tmp_path / "carrier", 1)
-    assert not (tmp_path / "carrier").exists()
 
 
 def test_an_adapter_is_measured_as_it_is_served(built: Built) -> None:
