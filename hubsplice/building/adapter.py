@@ -196,12 +196,12 @@ def _adapted(
     slots, layers = carrier.slots, {}
     for planned, (site, activations, layer) in zip(plan.splices, seen, strict=True):
         assert isinstance(layer, SplicedLayer)
-        one = (
-            read_out_of_one(site, activations.agreeing(), layer)
-            if layer.neurons
-            else torch.zeros_like(layer.attention_bias)
-        )
         try:
+            one = (
+                read_out_of_one(site, activations.agreeing(), layer, slots)
+                if layer.neurons
+                else torch.zeros_like(layer.attention_bias)
+            )
             found = SlottedLayer.of(layer, one, slots)
         except NoRoomError as error:
             raise _too_many(plan, carrier, planned, site, activations, error) from None
