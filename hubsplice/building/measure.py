@@ -17,6 +17,7 @@ from hubsplice.card import write_card
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
+from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
 from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.families.architecture import architecture_of
@@ -59,6 +60,8 @@ def measure(
             missing or another one.
     """
     manifest = read_manifest(folder / MANIFEST)
+    if manifest.slots is not None:
+        require_merged(manifest, "measure")
     recipe = load_recipe(folder / RECIPE)
     if base is None:
         require_repository(manifest.base)

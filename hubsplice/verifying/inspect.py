@@ -12,6 +12,7 @@ from hubsplice.checkpoint.base import read_weight_map
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.merged import require_merged
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
 from hubsplice.families.architecture import Architecture, architecture_of
@@ -87,6 +88,7 @@ def inspect(model: str, *, revision: str | None) -> Inspection:
     """
     folder = find_published(model, revision, _SMALL).folder
     manifest = read_manifest(folder / MANIFEST)
+    require_merged(manifest, "inspect")
     architecture = architecture_of(_base_config(folder, manifest))
     published = find_published(model, revision, (*_SMALL, *_shards(folder, manifest, architecture)))
     dtype = next((d for d in DTYPE_NAMES if str(d) == f"torch.{manifest.dtype}"), None)

@@ -9,10 +9,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hubsplice.adapters.peft_files import ADAPTER_WEIGHTS, FINGERPRINT
+from hubsplice.building.measure import measure
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest, write_manifest
-from hubsplice.errors import RecipeError
+from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.files.digest import digest_file
+from hubsplice.verifying.inspect import inspect
 from hubsplice.verifying.verify import Verification, verify
 from tests.adapters.conftest import Built
 from tests.building.conftest import quiet
@@ -86,6 +88,13 @@ def test_an_adapter_that_makes_another_edit_is_found(
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata)
     listed(folder, ADAPTER_WEIGHTS)
     assert missed(verified(built, folder)) & {"slots", "structure"}
+
+
+def test_other_commands_name_the_way(built: Built) -> None:
+    with pytest.raises(UnsupportedError, match="it is an adapter; `hubsplice merge"):
+        inspect(str(built.adapter), revision=None)
+    with pytest.raises(UnsupportedError, match="it is a carrier, which has no edits"):
+        measure(built.carrier, base=str(built.base), require_fidelity=None, progress=quiet)
 
 
 def test_what_needs_a_carrier_or_a_merged_model_says_so(built: Built) -> None:
