@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,9 @@ from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.picture import PICTURE, write_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
+from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import digest_file
-from hubsplice.files.staging import staged_directory
+from hubsplice.files.staging import refuse_occupied, staged_directory
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
@@ -93,8 +95,10 @@ def build(
         HubspliceError: the recipe can't be built; nothing is left behind.
     """
     require = recipe.fidelity.require if require_fidelity is None else require_fidelity
+    refuse_no_ratio(require)
     if require is not None and not measure:
         raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    refuse_occupied(Path(os.path.realpath(output)))
     # Configurations are read in a moment, and find most mistakes before any weight is loaded.
     planned = make_plan(recipe)
     with staged_directory(output) as folder:

@@ -25,11 +25,12 @@ from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.picture import PICTURE, write_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
+from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
-from hubsplice.recipe.reading import load_recipe
+from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
 
@@ -59,10 +60,11 @@ def measure(
         HubspliceError: hubsplice did not build the folder, a file in it was altered, or the base is
             missing or another one.
     """
+    refuse_no_ratio(require_fidelity)
     manifest = read_manifest(folder / MANIFEST)
     if manifest.slots is not None:
         require_merged(manifest, "measure")
-    recipe = load_recipe(folder / RECIPE)
+    recipe = recorded_recipe(folder / RECIPE)
     if base is None:
         require_repository(manifest.base)
     _require_own_files(folder, manifest.files)

@@ -9,19 +9,19 @@ from hubsplice.checkpoint.checksums import write_checksums
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.fidelity.report import read_report
+from hubsplice.files.plain import exists
 from hubsplice.files.replacing import replace_file
 from hubsplice.intervention.saved import RECIPE
-from hubsplice.recipe.reading import load_recipe
+from hubsplice.recipe.reading import recorded_recipe
 
 
 def card_text(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> str:
     """The card that `write_card` writes, with the same arguments.
 
     Raises:
-        CheckpointError: the manifest or the report is missing or malformed.
-        RecipeError: the recipe is malformed.
+        CheckpointError: the manifest is missing, or one of the files is malformed.
     """
-    recipe = load_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    recipe = recorded_recipe(folder / RECIPE) if exists(folder / RECIPE) else None
     return render_card(
         read_manifest(folder / MANIFEST),
         read_report(folder),
@@ -47,8 +47,7 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
         The path of the card.
 
     Raises:
-        CheckpointError: the manifest or the report is missing or malformed.
-        RecipeError: the recipe is malformed.
+        CheckpointError: the manifest is missing, or one of the files is malformed.
         OutputError: the card can't be written.
     """
     text = card_text(folder, model_id=model_id, license_id=license_id)

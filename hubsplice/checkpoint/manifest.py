@@ -31,7 +31,7 @@ from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
-from hubsplice.files.plain import read_plain
+from hubsplice.files.plain import is_folder, not_a_folder, read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
 
@@ -362,8 +362,12 @@ def read_previous_splice(path: Path) -> PreviousSplice:
 def _parsed(path: Path) -> tuple[Manifest, FileDigest]:
     try:
         data = read_plain(path)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: the manifest is missing") from None
+    except (FileNotFoundError, NotADirectoryError):
+        if not is_folder(path.parent):
+            raise CheckpointError(f"{path.parent}: {not_a_folder(path.parent)}") from None
+        raise CheckpointError(
+            f"{path}: the manifest is missing; expected a folder that `hubsplice build` wrote"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
     content = parse_object(data, source=str(path))

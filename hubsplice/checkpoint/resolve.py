@@ -25,7 +25,7 @@ from hubsplice.errors import (
     explained_by,
     from_transport,
 )
-from hubsplice.files.plain import exists, is_folder
+from hubsplice.files.plain import exists, is_folder, not_a_folder
 from hubsplice.transport import cause_of
 
 _OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
@@ -91,6 +91,8 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
         RecipeError: no such folder, repository or revision.
         CheckpointError: the repository is gated, or cannot be reached.
     """
+    if not base_model:
+        raise RecipeError("base_model: no model is named")
     folder = Path(base_model).expanduser()
     if is_folder(folder):
         if revision is not None:
@@ -100,7 +102,7 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
             )
         return _of_cache(folder.absolute()) or ResolvedBase(folder, None, None, complete=True)
     if base_model.startswith(("/", "./", "../", "~")) or exists(folder):
-        raise RecipeError(f"base_model: {base_model!r}: there is no such folder")
+        raise RecipeError(f"base_model: {base_model!r}: {not_a_folder(folder)}")
     resolved = _from_hub(base_model, revision)
     if weights:
         fetch_weights(resolved)

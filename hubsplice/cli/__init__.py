@@ -7,6 +7,7 @@ import everything.
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from hubsplice.cli import (
@@ -27,11 +28,13 @@ from hubsplice.cli import (
     verify,
 )
 from hubsplice.cli.app import EXIT_CODES, app
-from hubsplice.errors import HubError, HubspliceError
+from hubsplice.errors import HubError, HubspliceError, RecipeError
 from hubsplice.terminal import print_error
 from hubsplice.transport import endpoint_problem
 
 __all__ = ["EXIT_CODES", "app", "main"]
+
+_EMPTY_OPTION = re.compile("--[a-z-]+=")
 
 # In the order of a user's way through them, which the help keeps.
 for _command in (
@@ -56,6 +59,10 @@ for _command in (
 
 def main() -> None:
     """Run the command line; a user's mistake gets one message and an exit code."""
+    if any(argument == "" or _EMPTY_OPTION.fullmatch(argument) for argument in sys.argv[1:]):
+        # To Python, an empty path is the current folder.
+        print_error("an argument is empty; is a variable of the shell not set?")
+        sys.exit(RecipeError.exit_code)
     problem = endpoint_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     if problem is not None:
         # What talks to the Hub can't even be imported with some of them.

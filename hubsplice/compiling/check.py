@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
 from hubsplice.edits.base import Edit
+from hubsplice.features import neuronpedia
 from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.sae_config import FoundSae
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Table, Tone
@@ -24,12 +26,18 @@ class SaeSummary:
         architecture: SAELens's name for its kind.
         d_in: the width of the stream that it reads.
         d_sae: how many features it has.
+        page: its page on Neuronpedia, as far as SAELens's registry knows.
     """
 
     origin: str
     architecture: str
     d_in: int
     d_sae: int
+    page: str | None = None
+
+    def __str__(self) -> str:
+        shown = "" if self.page is None else f", on Neuronpedia {self.page}"
+        return f"{self.origin}{shown}"
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,8 @@ class CheckReport(Rendered):
     def findings(self) -> Iterable[Part]:
         """What is spliced where, and what the strengths come to."""
         yield self.table
+        saes = dict.fromkeys(str(splice.sae) for splice in self.splices if splice.sae)
+        yield from map(Line, saes)
         yield from (Line(str(amounts)) for amounts in self.amounts)
 
     @property
@@ -131,10 +141,20 @@ def check(recipe: Recipe) -> CheckReport:
 
 def _summary(planned: PlannedSplice) -> SpliceSummary:
     edits: tuple[Edit, ...] = planned.splice.edits
-    sae = None if planned.sae is None else planned.sae.config
     return SpliceSummary(
         place=planned.place,
-        sae=None if sae is None else SaeSummary(sae.origin, sae.architecture, sae.d_in, sae.d_sae),
+        sae=None if planned.sae is None else _sae_summary(planned.sae),
         edits=dict(sorted(Counter(edit.kind for edit in edits).items())),
         features=len({index for edit in edits for index in edit.feature_indices()}),
+    )
+
+
+def _sae_summary(sae: FoundSae) -> SaeSummary:
+    config, name = sae.config, sae.neuronpedia
+    return SaeSummary(
+        config.origin,
+        config.architecture,
+        config.d_in,
+        config.d_sae,
+        None if name is None else neuronpedia.page(name),
     )

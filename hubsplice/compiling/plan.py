@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
@@ -14,6 +14,7 @@ from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.blocks import Construction
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_files import require_weights
@@ -21,7 +22,7 @@ from hubsplice.features.sae_match import match_warnings, require_width, site_pla
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe, Splice
-from hubsplice.recipe.pinned import with_base_commit, with_sae_commits
+from hubsplice.recipe.pinned import with_base_commit, with_sae_commits, with_saes
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +31,8 @@ class PlannedSplice:
 
     Attributes:
         index: which of the recipe's splices it is.
-        splice: as the recipe has it.
+        splice: as the recipe has it, with the release and the id of an SAE that it names as
+            Neuronpedia does.
         place: where the stream is edited.
         sae: the SAE, if it names one.
         in_bias: whether a bias of that layer carries it, and no layer is inserted.
@@ -53,8 +55,9 @@ class Plan:
     """A recipe whose sources are all known.
 
     Attributes:
-        recipe: the recipe, with the name of the dataset where it says `sae`, and with the commits
-            of the base and the SAEs that are on the Hub.
+        recipe: the recipe, with the name of the dataset where it says `sae`, with the release and
+            the id of SAEs that it names as Neuronpedia does, and with the commits of the base and
+            the SAEs that are on the Hub.
         resolved: where the base came from.
         base: what it says of itself.
         architecture: what it is.
@@ -150,6 +153,7 @@ def make_plan(recipe: Recipe) -> Plan:
     if problems:
         raise type(problems[0])("\n".join(map(str, problems)))
     recipe = with_base_commit(recipe, resolved.commit)
+    recipe = with_saes(recipe, {p.index: p.sae.source for p in planned if p.sae is not None})
     recipe = with_sae_commits(recipe, {p.index: p.sae.commit for p in planned if p.sae is not None})
     planned.sort(key=lambda splice: splice.place)
     return Plan(
@@ -157,15 +161,26 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
+def _as_trained(sae: FoundSae, architecture: Architecture) -> FoundSae:
+    """An SAE without the note that weights were centred, where they can't have been.
+
+    TransformerLens leaves the weights of a model alone whose norms see the mean.
+    """
+    if architecture.family.becomes.block.construction is Construction.LAYERNORM:
+        return sae
+    return replace(sae, config=replace(sae.config, centred_weights=False))
+
+
 def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedSplice:
     sae = None
     # The recipe's own validation asks for a layer where there is no SAE.
     place = splice.place
     if splice.sae is not None:
-        sae = find_sae(splice.sae)
+        sae = _as_trained(find_sae(splice.sae), architecture)
         require_supported(sae.config)
         require_weights(sae)
         require_width(sae.config, architecture.hidden_size)
+        splice = splice.model_copy(update={"sae": sae.source})
         place = site_place(sae.config, splice.place)
     assert place is not None
     architecture.require_place(place)

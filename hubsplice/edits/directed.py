@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from hubsplice.edits.base import Edit, Sources
 from hubsplice.features.base import Feature
-from hubsplice.features.references import TensorSource
+from hubsplice.features.references import FeatureIndex, TensorSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,7 @@ class Direction:
 class DirectedEdit(Edit):
     """An edit whose direction comes from exactly one of `feature` and `vector`."""
 
-    feature: NonNegativeInt | None = Field(
+    feature: FeatureIndex | None = Field(
         None, description="Write along the decoder row of this feature of the SAE."
     )
     vector: TensorSource | None = Field(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field
 
 from hubsplice.edits.base import Edit, Sources
 from hubsplice.features.base import Feature
+from hubsplice.features.references import FeatureIndex
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term
 
@@ -15,7 +16,9 @@ from hubsplice.intervention.site import Term
 class FeatureEdit(Edit):
     """An edit h + s(h)·φ(p)·d in which p and d belong to one feature."""
 
-    feature: NonNegativeInt = Field(description="The feature's index in the SAE.")
+    feature: FeatureIndex = Field(
+        description="The feature's index in the SAE, or the address of its page on Neuronpedia."
+    )
 
     @abstractmethod
     def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:

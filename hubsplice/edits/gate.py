@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 from torch import Tensor
 
 from hubsplice.edits.base import Sources
 from hubsplice.edits.directed import source_name
 from hubsplice.features.base import Feature
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import FeatureIndex, ProbeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
@@ -35,7 +35,7 @@ class Gate(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    feature: NonNegativeInt | None = Field(None, description="Read this feature of the SAE.")
+    feature: FeatureIndex | None = Field(None, description="Read this feature of the SAE.")
     vector: TensorSource | None = Field(None, description="Read ⟨v, h⟩.")
     probe: ProbeSource | None = Field(None, description="Read ⟨w, h⟩ + b.")
     threshold: FiniteFloat | None = Field(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.features.amounts import Activity
+from hubsplice.features.centring import centred
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.features.sae import LoadedSae
 
@@ -31,7 +32,7 @@ def measure_fit(sae: LoadedSae, h: Tensor, activity: Mapping[str, Activity]) -> 
     """
     features = dict(activity)
     step = max(1, math.ceil(len(h) / _TOKENS))
-    tokens = h[::step]
+    tokens = centred(h[::step]) if sae.config.centred_weights else h[::step]
     total = float((tokens.double() - tokens.double().mean(dim=0)).square().sum())
     reason = _not_judged(sae, tokens, total)
     if reason is not None:

@@ -6,7 +6,12 @@ import re
 from dataclasses import dataclass
 
 from hubsplice.errors import UnsupportedError
-from hubsplice.features.refusals import ATTENTION_HEADS, EMBEDDINGS
+from hubsplice.features.refusals import (
+    ATTENTION_HEADS,
+    ATTENTION_OUTPUT,
+    EMBEDDINGS,
+    MLP_OUTPUT,
+)
 from hubsplice.intervention.place import Block, Place
 
 _TRANSFORMER_LENS = re.compile(r"blocks\.(?P<layer>\d+)\.(?P<place>.+)")
@@ -23,22 +28,14 @@ _PLACES = {
     "hook_out": (0, Block.MLP),
 }
 
-_ATTENTION_OUTPUT = (
-    "it reads attention's output before it joins the residual stream, where no inserted layer can "
-    "see it"
-)
-_MLP_OUTPUT = (
-    "it reads the MLP's output before it joins the residual stream, where no inserted layer can "
-    "see it"
-)
 _MLP_INPUT = "it reads the MLP's normalised input, inside a layer"
 _INSIDE = "it is not a place in the residual stream"
 # The first that a name ends with, or holds, says why.
 _REFUSED = {
-    "hook_attn_out": _ATTENTION_OUTPUT,
-    "attn.hook_out": _ATTENTION_OUTPUT,
-    "hook_mlp_out": _MLP_OUTPUT,
-    "mlp.hook_out": _MLP_OUTPUT,
+    "hook_attn_out": ATTENTION_OUTPUT,
+    "attn.hook_out": ATTENTION_OUTPUT,
+    "hook_mlp_out": MLP_OUTPUT,
+    "mlp.hook_out": MLP_OUTPUT,
     "attn.hook_z": ATTENTION_HEADS,
     "hook_normalized": _MLP_INPUT,
     "mlp.hook_in": _MLP_INPUT,

@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from hubsplice.features.neuronpedia import parse_name
+
+FeatureIndex = Annotated[
+    NonNegativeInt,
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "/[0-9]+/?$"}]}
+    ),
+]
+"""A feature's index. A recipe may also name the feature as Neuronpedia does."""
 
 
 class SaeSource(BaseModel):
-    """Where the sparse autoencoder comes from: exactly one of the three ways."""
+    """Where the sparse autoencoder comes from: exactly one of the four ways."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     path: Path | None = Field(None, description="A local folder that SAELens saved.")
     release: str | None = Field(None, description="A release in SAELens's registry.")
     id: str | None = Field(None, description="The SAE's id within the release.")
+    neuronpedia: str | None = Field(
+        None,
+        description="What Neuronpedia calls it: `gemma-2-2b/20-gemmascope-res-16k`, or the address "
+        "of its page. SAELens's registry has the release and the id for it, which are recorded.",
+    )
     repo_id: str | None = Field(None, description="A Hub repository in SAELens's format.")
     subfolder: str | None = Field(None, description="The folder of the SAE in that repository.")
     revision: str | None = Field(None, description="The repository's commit, branch or tag.")
 
+    @field_validator("neuronpedia")
+    @classmethod
+    def _whole_sae(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        parsed = parse_name(name)
+        if parsed.feature is not None:
+            raise ValueError(
+                f"found {name!r}, which is a feature; expected its SAE, {parsed.sae!r}, and the "
+                f"number {parsed.feature} as the `feature` of an edit"
+            )
+        return parsed.sae
+
     @model_validator(mode="after")
     def _one_way(self) -> SaeSource:
-        ways = [name for name in ("path", "release", "repo_id") if getattr(self, name) is not None]
+        ways = [
+            name
+            for name in ("path", "release", "neuronpedia", "repo_id")
+            if getattr(self, name) is not None
+        ]
         if len(ways) != 1:
             raise ValueError(
-                "say where the SAE is with exactly one of path, release (with id) or repo_id; "
-                f"found {' and '.join(ways) or 'none of them'}"
+                "say where the SAE is with exactly one of path, release (with id), neuronpedia or "
+                f"repo_id; found {' and '.join(ways) or 'none of them'}"
             )
         if (self.release is None) != (self.id is None):
             raise ValueError("release and id go together")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.errors import CheckpointError, RecipeError, blamed_on
+from hubsplice.features.centring import fold_centring, needs_folding
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
@@ -27,7 +28,8 @@ class LoadedSae:
 
     Attributes:
         config: its configuration, as it applies to these weights.
-        module: SAELens's own object, in float32.
+        module: SAELens's own object, in float32; it reads the stock model's stream, also where it
+            was trained on one without its mean.
         sha256: of all weights by name, as SAELens uses them in float32.
         revision: the commit, for an SAE from a Hub repository.
         warnings: what a user should know about it.
@@ -128,11 +130,13 @@ def _loaded(load: Callable[[], Any], found: FoundSae) -> LoadedSae:
         hook=told.hook or loaded.config.hook,
         model_name=told.model_name or loaded.config.model_name,
         dataset=told.dataset or loaded.config.dataset,
-        centred_weights=told.centred_weights or loaded.config.centred_weights,
+        centred_weights=told.centred_weights,
         stated_l0=told.stated_l0,
         stated_variance=told.stated_variance,
         sliced=told.sliced,
     )
+    if needs_folding(config):
+        fold_centring(module)
     return replace(loaded, config=config, warnings=(*config_warnings(config), *found.notes))
 
 

@@ -14,7 +14,12 @@ from hubsplice.features.hook_point import HookPoint, parse_hook_name
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_file import require_sae_types
-from hubsplice.features.sae_registry import RegistryEntry, registered_at, registry_entry
+from hubsplice.features.sae_registry import (
+    RegistryEntry,
+    neuronpedia_entry,
+    registered_at,
+    registry_entry,
+)
 from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
@@ -46,7 +51,8 @@ class SaeConfig:
         apply_b_dec_to_input: whether the decoder bias is subtracted from the input.
         reshape_activations: `hook_z` where the input is reshaped from attention heads.
         k: how many features TopK keeps, or None.
-        centred_weights: whether the model's weights were centred for the SAE's training.
+        centred_weights: whether the model's weights were centred for the SAE's training, so that
+            it reads the stream without its mean.
         dataset: the text that it was trained on, as it names it, or None.
         stated_l0: how many features are active at a token, as its files or the registry state it.
         stated_variance: the share of the variance that it explains, likewise.
@@ -75,13 +81,14 @@ class FoundSae:
     """An SAE whose configuration was read, and whose weights were not.
 
     Attributes:
-        source: what names it.
+        source: where it is; the release and the id for what Neuronpedia's name stands for.
         config: what its configuration says.
         commit: that of the Hub repository that the configuration came from, so that the weights
             come from the same; None for other sources.
         notes: what a user should know of its files.
         scaling: what the encoder has to be multiplied with once it is loaded, since its inputs
             were scaled in training and its files don't say by how much; None for nothing.
+        neuronpedia: what Neuronpedia calls it, as far as the registry says.
     """
 
     source: SaeSource
@@ -89,13 +96,14 @@ class FoundSae:
     commit: str | None = None
     notes: tuple[str, ...] = ()
     scaling: float | None = None
+    neuronpedia: str | None = None
 
 
 def find_sae(source: SaeSource) -> FoundSae:
     """Read an SAE's configuration from a folder, the Hub or SAELens's registry.
 
     Raises:
-        RecipeError: no such folder, repository, revision, release or id.
+        RecipeError: no such folder, repository, revision, release, id or name.
         UnsupportedError: a release whose SAEs cannot be spliced.
         CheckpointError: a configuration that is missing, damaged or cannot be fetched.
     """
@@ -110,19 +118,32 @@ def find_sae(source: SaeSource) -> FoundSae:
         if known is None:
             return FoundSae(source, config, file.commit)
         scaling = known.scaling if config.normalize_activations == _SCALED else None
-        return FoundSae(source, _with_registry(config, known), file.commit, scaling=scaling)
-    assert source.release is not None
-    assert source.id is not None
-    entry = registry_entry(source.release, source.id)
+        return FoundSae(
+            source,
+            _with_registry(config, known),
+            file.commit,
+            scaling=scaling,
+            neuronpedia=known.neuronpedia,
+        )
+    entry = _registered(source)
+    source = SaeSource(release=entry.release, id=entry.id)
     entry.require_supported()
-    config = _with_registry(_registry_config(source.release, source.id), entry)
+    config = _with_registry(_registry_config(entry.release, entry.id), entry)
     if not entry.pickled:
-        return FoundSae(source, config)
+        return FoundSae(source, config, neuronpedia=entry.neuronpedia)
     pickled = (
         f"{config.origin}: published as a pickle file; SAELens reads it with torch's restricted "
         "unpickler, which builds tensors only."
     )
-    return FoundSae(source, config, notes=(pickled,))
+    return FoundSae(source, config, notes=(pickled,), neuronpedia=entry.neuronpedia)
+
+
+def _registered(source: SaeSource) -> RegistryEntry:
+    if source.neuronpedia is not None:
+        return neuronpedia_entry(source.neuronpedia)
+    assert source.release is not None
+    assert source.id is not None
+    return registry_entry(source.release, source.id)
 
 
 def _with_registry(config: SaeConfig, entry: RegistryEntry) -> SaeConfig:

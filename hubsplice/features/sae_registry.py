@@ -14,7 +14,13 @@ import yaml
 
 from hubsplice.errors import RecipeError, UnsupportedError, unknown_name
 from hubsplice.features.hook_point import parse_hook_name
-from hubsplice.features.refusals import ATTENTION_HEADS, TEMPORAL, TRANSCODER
+from hubsplice.features.refusals import (
+    ATTENTION_HEADS,
+    ATTENTION_OUTPUT,
+    MLP_OUTPUT,
+    TEMPORAL,
+    TRANSCODER,
+)
 
 _REFUSED_LOADERS = {
     "gemma_2_transcoder": TRANSCODER,
@@ -22,6 +28,18 @@ _REFUSED_LOADERS = {
     "mntss_clt_layer_transcoder": TRANSCODER,
     "temporal": TEMPORAL,
     "connor_rob_hook_z": ATTENTION_HEADS,
+}
+
+# Releases whose names say where their SAEs read, while the ids say nothing of it.
+_REFUSED_RELEASES = {
+    "-transcoders": TRANSCODER,
+    "-pt-att": ATTENTION_HEADS,
+    "-it-att": ATTENTION_HEADS,
+    "-pt-mlp": MLP_OUTPUT,
+    "-it-mlp": MLP_OUTPUT,
+    "llama_scope_lxa_": ATTENTION_OUTPUT,
+    "llama_scope_lxm_": MLP_OUTPUT,
+    "llama_scope_lxtc_": TRANSCODER,
 }
 
 # SAELens reads these releases with torch.load; its restricted unpickler builds tensors only.
@@ -50,6 +68,7 @@ class RegistryEntry:
         scaling: what SAELens multiplies the encoder with, for an SAE whose inputs were scaled in
             training, or None.
         centred_weights: whether the registry says that the model's weights were centred.
+        neuronpedia: what Neuronpedia calls it, or None where it does not have it.
     """
 
     release: str
@@ -62,6 +81,7 @@ class RegistryEntry:
     variance_explained: float | None = None
     scaling: float | None = None
     centred_weights: bool = False
+    neuronpedia: str | None = None
 
     @property
     def pickled(self) -> bool:
@@ -73,6 +93,9 @@ class RegistryEntry:
         reason = _REFUSED_LOADERS.get(self.loader)
         if reason is not None:
             raise UnsupportedError(f"sae: {self.release} {self.id} cannot be spliced: {reason}")
+        place = next((why for part, why in _REFUSED_RELEASES.items() if part in self.release), None)
+        if place is not None:
+            raise UnsupportedError(f"sae: {self.release} {self.id} cannot be spliced: {place}")
         hook = re.match(r"blocks\.\d+\.(?:attn\.)?hook_(?:resid|attn|mlp)_[a-z]+|.*hook_z", self.id)
         if hook:
             parse_hook_name(hook[0]).require_supported()
@@ -91,6 +114,24 @@ def registry_entry(release: str, sae_id: str) -> RegistryEntry:
     if sae_id not in saes:
         raise RecipeError(unknown_name(f"sae.id in release {release}", sae_id, saes))
     return _entry(release, sae_id, directory[release], saes[sae_id])
+
+
+def neuronpedia_entry(name: str) -> RegistryEntry:
+    """Look up the SAE that Neuronpedia calls `MODEL/SAE`.
+
+    Raises:
+        RecipeError: an unknown name, with the nearest SAE of that model, or the nearest model.
+    """
+    known = _by_neuronpedia()
+    if name in known:
+        release, sae = known[name]
+        return _entry(release, str(sae["id"]), _directory()[release], sae)
+    model, _, sae_name = name.partition("/")
+    models = {other.partition("/")[0] for other in known}
+    if model not in models:
+        raise RecipeError(unknown_name("sae.neuronpedia: the model", model, models))
+    of_model = [other.partition("/")[2] for other in known if other.startswith(f"{model}/")]
+    raise RecipeError(unknown_name(f"sae.neuronpedia: the SAE of {model}", sae_name, of_model))
 
 
 def registered_at(repo_id: str, path: str) -> RegistryEntry | None:
@@ -124,6 +165,7 @@ def _entry(
         _positive(sae.get("variance_explained")),
         _positive(sae.get("norm_scaling_factor")),
         bool(loading.get("center_writing_weights")),
+        name if isinstance(name := sae.get("neuronpedia"), str) else None,
     )
 
 
@@ -136,6 +178,17 @@ def _installed() -> Path | None:
     spec = importlib.util.find_spec("sae_lens")
     places = None if spec is None else spec.submodule_search_locations
     return Path(places[0]) if places else None
+
+
+@cache
+def _by_neuronpedia() -> Mapping[str, tuple[str, Mapping[str, object]]]:
+    """The release and the SAE by Neuronpedia's name."""
+    return {
+        str(sae["neuronpedia"]): (release, sae)
+        for release, entry in _directory().items()
+        for sae in entry["saes"]
+        if sae.get("neuronpedia")
+    }
 
 
 @cache

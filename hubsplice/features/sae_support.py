@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hubsplice.errors import UnsupportedError, unknown_name
+from hubsplice.features.centring import is_inexact
 from hubsplice.features.refusals import TEMPORAL, TRANSCODER
 from hubsplice.features.sae_config import SaeConfig
 
@@ -73,10 +74,11 @@ def config_warnings(config: SaeConfig) -> tuple[str, ...]:
             "is folded into the weights. SAELens then scales nothing, and neither does hubsplice. "
             "If the SAE was trained on scaled inputs, its activations are off by that scale."
         )
-    if config.centred_weights:
+    if is_inexact(config):
         found.append(
-            f"{config.origin}: trained on a model whose writing weights were centred. The residual "
-            "stream of the stock model differs from it by its mean, so the activations may differ."
+            f"{config.origin}: trained on a model whose writing weights were centred, and its "
+            "input is rescaled by its norm. The stock model's stream has a mean, which adds to "
+            "that norm, so the activations may differ."
         )
     if config.architecture in ("topk", "abstopk"):
         found.append(

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from hubsplice.errors import RecipeError
 from hubsplice.fidelity.format import significant
 from hubsplice.fidelity.report import (
     CurveFigures,
@@ -193,6 +194,14 @@ def worst(edits: Sequence[EditFidelity]) -> EditFidelity | None:
         return order[edit.outcome], cost.value if cost else 0.0
 
     return max(edits, key=badness, default=None)
+
+
+def refuse_no_ratio(require: float | None) -> None:
+    """Raise `RecipeError` for what is no ratio that a model can be held to: NaN, infinity, -1."""
+    if require is not None and not 0 <= require < math.inf:
+        raise RecipeError(
+            f"require_fidelity: found {require:g}, expected a finite number, 0 or more"
+        )
 
 
 def verdict(served: PrecisionFidelity, require: float | None) -> tuple[str, Outcome, bool | None]:

@@ -74,6 +74,11 @@ def is_folder(path: Path) -> bool:
         return False
 
 
+def not_a_folder(path: Path) -> str:
+    """Why `path` is no folder, where it is none."""
+    return "it is a file, expected a folder" if exists(path) else "there is no such folder"
+
+
 def exists(path: Path) -> bool:
     """Whether there is anything at `path`; there is nothing of a name that no file can have."""
     try:

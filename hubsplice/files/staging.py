@@ -105,6 +105,15 @@ def refuse_occupied(target: Path) -> None:
         )
 
 
+def refuse_inside(model: Path, destination: Path) -> None:
+    """Raise `OutputError` if a folder to write lies in a model's folder, where it has no place."""
+    target, folder = (Path(os.path.realpath(path)) for path in (destination, model))
+    if folder in target.parents:
+        raise OutputError(
+            f"{destination}: it lies in {model}, which holds a model; name a folder outside it"
+        )
+
+
 def _publish(content: Path, target: Path) -> None:
     try:
         content.rename(target)

@@ -15,12 +15,12 @@ from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError, UnsupportedError
 from hubsplice.fidelity.report import FidelityReport, read_report
-from hubsplice.fidelity.verdict import verdict
+from hubsplice.fidelity.verdict import refuse_no_ratio, verdict
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
-from hubsplice.files.plain import read_plain
+from hubsplice.files.plain import is_folder, read_plain
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import Recipe
-from hubsplice.recipe.reading import load_recipe
+from hubsplice.recipe.reading import recorded_recipe
 
 LARGEST_IN_GIT = 10 * 1024 * 1024
 """In bytes; the Hub keeps a larger file in its storage, and so asks for no git hash of it."""
@@ -104,7 +104,8 @@ def open_built(
         FidelityError: the required fidelity was missed, or not measured.
         UnsupportedError: it was built with an SAE that does not fit its base.
     """
-    if not folder.is_dir():
+    refuse_no_ratio(require_fidelity)
+    if not is_folder(folder):
         raise CheckpointError(f"{folder}: expected a recipe or a folder that hubsplice built")
     manifest = read_manifest(folder / MANIFEST)
     report = read_report(folder)
@@ -128,7 +129,7 @@ def open_built(
     files[MANIFEST] = LocalFile(
         digest_bytes(manifest_bytes), _blob_id(manifest_bytes), folder / MANIFEST
     )
-    recipe = load_recipe(folder / RECIPE) if RECIPE in manifest.files else None
+    recipe = recorded_recipe(folder / RECIPE) if RECIPE in manifest.files else None
     return BuiltFolder(folder, manifest, report, recipe, files)
 
 

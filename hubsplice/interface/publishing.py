@@ -144,10 +144,11 @@ def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
     from hubsplice.checkpoint.companions import MANIFEST
     from hubsplice.checkpoint.manifest import read_manifest
+    from hubsplice.files.plain import is_folder
     from hubsplice.intervention.saved import RECIPE
-    from hubsplice.recipe.reading import load_recipe
+    from hubsplice.recipe.reading import recorded_recipe
 
-    if isinstance(source, str | PathLike) and as_path(source).is_dir():
+    if isinstance(source, str | PathLike) and is_folder(as_path(source)):
         if not (as_path(source) / MANIFEST).exists():
             raise RecipeError(
                 f"{source}: hubsplice did not build it, for it holds no {MANIFEST}; give a recipe, "
@@ -156,7 +157,7 @@ def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
         folder = as_path(source)
         if not (folder / RECIPE).exists() and (manifest := read_manifest(folder / MANIFEST)).slots:
             return _of_carrier(manifest), folder
-        return load_recipe(folder / RECIPE), folder
+        return recorded_recipe(folder / RECIPE), folder
     return as_recipe(source), None
 
 

@@ -12,13 +12,14 @@ def load_recipe(path: AnyPath) -> Recipe:
     """Read a recipe from a YAML file.
 
     Args:
-        path: the file. Relative paths in it are relative to its folder.
+        path: the file, or a pipe. Relative paths in it are relative to the file's folder, and in
+            what comes through a pipe to the current one.
 
     Raises:
         RecipeError: the file can't be read, or it is not a recipe: one line per problem, with the
             field, the value and what was expected.
     """
-    return reading.load_recipe(as_path(path))
+    return reading.load_named_recipe(as_path(path))
 
 
 def dump_recipe(recipe: Recipe, path: AnyPath | None = None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hubsplice.errors import RecipeError
 from hubsplice.recipe.models import Recipe
-from hubsplice.recipe.reading import load_recipe, with_absolute_paths
+from hubsplice.recipe.reading import load_named_recipe, with_absolute_paths
 
 AnyPath = str | PathLike[str]
 """A path."""
@@ -33,7 +33,7 @@ def as_recipe(source: RecipeSource) -> Recipe:
         RecipeError: it is no recipe, or its file can't be read.
     """
     if isinstance(source, str | PathLike):
-        return load_recipe(as_path(source))
+        return load_named_recipe(as_path(source))
     if isinstance(source, Mapping):
         source = Recipe(**source)
     if not isinstance(source, Recipe):

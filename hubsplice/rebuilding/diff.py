@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from hubsplice.building.environment import ENVIRONMENT, read_environment
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, TermRecord, read_manifest
-from hubsplice.errors import CheckpointError, HubspliceError, RecipeError
+from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, blamed_on
+from hubsplice.files.piped import is_pipe
+from hubsplice.files.plain import exists, is_folder, is_plain
+from hubsplice.files.safetensors_header import read_header
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.rebuilding.recipe_changes import Change, recipe_changes
 from hubsplice.rebuilding.tensors import TensorDifference, absent, tensor_difference
-from hubsplice.recipe.reading import load_recipe, portable
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.reading import load_named_recipe, portable, recorded_recipe
 from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.verifying.result import Record
@@ -81,15 +85,18 @@ def diff(a: str, b: str) -> Differences:
         RecipeError: one is a recipe and the other a model, or there is no such thing.
         HubspliceError: one of them can't be read.
     """
-    recipes = [Path(name).expanduser().is_file() for name in (a, b)]
+    recipes = [_is_recipe(name) for name in (a, b)]
     if all(recipes):
-        here, there = (portable(load_recipe(Path(name).expanduser())) for name in (a, b))
+        here, there = (_recipe(name) for name in (a, b))
         changes = tuple(recipe_changes(here, there))
         return Differences(a=a, b=b, kind="recipes", same=not changes, changes=changes)
     if any(recipes):
+        recipe, other = (a, b) if recipes[0] else (b, a)
+        if not exists(Path(other).expanduser()):
+            raise RecipeError(f"{other}: there is no such file, and {recipe} is one")
         raise RecipeError(
-            f"{a} and {b}: one is a recipe and the other is none; a model's recipe is its file "
-            f"{RECIPE}"
+            f"{recipe} is a recipe, and {other} is a folder; the recipe of a spliced model is its "
+            f"file {RECIPE}"
         )
     left, right = (_Model.open(name) for name in (a, b))
     changes = tuple(_model_changes(left, right))
@@ -105,6 +112,21 @@ def diff(a: str, b: str) -> Differences:
     )
 
 
+def _is_recipe(name: str) -> bool:
+    path = Path(name).expanduser()
+    if not is_folder(path) and exists(path) and not is_plain(path) and not is_pipe(path):
+        raise RecipeError(f"{name}: it is neither a file nor a folder")
+    return is_plain(path) or is_pipe(path)
+
+
+def _recipe(name: str) -> Recipe:
+    try:
+        return portable(load_named_recipe(Path(name).expanduser()))
+    except RecipeError as error:
+        said = str(error)
+        raise RecipeError(said if said.startswith(f"{name}: ") else f"{name}: {said}") from None
+
+
 @dataclass(frozen=True, eq=False)
 class _Model:
     published: Published
@@ -113,7 +135,7 @@ class _Model:
     @staticmethod
     def open(name: str) -> _Model:
         repo_id, _, revision = name.partition("@")
-        local = Path(name).expanduser().exists()
+        local = exists(Path(name).expanduser())
         published = find_published(
             name if local else repo_id, None if local else revision or None, _DESCRIBED
         )
@@ -162,7 +184,7 @@ def _model_changes(a: _Model, b: _Model) -> Iterator[Change]:
 
 def _recipes(a: _Model, b: _Model) -> Iterator[Change]:
     try:
-        here, there = (portable(load_recipe(model.folder / RECIPE)) for model in (a, b))
+        here, there = (portable(recorded_recipe(model.folder / RECIPE)) for model in (a, b))
     except HubspliceError as error:
         yield Change(about="recipe", change=f"not compared: {error}")
         return
@@ -192,10 +214,13 @@ def _by_label(manifest: Manifest) -> dict[tuple[str, str], TermRecord]:
 
 
 def _environments(a: _Model, b: _Model) -> Iterator[Change]:
+    if not any(exists(model.folder / ENVIRONMENT) for model in (a, b)):
+        yield from _value("environment", "hubsplice", a.manifest.hubsplice, b.manifest.hubsplice)
+        return
     try:
         found = read_environment(a.folder).differences(read_environment(b.folder))
-    except CheckpointError:
-        yield from _value("environment", "hubsplice", a.manifest.hubsplice, b.manifest.hubsplice)
+    except CheckpointError as error:
+        yield Change(about="environment", change=f"not compared: {error}")
         return
     for line in found:
         name, _, values = line.partition(": ")
@@ -206,16 +231,20 @@ def _tensors(a: _Model, b: _Model) -> tuple[tuple[TensorDifference, ...], int]:
     here, there = a.added_file(), b.added_file()
     if here is None or there is None:
         return (), 0
-    try:
-        with safe_open(here, framework="pt") as left, safe_open(there, framework="pt") as right:
-            names, others = list(left.keys()), list(right.keys())
-            found = [
-                tensor_difference(name, left.get_tensor(name), right.get_tensor(name))
-                for name in names
-                if name in others
-            ]
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{here.name}, {there.name}: can't be read: {error}") from None
+    for path in (here, there):
+        # Says what is wrong with a damaged file, and which of the two it is.
+        read_header(path)
+    with (
+        blamed_on(f"{here}, {there}"),
+        safe_open(here, framework="pt") as left,
+        safe_open(there, framework="pt") as right,
+    ):
+        names, others = list(left.keys()), list(right.keys())
+        found = [
+            tensor_difference(name, left.get_tensor(name), right.get_tensor(name))
+            for name in names
+            if name in others
+        ]
     alone: Mapping[str, str] = {
         **{name: "only in the first model" for name in names if name not in others},
         **{name: "only in the second model" for name in others if name not in names},

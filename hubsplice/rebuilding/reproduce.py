@@ -20,7 +20,9 @@ from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_recorded
 from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import digest_file
-from hubsplice.files.staging import staged_directory
+from hubsplice.files.plain import exists
+from hubsplice.files.safetensors_header import read_header
+from hubsplice.files.staging import refuse_inside, staged_directory
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.rebuilding.function import SiteAgreement, site_agreements
@@ -35,7 +37,7 @@ from hubsplice.rebuilding.sources import found_sources, under_their_names
 from hubsplice.rebuilding.tensors import TensorDifference, absent, tensor_difference
 from hubsplice.recipe.local_paths import local_paths, with_local_paths
 from hubsplice.recipe.models import BUILTIN, Recipe
-from hubsplice.recipe.reading import load_recipe
+from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.terminal import Progress
 from hubsplice.verifying.source import Published, find_published
 
@@ -87,9 +89,12 @@ def reproduce(
         HubspliceError: the recipe can't be built.
     """
     published = find_published(model, revision, _DESCRIBED)
+    if output is not None:
+        refuse_inside(published.folder, output)
     manifest = read_manifest(published.folder / MANIFEST)
     require_merged(manifest, "reproduce")
     recorded = read_environment(published.folder)
+    _require_readable(published.folder)
     local = read_sources(published.folder)
     resolved = resolve_recorded(manifest.base, base)
     found = found_sources(local, sources)
@@ -130,6 +135,14 @@ def reproduce(
     )
 
 
+def _require_readable(folder: Path) -> None:
+    """Find damaged files before minutes of building; those of a repository are not here yet."""
+    read_object(folder / CONFIG)
+    for name in sorted(set(read_weight_map(folder / WEIGHTS_INDEX).values())):
+        if exists(folder / name):
+            read_header(folder / name)
+
+
 @contextmanager
 def _folder(output: Path | None) -> Iterator[Path]:
     if output is not None:
@@ -144,7 +157,7 @@ def _runnable(
     published: Published, named: Mapping[str, Path], resolved: ResolvedBase, base: str | None
 ) -> Recipe:
     """The published recipe with this machine's base and files in it."""
-    recipe = load_recipe(published.folder / RECIPE)
+    recipe = recorded_recipe(published.folder / RECIPE)
     # Whoever wrote the recipe must not choose which files of this machine are read.
     unlisted = sorted(set(local_paths(recipe)) - set(named))
     if unlisted:

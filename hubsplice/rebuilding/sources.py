@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hubsplice.building.sources import LocalSource, Sources, source_digest
 from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.files.plain import exists, is_folder, is_plain
 
 
 def found_sources(wanted: Sources, given: Sequence[Path]) -> dict[str, Path]:
@@ -18,8 +19,13 @@ def found_sources(wanted: Sources, given: Sequence[Path]) -> dict[str, Path]:
             under the names that they had.
 
     Raises:
-        RecipeError: some aren't among them; each is named with its SHA-256.
+        RecipeError: some aren't among them; each is named with its SHA-256. Or something given is
+            not there.
     """
+    for path in given:
+        if not is_folder(path) and not is_plain(path):
+            what = "no file and no folder" if exists(path) else "there is no such file or folder"
+            raise RecipeError(f"--source: {path}: {what}")
     found: dict[str, Path] = {}
     missing: list[str] = []
     for source in wanted.local:
@@ -61,7 +67,7 @@ def under_their_names(wanted: Sources, found: Mapping[str, Path], folder: Path) 
 
 def _candidates(source: LocalSource, given: Sequence[Path]) -> Iterator[Path]:
     for path in given:
-        if (path / source.name).exists():
+        if exists(path / source.name):
             yield path / source.name
         yield path
 

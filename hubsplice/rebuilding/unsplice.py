@@ -8,6 +8,7 @@ from their checksums, which the manifest has.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +23,9 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.files.digest import FileDigest, digest_bytes
-from hubsplice.files.plain import read_plain
+from hubsplice.files.plain import exists, is_folder, not_a_folder, read_plain
 from hubsplice.files.safetensors_header import Header, read_header, serialize_header
-from hubsplice.files.staging import staged_directory
+from hubsplice.files.staging import refuse_inside, staged_directory
 from hubsplice.files.strict_json import parse_object
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
@@ -95,10 +96,11 @@ def unsplice(folder: Path, output: Path, progress: Progress) -> Unspliced:
     Raises:
         RecipeError: there is no such folder.
         CheckpointError: a file was altered after the build, or the manifest is not of these files.
-        OutputError: the folder is not empty, or can't be written.
+        OutputError: the output is not empty, lies in the model's folder, or can't be written.
     """
-    if not folder.is_dir():
-        raise RecipeError(f"{folder}: there is no such folder")
+    if not is_folder(folder):
+        raise RecipeError(f"{folder}: {not_a_folder(folder)}{_how_to_download(folder)}")
+    refuse_inside(folder, output)
     manifest = read_manifest(folder / MANIFEST)
     config = _original_config(folder, manifest)
     architecture = architecture_of(config)
@@ -136,6 +138,12 @@ def unsplice(folder: Path, output: Path, progress: Progress) -> Unspliced:
         alike=tuple(sorted(set(written) - set(exact))),
         missing=tuple(sorted(set(wanted) - set(written))),
     )
+
+
+def _how_to_download(name: Path) -> str:
+    if exists(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
+        return ""
+    return f"; a Hub repository is downloaded first: hf download {name} --local-dir FOLDER"
 
 
 def _original_config(folder: Path, manifest: Manifest) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
 from hubsplice.features.references import SaeSource
 from hubsplice.intervention.place import Block, Place
+from hubsplice.recipe.feature_names import with_indices
 from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.python_values import as_plain
 from hubsplice.recipe.tags import require_tag
@@ -269,6 +270,7 @@ class Recipe(Rendered, Section):
             """
             raw = as_plain(fields)
             require_plain(raw)
+            raw = with_indices(raw)
             try:
                 # Strict validation of JSON converts no type except where JSON has no other way to
                 # say it (a list for a tuple, text for a path); strict validation of Python objects

@@ -1,9 +1,10 @@
-"""A recipe with the commits that its open revisions stood for, so that it means the same later."""
+"""A recipe with what its names and open revisions stood for, so that it means the same later."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hubsplice.features.references import SaeSource
 from hubsplice.recipe.local_paths import TEXTS
 from hubsplice.recipe.models import Recipe
 
@@ -11,6 +12,18 @@ from hubsplice.recipe.models import Recipe
 def with_base_commit(recipe: Recipe, commit: str | None) -> Recipe:
     """The recipe whose base is at a commit of the Hub; None for a local base."""
     return recipe if commit is None else recipe.model_copy(update={"revision": commit})
+
+
+def with_saes(recipe: Recipe, saes: Mapping[int, SaeSource]) -> Recipe:
+    """The recipe with the SAEs that its names stood for, by the splice's index."""
+    return recipe.model_copy(
+        update={
+            "splices": tuple(
+                splice.model_copy(update={"sae": saes[i]}) if i in saes else splice
+                for i, splice in enumerate(recipe.splices)
+            )
+        }
+    )
 
 
 def with_sae_commits(recipe: Recipe, commits: Mapping[int, str | None]) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from hubsplice.edits.base import Edit
 from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.files.piped import is_pipe, read_named
 from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.recipe.local_paths import TEXTS, map_paths
@@ -25,13 +26,38 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         RecipeError: the file can't be read, or what it says is not a recipe.
     """
+    return _loaded(path, read_plain, path.parent)
+
+
+def load_named_recipe(path: Path) -> Recipe:
+    """The same of what the user named, which may be a pipe: `<(command)` in a shell.
+
+    Relative paths in what comes through a pipe are relative to the current folder.
+    """
+    return _loaded(path, read_named, Path() if is_pipe(path) else path.parent)
+
+
+def recorded_recipe(path: Path) -> Recipe:
+    """The recipe in a spliced model's files.
+
+    Raises:
+        CheckpointError: it can't be read, or it is none; the message names the file.
+    """
     try:
-        text = read_plain(path).decode()
+        return load_recipe(path)
+    except RecipeError as error:
+        said = str(error)
+        raise CheckpointError(said if said.startswith(f"{path}: ") else f"{path}: {said}") from None
+
+
+def _loaded(path: Path, read: Callable[[Path], bytes], folder: Path) -> Recipe:
+    try:
+        text = read(path).decode()
     except OSError as error:
         raise RecipeError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: expected UTF-8 text: {error}") from None
-    return parse_recipe(text, folder=path.parent)
+    return parse_recipe(text, folder=folder)
 
 
 def parse_recipe(text: str, *, folder: Path) -> Recipe:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from hubsplice.checkpoint.views import model_view
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Block, Place
-
-Model = Any
-"""A transformers causal language model; its classes share no useful static type."""
+from hubsplice.streams.layers import Model as Model
+from hubsplice.streams.layers import decoder_layers as decoder_layers
+from hubsplice.streams.on_disk import on_disk
+from hubsplice.streams.room import fits_whole
 
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 
@@ -27,43 +28,47 @@ _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 def loaded(folder: Path, dtype: torch.dtype) -> Iterator[Model]:
     """A model from a local folder, on the GPUs where there are any, and gone at the end.
 
+    One that memory does not hold is read layer by layer as it runs; see `on_disk`.
+
     Raises:
         CheckpointError: transformers can't load it, finds tensors missing or left over, or what
             the folder asks for is refused.
     """
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    options = {
+        "local_files_only": True,
+        "trust_remote_code": False,
+        "use_safetensors": True,
+        "output_loading_info": True,
+        # Nothing is taken over from the folder, neither from the file nor from config.json.
+        "generation_config": GenerationConfig(),
+    }
+    with model_view(folder) as view, ExitStack() as stack:
+        place = _whole if fits_whole(folder, dtype) else on_disk
+        with blamed_on(f"{folder.name}: transformers cannot load it"):
+            model, info = stack.enter_context(place(view, dtype, options))
+        wrong = {k: sorted(info[k]) for k in ("missing_keys", "unexpected_keys") if info.get(k)}
+        if wrong:
+            raise CheckpointError(f"{folder.name}: its tensors do not fit its class: {wrong}")
+        try:
+            yield model.eval()
+        finally:
+            del model
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+
+@contextmanager
+def _whole(
+    view: Path, dtype: torch.dtype, options: Mapping[str, Any]
+) -> Iterator[tuple[Model, Mapping[str, Any]]]:
+    from transformers import AutoModelForCausalLM
+
     placement = {"device_map": "auto"} if torch.cuda.is_available() else {}
-    with model_view(folder) as view, blamed_on(f"{folder.name}: transformers cannot load it"):
-        model, info = AutoModelForCausalLM.from_pretrained(
-            view,
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            output_loading_info=True,
-            # Nothing is taken over from the folder, neither from the file nor from config.json.
-            generation_config=GenerationConfig(),
-            **placement,
-        )
-    wrong = {k: sorted(info[k]) for k in ("missing_keys", "unexpected_keys") if info.get(k)}
-    if wrong:
-        raise CheckpointError(f"{folder.name}: its tensors do not fit its class: {wrong}")
-    try:
-        yield model.eval()
-    finally:
-        del model
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def decoder_layers(model: Model) -> nn.ModuleList:
-    """The decoder layers, in order."""
-    decoder = model.get_decoder()
-    layers: nn.ModuleList = decoder.h if hasattr(decoder, "h") else decoder.layers
-    return layers
+    yield AutoModelForCausalLM.from_pretrained(view, dtype=dtype, **options, **placement)
 
 
 def _replaced(output: Any, h: Tensor) -> Any:

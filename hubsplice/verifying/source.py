@@ -11,7 +11,7 @@ from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, RecipeError, from_transport
 from hubsplice.fidelity.picture import PICTURE
-from hubsplice.files.plain import exists, is_folder
+from hubsplice.files.plain import exists, is_folder, not_a_folder
 from hubsplice.transport import cause_of
 from hubsplice.verifying.files import is_hidden, visible_files
 
@@ -58,6 +58,8 @@ def find_published(model: str, revision: str | None, wanted: Sequence[str] = _RE
         RecipeError: no such folder, repository or revision.
         HubError: the Hub refuses, or can't be reached.
     """
+    if not model:
+        raise RecipeError("no model is named; expected a folder or a Hub model id (`owner/name`)")
     folder = Path(model).expanduser()
     if is_folder(folder):
         if revision is not None:
@@ -67,7 +69,7 @@ def find_published(model: str, revision: str | None, wanted: Sequence[str] = _RE
             )
         return Published(folder, model, frozenset(visible_files(folder)))
     if model.startswith(("/", "./", "../", "~")) or exists(folder):
-        raise RecipeError(f"{model!r}: there is no such folder")
+        raise RecipeError(f"{model!r}: {not_a_folder(folder)}")
     return _download(model, revision, wanted)
 
 

@@ -376,3 +376,25 @@ def test_a_snapshot_in_the_hubs_cache_is_of_its_repository(
     assert (report.base_model, report.commit) == (plan.recipe.base_model, repo_id and COMMIT)
     # The SAE is of me/base.
     assert bool(report.warnings) is (repo_id != "me/base")
+
+
+def test_neuronpedias_names_are_resolved_and_recorded(folder: Path) -> None:
+    write_base(folder, hidden_size=2304, intermediate_size=9216, num_hidden_layers=26)
+    name = "gemma-2-2b/20-gemmascope-res-16k"
+    page = f"https://www.neuronpedia.org/{name}"
+    text = f"""
+base_model: ./base
+splices:
+  - edits: [{{kind: ablate, feature: "{page}/1234"}}]
+"""
+    plan = make_plan(parse_recipe(text, folder=folder))
+    splice = plan.recipe.splices[0]
+    assert splice.sae == plan.splices[0].splice.sae
+    assert splice.sae is not None
+    assert splice.sae.model_dump(exclude_none=True) == {
+        "release": "gemma-scope-2b-pt-res-canonical",
+        "id": "layer_20/width_16k/canonical",
+    }
+    assert plan.splices[0].place == Place(20)
+    shown = " ".join(str(CheckReport.of(plan)).split())
+    assert f"layer_20/width_16k/canonical, on Neuronpedia {page}" in shown

@@ -22,7 +22,7 @@ from hubsplice.features.sae import load_sae
 from hubsplice.features.sae_config import SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_registry import registered_at, registry_entry
-from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.features.sae_support import require_supported
 from hubsplice.intervention.place import Block, Place
 
 D, WIDTH = 8, 12
@@ -219,19 +219,10 @@ def test_doubtful_pairings_warn(tmp_path: Path) -> None:
         require_width(config, 16)
 
 
-def test_centred_writing_weights_are_said(tmp_path: Path) -> None:
-    metadata = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
-    (warning,) = config_warnings(find_sae(write_sae(tmp_path, metadata=metadata)).config)
-    assert "centred" in warning
-
-
 def test_what_saelens_leaves_unscaled_is_said(tmp_path: Path) -> None:
     source = write_sae(tmp_path, normalize_activations="expected_average_only_in")
     (warning,) = load_sae(source).warnings
     assert "scales nothing" in warning
-    centred = {"hook_name": "x", "model_from_pretrained_kwargs": {"center_writing_weights": True}}
-    (warning,) = config_warnings(parse_sae_config(config_with(metadata=centred), "SAE"))
-    assert "centred" in warning
 
 
 def config_with(**changes: Any) -> dict[str, Any]:
@@ -250,10 +241,10 @@ def test_loading_prints_and_warns_nothing(
     metadata = {
         "sae_lens_version": "6.1.0",
         "hook_name": "blocks.3.hook_resid_post",
-        "model_from_pretrained_kwargs": {"center_writing_weights": True},
     }
-    loaded = load_sae(write_sae(tmp_path, metadata=metadata))
-    assert "centred" in loaded.warnings[0]
+    config = {"metadata": metadata, "normalize_activations": "expected_average_only_in"}
+    loaded = load_sae(write_sae(tmp_path, **config))
+    assert "scales nothing" in loaded.warnings[0]
     assert capsys.readouterr() == ("", "")
     assert not [w for w in recwarn.list if issubclass(w.category, UserWarning)]
 
@@ -434,8 +425,9 @@ for fields in (
     found = find_sae(SaeSource(**fields)).config
     loaded = load_sae(SaeSource(**fields))
     assert found.normalize_activations == loaded.config.normalize_activations
+    assert found.centred_weights == loaded.config.centred_weights
     assert loaded.warnings == config_warnings(found), loaded.warnings
-    print("#", json.dumps([config_warnings(found), found.stated_l0]))
+    print("#", json.dumps([config_warnings(found), found.stated_l0, found.centred_weights]))
 """
 
 
@@ -477,9 +469,11 @@ def test_what_only_the_registry_holds_is_the_same_before_and_after_loading(tmp_p
         text=True,
     ).stdout
     lines = [line for line in output.splitlines() if line.startswith("#")]
-    (quiet, _), (centred, stated) = (json.loads(line[1:]) for line in lines)
-    assert quiet == []
-    assert "writing weights were centred" in centred[0]
+    (quiet, _, centred), (also_quiet, stated, also_centred) = (
+        json.loads(line[1:]) for line in lines
+    )
+    assert quiet == also_quiet == []
+    assert (centred, also_centred) == (False, True)
     assert stated == registry_entry("gpt2-small-res-jb", "blocks.8.hook_resid_pre").l0
 
 

@@ -1,0 +1,17 @@
+"""A model's decoder layers, by whatever name its class calls them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+Model = Any
+"""A transformers causal language model; its classes share no useful static type."""
+
+
+def decoder_layers(model: Model) -> nn.ModuleList:
+    """The decoder layers, in order."""
+    decoder = model.get_decoder()
+    layers: nn.ModuleList = decoder.h if hasattr(decoder, "h") else decoder.layers
+    return layers

@@ -1,0 +1,251 @@
+"""Models whose layers and embeddings stay on the disk, and are read when they are entered.
+
+transformers and accelerate say where each parameter lies in the safetensors files; nothing is
+copied, but for experts that the files keep one by one. A module's parameters are read as they are
+stored, and widened or rounded to the model's precision, as its forward pass begins, and dropped as
+it ends. So a model takes the memory of its largest layer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.errors import CheckpointError, blamed_on
+from hubsplice.streams.layers import Model, decoder_layers
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+@contextmanager
+def on_disk(
+    view: Path, dtype: torch.dtype, options: Mapping[str, Any]
+) -> Iterator[tuple[Model, Mapping[str, Any]]]:
+    """A model that is read from its files as it runs.
+
+    Args:
+        view: the model's folder, which must stay as it is.
+        dtype: the precision that it is computed in.
+        options: what `from_pretrained` is given beside the precision and where the weights go.
+
+    Yields:
+        The model, and what transformers says of its loading.
+    """
+    from accelerate.hooks import remove_hook_from_submodules
+    from transformers import AutoModelForCausalLM
+
+    # That parameters stay on the disk is what was asked for.
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    plain = _plain_model(view, dtype)
+    streamed = _streamed(plain)
+    stored = _stored_dtype(view)
+    with TemporaryDirectory(prefix="hubsplice-") as scratch:
+        with _told_of_missing():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                view,
+                # In the precision of the files nothing is read that stays on the disk.
+                dtype=stored,
+                device_map=dict(_places(plain, streamed, 0 if device.type == "cuda" else "cpu")),
+                offload_folder=scratch,
+                **options,
+            )
+        index = _index(model)
+        remove_hook_from_submodules(model)
+        if stored is not dtype:
+            _cast(model, plain, dtype)
+        for name in streamed:
+            OnDisk.put(model.get_submodule(name), name, index, dtype, device)
+        yield model, info
+
+
+class OnDisk:
+    """One module whose parameters are in memory only while it is entered or held."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        name: str,
+        files: Mapping[str, Any],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._name, self._files, self._dtype, self._device = name, files, dtype, device
+        self._owners = [
+            (owner, own, f"{name}.{path}.{own}" if path else f"{name}.{own}", parameter.shape)
+            for path, owner in module.named_modules()
+            for own, parameter in owner.named_parameters(recurse=False)
+        ]
+        self._entered = 0
+
+    @staticmethod
+    def put(
+        module: nn.Module,
+        name: str,
+        files: Mapping[str, Any],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        """Have a module's parameters read from files when it is entered.
+
+        Args:
+            module: one that takes the stream, or tokens, and gives it back.
+            name: its name in the model.
+            files: by the names of the model's parameters, where they are; accelerate's index.
+            dtype: the precision of the model.
+            device: where it is computed.
+        """
+        found = OnDisk(module, name, files, dtype, device)
+        found._drop()
+        module.on_disk = found  # type: ignore[assignment]
+        module.register_forward_pre_hook(lambda *_: found.enter())
+        # A pass may end within the module, with an exception.
+        module.register_forward_hook(lambda *_: found.leave(), always_call=True)
+
+    @staticmethod
+    def of(module: nn.Module) -> OnDisk | None:
+        """How a module is read, where it is on the disk."""
+        return getattr(module, "on_disk", None)
+
+    def enter(self) -> None:
+        """Read the parameters, unless they are in memory."""
+        if self._entered == 0:
+            for owner, own, name, _ in self._owners:
+                self._set(owner, own, self.stored(name).to(self._device, self._dtype))
+        self._entered += 1
+
+    def leave(self) -> None:
+        """Drop the parameters as soon as nobody is left who entered."""
+        self._entered -= 1
+        if self._entered == 0:
+            self._drop()
+
+    def stored(self, name: str) -> Tensor:
+        """A parameter as it is in its file, which is not read before somebody looks at it."""
+        from safetensors import safe_open
+
+        found = self._files[name]
+        with (
+            blamed_on(f"{name}: cannot be read any more"),
+            safe_open(found["safetensors_file"], framework="pt") as file,
+        ):
+            tensor: Tensor = file.get_tensor(found["weight_name"])
+        return tensor
+
+    @property
+    def only(self) -> str:
+        """The name in the model of the weight of a module that has one."""
+        return next(name for _, own, name, _ in self._owners if own == "weight")
+
+    def _drop(self) -> None:
+        # It has shape, device and precision, and takes no memory.
+        for owner, own, _, shape in self._owners:
+            nothing = torch.zeros((), dtype=self._dtype, device=self._device)
+            self._set(owner, own, nothing.expand(shape))
+
+    @staticmethod
+    def _set(owner: nn.Module, own: str, value: Tensor) -> None:
+        owner.register_parameter(own, nn.Parameter(value, requires_grad=False))
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """Keep a module's parameters in memory while the context lasts, wherever they are."""
+    found = OnDisk.of(module)
+    if found is None:
+        yield
+        return
+    found.enter()
+    try:
+        yield
+    finally:
+        found.leave()
+
+
+@contextmanager
+def _told_of_missing() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        # What accelerate says of a parameter that no file has.
+        if "is on the meta device" not in str(error):
+            raise
+        raise CheckpointError(
+            "its tensors do not fit its class: missing from the files are those that "
+            "transformers reports above"
+        ) from None
+
+
+def _plain_model(view: Path, dtype: torch.dtype) -> Model:
+    """The model without weights: its modules, and its buffers in their precision."""
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(view, local_files_only=True, trust_remote_code=False)
+    with init_empty_weights(include_buffers=False):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
+
+
+def _streamed(model: Model) -> list[str]:
+    """The names of the modules that stay on the disk."""
+    names = {module: name for name, module in model.named_modules()}
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    return [names[module] for module in (*decoder_layers(model), *ends)]
+
+
+def _places(
+    module: nn.Module, streamed: Sequence[str], device: str | int, name: str = ""
+) -> Iterator[tuple[str, str | int]]:
+    """Where each part of a model goes, with no name for what has parts in both places."""
+    if name in streamed:
+        yield name, "disk"
+    elif not any(other.startswith(f"{name}.") or not name for other in streamed):
+        yield name, device
+    else:
+        for child, part in module.named_children():
+            yield from _places(part, streamed, device, f"{name}.{child}" if name else child)
+
+
+def _stored_dtype(view: Path) -> torch.dtype:
+    """A precision that holds every tensor of the files exactly."""
+    found = {_DTYPES.get(t.dtype) for t in BaseCheckpoint.open(view).tensors.values()} - {None}
+    widest = torch.bfloat16 if found == {torch.bfloat16} else torch.float32
+    return torch.float16 if found == {torch.float16} else widest
+
+
+def _index(model: Model) -> Mapping[str, Any]:
+    """Where each parameter lies that is on the disk, by its name in the model."""
+    for module in model.modules():
+        weights = getattr(getattr(module, "_hf_hook", None), "weights_map", None)
+        if weights is not None:
+            index: Mapping[str, Any] = getattr(weights, "dataset", weights).index
+            return index
+    raise CheckpointError("accelerate keeps no parameter of the model on the disk")
+
+
+def _cast(model: Model, plain: Model, dtype: torch.dtype) -> None:
+    """Give a model the precision that it would have been loaded in."""
+    for owner in model.modules():
+        for own, parameter in owner.named_parameters(recurse=False):
+            if parameter.is_floating_point() and not parameter.is_meta:
+                owner.register_parameter(
+                    own, nn.Parameter(parameter.to(dtype), requires_grad=False)
+                )
+    # Buffers are computed, and rounded as a model is made; some are read.
+    for name, buffer in plain.named_buffers():
+        path, _, own = name.rpartition(".")
+        owner = model.get_submodule(path)
+        if own in owner._non_persistent_buffers_set:
+            owner._buffers[own] = buffer.to(owner._buffers[own].device)
+        elif buffer.is_floating_point():
+            owner._buffers[own] = owner._buffers[own].to(buffer.dtype)
+    for config in (model.config, model.config.get_text_config()):
+        config.dtype = dtype
