@@ -110,7 +110,7 @@ def _reader(tensors: Mapping[str, NewTensor]) -> ReadTensor:
         if isinstance(tensor, Zeros):
             return torch.zeros(tensor.shape, dtype=tensor.dtype)
         if isinstance(tensor, Padded):
-            return tensor.rows(0, tensor.shape[0])
+            return tensor.whole()
         return tensor
 
     return read

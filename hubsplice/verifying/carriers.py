@@ -35,6 +35,6 @@ def _problems(claim: Claim, stored: Mapping[str, StoredTensor]) -> Iterator[str]
             continue
         with safe_open(stored[name].path, framework="pt") as file:
             found = file.get_tensor(name)
-        expected = slots.rows(0, slots.shape[0])
+        expected = slots.whole()
         if found.dtype != expected.dtype or not torch.equal(found, expected):
             yield f"{name}: it is not that of the slots that the manifest lists"

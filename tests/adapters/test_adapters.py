@@ -133,7 +133,7 @@ def test_what_an_adapter_holds_beside_its_edit_is_found(
     elif change == "slot":
         tensors[gate][-1, 1] = 1.0
     elif change == "module":
-        tensors |= {n.replace("layers.2.", "layers.1."): t for n, t in tensors.items()}
+        tensors |= {n.replace("layers.2.", "layers.1."): t.clone() for n, t in tensors.items()}
     else:
         config = json.loads((folder / ADAPTER_CONFIG).read_text()) | {"lora_alpha": 2 * rank}
         (folder / ADAPTER_CONFIG).write_text(json.dumps(config))
