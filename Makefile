@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: fidelity-table venv test test-slow test-serving bench style schema figures docs demo model clean
+.PHONY: fidelity-table venv test test-slow test-serving test-gpu bench style schema figures docs demo model clean
 
 venv: .venv/.installed
 
@@ -63,6 +63,14 @@ test-serving: venv .venv-vllm/.installed .venv-llamacpp/.installed
 	HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python \
 		HUBSPLICE_LLAMACPP_PYTHON=$(CURDIR)/$(LLAMACPP_DIR)/bin/python \
 		$(BIN)/python -m pytest -m "serving and not slow" tests/serving tests/serve
+
+# On a machine with a CUDA card, by a Python that has a PyTorch for it: `make test-gpu PYTHON=...`.
+# Downloads nothing, and takes at most that many minutes.
+SMOLLM2 ?= .cache/smollm2-135m-instruct
+MINUTES ?= 8
+
+test-gpu:
+	$(PYTHON) benchmarks/gpu.py --smollm2 $(SMOLLM2) --minutes $(MINUTES)
 
 # Tables and plots in benchmarks/results, from nothing but this repository and PyPI: about two hours
 # and 17 GB of disk, and to be run on a machine that does nothing else. The table of edit kinds needs

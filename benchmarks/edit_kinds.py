@@ -45,7 +45,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.recipe.models import Calibration, Fidelity
 from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
-from hubsplice.streams.model import Model, batches, decoder_layers, loaded
+from hubsplice.streams.model import Model, decoder_layers, in_batches, loaded
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 
@@ -94,12 +94,13 @@ def sites(sae: LoadedSae, layer: int, h: Tensor, count: int) -> dict[str, Site]:
 
 def rest(model: Model, streams: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     """The last hidden states behind a change of the stream, [sequences, length, d]."""
-    return torch.cat(
-        [
-            model.model(inputs_embeds=change(batch), use_cache=False).last_hidden_state.cpu()
-            for batch in batches(model, streams, lambda _done, _total: None)
-        ]
-    )
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                model.model(inputs_embeds=change(batch), use_cache=False).last_hidden_state.cpu()
+                for batch in in_batches(model, streams.to(model.device))
+            ]
+        )
 
 
 def keep_rest(model: Model, layer: int) -> None:

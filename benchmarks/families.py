@@ -29,8 +29,8 @@ from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.reading import parse_recipe
 from tests.building.conftest import save_sae
 from tests.compiling.trained import LAYER, Trained
-from tests.conftest import byte_tokenizer
 from tests.families.variants import GATED, TRAINED, WINDOWED, Variant
+from tests.tiny_tokenizer import byte_tokenizer
 
 RESULTS = Path(__file__).parent / "results/families.md"
 MORE = [

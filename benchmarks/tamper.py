@@ -3,21 +3,28 @@
     python benchmarks/tamper.py SPLICED --base BASE --name "SmolLM2, four edits"
 
 Nothing is written to the spliced model: its inserted layer, recipe and manifest are changed in
-memory, and the checks that a receiver's `hubsplice verify` would make of them are run. Checks of
-checksums are left out, since whoever tampers recomputes them. Results are kept under results/.
+memory, and the checks that a receiver's `hubsplice verify` would make of them are run. A flipped
+bit in a tensor of the base is compared with that tensor alone. Fields of the manifest are changed
+in a folder of links to the model's files, each of which is read once. Checks of checksums are left
+out, since whoever tampers recomputes them. Results are kept under results/.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -29,6 +36,7 @@ from hubsplice.proving.inspection import inspected_layers
 from hubsplice.proving.parts import Parts
 from hubsplice.proving.rounding import common_factor
 from hubsplice.proving.stored_layer import stored_layers
+from hubsplice.verifying import Verification, verify
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.proof import proof_checks, reader
 from hubsplice.verifying.response import (
@@ -37,7 +45,12 @@ from hubsplice.verifying.response import (
     height_problems,
     layer_responses,
 )
-from hubsplice.verifying.weights import read_weights
+from hubsplice.verifying.weights import (
+    StoredTensor,
+    first_difference,
+    first_other_than,
+    read_weights,
+)
 
 RESULTS = Path(__file__).parent / "results"
 KEPT, PAGE = RESULTS / "tamper.json", RESULTS / "tamper.md"
@@ -151,6 +164,87 @@ def bit_flips(model: Model, places: int) -> Iterator[tuple[str, str, str, int, T
                     # Zero with a sign is zero; `verify` compares what must be zero by its bytes.
                     if torch.isfinite(changed).all() and not torch.equal(changed, tensor):
                         yield name, kind, where, place, {name: changed}
+
+
+def other_flips(model: Model, folder: Path) -> Iterator[tuple[str, str, bool]]:
+    """One bit of every tensor outside the inserted layer: name, kind, and whether it is found."""
+    generator = torch.Generator().manual_seed(2)
+    base = {entry.name: shard.path for shard in model.claim.base.shards for entry in shard.tensors}
+    scratch = folder / "flipped"
+    for name, want in model.claim.expected.items():
+        if want.layer == model.index:
+            continue
+        stored = model.stored[name]
+        with stored.path.open("rb") as file:
+            file.seek(stored.entry.start)
+            data = bytearray(file.read(stored.entry.size))
+        bit = int(torch.randint(8 * len(data), (1,), generator=generator))
+        data[bit // 8] ^= 1 << bit % 8
+        scratch.write_bytes(data)
+        entry = replace(stored.entry, start=0, end=len(data))
+        changed = StoredTensor(scratch, entry)
+        if want.base_name is not None and want.base_part is not None:
+            of_base = StoredTensor(base[want.base_name], want.base_part)
+            found = first_difference(changed, of_base, lambda _: None)
+            yield name, "of the base", found is not None
+        elif want.value is not None:
+            found = first_other_than(changed, want.value, lambda _: None)
+            yield name, "zero, as the architecture asks for", found is not None
+
+
+def fields(spliced: Path, base: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Every change of every field of the manifest, and what `verify` makes of it."""
+    from tests.verifying import test_statements as walk
+
+    copy = folder / "copy"
+    for path in spliced.rglob("*"):
+        if path.is_file():
+            at = copy / path.relative_to(spliced)
+            at.parent.mkdir(parents=True, exist_ok=True)
+            # A hard link reads as a plain file.
+            at.hardlink_to(path)
+    manifest = copy / "splice.json"
+    before = json.loads(manifest.read_text())
+    manifest.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        walk.remember(patch)
+        for module in ("tensors",):
+            for name in ("first_difference", "first_other_than"):
+                _once(patch, f"hubsplice.verifying.{module}.{name}")
+
+        def verified(content: dict[str, Any]) -> Verification:
+            manifest.write_text(json.dumps(content))
+            return verify(str(copy), base=str(base), revision=None, progress=lambda *_: None)
+
+        untouched = verified(before)
+        if not untouched.passed:
+            sys.exit(f"the model does not pass as it is: {untouched.verdict}")
+        for name, change in walk.changes(before, set()):
+            content = json.loads(json.dumps(before))
+            change(content)
+            if walk.is_refused_or_same(content, before):
+                yield name, "refused, or the same"
+                continue
+            found = verified(content)
+            claims = [*walk.claimed(untouched), *walk.claimed(found)]
+            if not found.passed:
+                yield name, "found"
+            else:
+                yield name, "claimed" if walk.covers(claims, name) else "**unnoticed**"
+
+
+def _once(patch: pytest.MonkeyPatch, place: str) -> None:
+    """Compare each tensor with each other thing once: the files stay as they are."""
+    module, _, name = place.rpartition(".")
+    compare = getattr(import_module(module), name)
+    kept: dict[Any, int | None] = {}
+
+    def from_memory(stored: Any, other: Any, on_read: Any) -> int | None:
+        if (stored, other) not in kept:
+            kept[stored, other] = compare(stored, other, on_read)
+        return kept[stored, other]
+
+    patch.setattr(place, from_memory)
 
 
 def edits(model: Model) -> Iterator[tuple[str, Tensors]]:
@@ -332,6 +426,31 @@ def _row(told: str, problems: list[str], *more: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _others(model: Model, spliced: Path, base: Path) -> list[str]:
+    """The tables of what is not the inserted layer."""
+    # Links need the model's own filesystem.
+    with tempfile.TemporaryDirectory(dir=spliced.parent) as folder:
+        flips: Counter[tuple[str, bool]] = Counter()
+        for name, kind, found in other_flips(model, Path(folder)):
+            flips[kind, found] += 1
+            if not found:
+                print("unnoticed", name, file=sys.stderr)
+        lines = ["", "### One bit in every other tensor", ""]
+        lines += ["| tensors | flips | unnoticed |", "|---|---|---|"]
+        for kind in sorted({kind for kind, _ in flips}):
+            missed = flips[kind, False]
+            lines.append(f"| {kind} | {missed + flips[kind, True]} | {missed} |")
+        made = list(fields(spliced, base, Path(folder)))
+    outcomes = Counter(outcome for _, outcome in made)
+    lines += ["", f"### Every field of the manifest: {len(made)} changes", ""]
+    lines += ["| outcome | changes |", "|---|---|"]
+    lines += [f"| {outcome} | {count} |" for outcome, count in outcomes.most_common()]
+    claimed = sorted({re.sub(r"\d+", "N", name) for name, outcome in made if outcome == "claimed"})
+    lines += ["", f"Claimed, as `verify` lists them: {', '.join(f'`{x}`' for x in claimed)}."]
+    lines += [f"Unnoticed: `{name}`." for name, outcome in made if outcome == "**unnoticed**"]
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("spliced", type=Path)
@@ -385,6 +504,7 @@ def main() -> None:
     lines += [f"{sum(not problems for _, problems in found)} are unnoticed.", ""]
     lines += ["| change | problems | the first |", "|---|---|---|"]
     lines += [_row(*row) for row in found]
+    lines += _others(model, arguments.spliced, arguments.base)
     results = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
     results[arguments.name] = {"lines": lines}
     KEPT.write_text(json.dumps(results, indent=1))

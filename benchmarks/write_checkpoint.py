@@ -4,10 +4,11 @@ The base is a Llama of 4 billion random bfloat16 weights in shards of 1 GB; an i
 in the middle. Each round runs the ways in turn; the results are the medians of the ratios
 within a round, since other work on the machine slows a whole round rather than one way.
 
-    python benchmarks/write_checkpoint.py FOLDER [--mergekit ENVIRONMENT]
+    python benchmarks/write_checkpoint.py FOLDER [--mergekit ENVIRONMENT] [--layers N]
 
 FOLDER is where the files go, on the disk to measure: 17 GB, removed at the end. mergekit runs in
-an environment of its own, which is made when it is missing.
+an environment of its own, which is made when it is missing. Fewer than 32 layers give a smaller
+model, in minutes; its results go to a file of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ import numpy as np
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/write_checkpoint.md"
-AFTER = 15
+SMALL_RESULTS = ROOT / "benchmarks/results/write_checkpoint_small.md"
 SHARD = 10**9
 CP = "`cp -r`"
 WARM_ROUNDS = 5
@@ -86,7 +87,7 @@ from hubsplice.intervention.place import Place
 begin = time.perf_counter()
 base, dtype = BaseCheckpoint.open(Path(sys.argv[1])), torch.bfloat16
 family = architecture_of(base.config)
-layers = family.layer_map([Place({AFTER})])
+layers = family.layer_map([Place(int(sys.argv[4]))])
 d, neurons = family.hidden_size, 64
 random = torch.Generator().manual_seed(0)
 layer = SplicedLayer(*(
@@ -117,15 +118,16 @@ from mergekit.config import MergeConfiguration
 from mergekit.merge import MergeOptions, run_merge
 
 begin = time.perf_counter()
+after = int(sys.argv[3])
 zeroed = [{{"filter": name, "value": 0.0}} for name in ("o_proj", "down_proj")]
 def layers(start, end, **more):
     return {{"sources": [{{"model": sys.argv[1], "layer_range": [start, end], **more}}]}}
 config = MergeConfiguration.model_validate({{
     "merge_method": "passthrough", "dtype": "bfloat16",
     "slices": [
-        layers(0, {AFTER + 1}),
-        layers({AFTER}, {AFTER + 1}, parameters={{"scale": [*zeroed, {{"value": 1.0}}]}}),
-        layers({AFTER + 1}, {CONFIG["num_hidden_layers"]}),
+        layers(0, after + 1),
+        layers(after, after + 1, parameters={{"scale": [*zeroed, {{"value": 1.0}}]}}),
+        layers(after + 1, int(sys.argv[4])),
     ],
 }})
 options = MergeOptions(out_shard_size={SHARD // 2}, copy_tokenizer=False, lazy_unpickle=True)
@@ -160,21 +162,25 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--mergekit", type=Path)
+    parser.add_argument("--layers", type=int, default=CONFIG["num_hidden_layers"])
     arguments = parser.parse_args()
+    results = RESULTS if arguments.layers == CONFIG["num_hidden_layers"] else SMALL_RESULTS
+    CONFIG["num_hidden_layers"] = arguments.layers
+    after = arguments.layers // 2 - 1
     ways: dict[str, Way] = {
         CP: copy(),
         f"{CP} and `sync`": copy("sync -f {out}"),
         f"{CP}, `sync` and `sha256sum` of both": copy(
             "sync -f {out}", "sha256sum {base}/* {out}/*"
         ),
-        "hubsplice, synced to the disk": splice("copy"),
-        "hubsplice with hard links": splice("link"),
+        "hubsplice, synced to the disk": splice("copy", after),
+        "hubsplice with hard links": splice("link", after),
     }
     note = "mergekit was not asked for."
     if arguments.mergekit is not None:
         note = ensure_mergekit(arguments.mergekit)
         if not note:
-            ways["mergekit"] = merge(arguments.mergekit / "bin/python")
+            ways["mergekit"] = merge(arguments.mergekit / "bin/python", after)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
         base = folder / "base"
@@ -184,8 +190,8 @@ def main() -> None:
         ways.pop("mergekit", None)
         cold = measure(base, folder / "out", ways, COLD_ROUNDS, evict)
         machine = describe_machine(folder, (load, os.getloadavg()[0]))
-    RESULTS.write_text(document(machine, warm, cold, note))
-    print(RESULTS.read_text())
+    results.write_text(document(machine, warm, cold, note))
+    print(results.read_text())
 
 
 def write_base(folder: Path) -> None:
@@ -293,12 +299,15 @@ def copy(*then: str) -> Way:
     return way
 
 
-def splice(mode: str) -> Way:
-    return lambda base, out: child([sys.executable, "-c", WRITE, str(base), str(out), mode])
+def splice(mode: str, after: int) -> Way:
+    return lambda base, out: child(
+        [sys.executable, "-c", WRITE, str(base), str(out), mode, str(after)]
+    )
 
 
-def merge(python: Path) -> Way:
-    return lambda base, out: child([str(python), "-c", MERGE, str(base), str(out)])
+def merge(python: Path, after: int) -> Way:
+    places = [str(after), str(CONFIG["num_hidden_layers"])]
+    return lambda base, out: child([str(python), "-c", MERGE, str(base), str(out), *places])
 
 
 def child(command: list[str]) -> Run:
@@ -341,9 +350,11 @@ def document(
     lines = [
         "# Writing a spliced checkpoint",
         "",
-        f"{machine}. A Llama of 4 billion random bfloat16 weights in shards of 1 GB, one inserted "
-        "layer in the middle. Regenerate with `python benchmarks/write_checkpoint.py FOLDER "
-        "--mergekit ENVIRONMENT`.",
+        f"{machine}. A Llama of {billions():.1f} billion random bfloat16 weights and "
+        f"{CONFIG['num_hidden_layers']} layers in shards of 1 GB, one inserted layer in the "
+        "middle. Regenerate with `python benchmarks/write_checkpoint.py FOLDER --mergekit "
+        "ENVIRONMENT`, or with `--layers "
+        f"{CONFIG['num_hidden_layers']}`.",
     ]
     for title, rounds in (("The base in the page cache", warm), ("The base on the disk", cold)):
         lines += [
@@ -383,6 +394,10 @@ def document(
         "",
     ]
     return "\n".join(lines)
+
+
+def billions() -> float:
+    return sum(float(np.prod(shape)) for _, shape in base_tensors()) / 1e9
 
 
 def mebibytes(values: Iterable[int]) -> str:

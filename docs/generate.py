@@ -238,7 +238,13 @@ def edits_page() -> str:
             ),
             *(
                 line
-                for name in ("Gate", "TensorSource", "ProbeSource")
+                for name in (
+                    "Gate",
+                    "TensorSource",
+                    "ContrastSource",
+                    "ProbeSource",
+                    "LearnedProbe",
+                )
                 for line in _section(definitions, name)
             ),
         ]

@@ -21,11 +21,17 @@ if TYPE_CHECKING:
         RecipeError,
         UnsupportedError,
     )
+    from hubsplice.explore.answers import Answers
+    from hubsplice.explore.found import Found
+    from hubsplice.explore.show import ShownFeature
+    from hubsplice.explore.swept import Sweep
     from hubsplice.fidelity.report import FidelityReport
     from hubsplice.interface.adapters import build_adapter, carrier, merge
+    from hubsplice.interface.answers import answers
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
     from hubsplice.interface.diff import diff
+    from hubsplice.interface.find import find, show
     from hubsplice.interface.hooked import hooked
     from hubsplice.interface.inspect import inspect
     from hubsplice.interface.lower import lower
@@ -34,6 +40,7 @@ if TYPE_CHECKING:
     from hubsplice.interface.publish import publish
     from hubsplice.interface.recipes import dump_recipe, load_recipe
     from hubsplice.interface.reproduce import reproduce
+    from hubsplice.interface.sweep import sweep
     from hubsplice.interface.unsplice import unsplice
     from hubsplice.interface.verify import verify
     from hubsplice.intervention.intervention import Intervention
@@ -47,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Answers",
     "BuildResult",
     "CheckReport",
     "CheckpointError",
@@ -54,6 +62,7 @@ __all__ = [
     "Differences",
     "FidelityError",
     "FidelityReport",
+    "Found",
     "HubError",
     "HubspliceError",
     "Inspection",
@@ -63,16 +72,20 @@ __all__ = [
     "Recipe",
     "RecipeError",
     "Reproduction",
+    "ShownFeature",
+    "Sweep",
     "Unspliced",
     "UnsupportedError",
     "Verification",
     "__version__",
+    "answers",
     "build",
     "build_adapter",
     "carrier",
     "check",
     "diff",
     "dump_recipe",
+    "find",
     "hooked",
     "inspect",
     "load_recipe",
@@ -81,6 +94,8 @@ __all__ = [
     "merge",
     "publish",
     "reproduce",
+    "show",
+    "sweep",
     "unsplice",
     "verify",
 ]
@@ -98,11 +113,17 @@ _MODULES = {
         "RecipeError",
         "UnsupportedError",
     ),
+    "explore.answers": ("Answers",),
+    "explore.found": ("Found",),
+    "explore.show": ("ShownFeature",),
+    "explore.swept": ("Sweep",),
     "fidelity.report": ("FidelityReport",),
     "interface.adapters": ("build_adapter", "carrier", "merge"),
+    "interface.answers": ("answers",),
     "interface.build": ("build",),
     "interface.check": ("check",),
     "interface.diff": ("diff",),
+    "interface.find": ("find", "show"),
     "interface.hooked": ("hooked",),
     "interface.inspect": ("inspect",),
     "interface.lower": ("lower",),
@@ -113,6 +134,7 @@ _MODULES = {
     "interface.verify": ("verify",),
     "intervention.intervention": ("Intervention",),
     "interface.reproduce": ("reproduce",),
+    "interface.sweep": ("sweep",),
     "interface.unsplice": ("unsplice",),
     "rebuilding.diff": ("Differences",),
     "rebuilding.grade": ("Reproduction",),

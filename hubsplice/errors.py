@@ -77,6 +77,21 @@ class ConflictError(HubspliceError):
     exit_code = 8
 
 
+class JobError(HubspliceError):
+    """A job on the Hub failed, or was cancelled.
+
+    Args:
+        message: what is wrong.
+        exit_code: the job's, where it is known.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str = "", exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class DifferentError(HubspliceError):
     """A model was built again, and it is another one."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_WORTH_A_LINE = 1.0
 
 # A long step reports its name, how much is done, and how much there is. What follows a colon in
 # the name may change while it lasts.
@@ -65,6 +66,29 @@ def print_content(content: Iterable[Part]) -> None:
     Console().print(drawn(content))
 
 
+def width() -> int:
+    """How many columns of text stdout has."""
+    from rich.console import Console
+
+    return Console().width
+
+
+@contextmanager
+def live_content() -> Iterator[Callable[[Iterable[Part]], None] | None]:
+    """What is shown in place while it grows; None where stdout is no terminal."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from hubsplice.rendering.drawing import drawn
+
+    console = Console()
+    if not console.is_terminal:
+        yield None
+        return
+    with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as live:
+        yield lambda content: live.update(drawn(content))
+
+
 @contextmanager
 def show_progress() -> Iterator[Progress]:
     """Bars on stderr, one per step; lines where stderr is no terminal."""
@@ -75,12 +99,23 @@ def show_progress() -> Iterator[Progress]:
         with _bars(console) as report:
             yield report
     else:
-        yield _lines()
+        lines = _Lines()
+        try:
+            yield lines.report
+        finally:
+            lines.end_step()
 
 
 @contextmanager
 def _bars(console: Console) -> Iterator[Progress]:
-    from rich.progress import BarColumn, TaskID, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        TaskID,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.progress import Progress as Bars
 
     steps: dict[str, TaskID] = {}
@@ -89,6 +124,8 @@ def _bars(console: Console) -> Iterator[Progress]:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
         console=console,
     )
 
@@ -103,18 +140,44 @@ def _bars(console: Console) -> Iterator[Progress]:
         yield report
 
 
-def _lines() -> Progress:
-    """One line as a step begins, and one now and then while it lasts."""
-    current, shown = "", 0.0
+class _Lines:
+    """A line as a step begins, one now and then while it lasts, and how long it took."""
 
-    def report(step: str, done: int, total: int) -> None:
-        nonlocal current, shown
+    def __init__(self) -> None:
+        self._step: str | None = None
+        self._began = self._shown = 0.0
+
+    def report(self, step: str, done: int, total: int) -> None:
+        """Say what a step is at, unless that was said a moment ago."""
         name, _, _ = step.partition(": ")
         now = time.monotonic()
-        if name == current and now - shown < _SECONDS_BETWEEN_LINES:
-            return
-        share = f" ({done / total:.0%})" if name == current and total else ""
-        current, shown = name, now
-        print_note(f"{step}{share}")
+        if name != self._step:
+            self.end_step()
+            self._step, self._began, self._shown = name, now, now
+            print_note(step)
+        elif now - self._shown >= _SECONDS_BETWEEN_LINES:
+            self._shown = now
+            print_note(f"{step}{_how_far(done, total, now - self._began)}")
 
-    return report
+    def end_step(self) -> None:
+        """Say how long the step took, unless that is no time."""
+        took = time.monotonic() - self._began
+        if self._step is not None and took >= _SECONDS_WORTH_A_LINE:
+            print_note(f"{self._step}: took {duration(took)}")
+        self._step = None
+
+
+def _how_far(done: int, total: int, seconds: float) -> str:
+    if not total:
+        return ""
+    left = f", about {duration(seconds * (total - done) / done)} left" if 0 < done < total else ""
+    return f" ({done / total:.0%}{left})"
+
+
+def duration(seconds: float) -> str:
+    """A time in words: `40 s`, `5 min`, `3.2 h`."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 100 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.3g} h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from http import HTTPStatus
+from traceback import walk_tb
 from urllib.parse import urlsplit
 
 from hubsplice.errors import first_line, from_transport
@@ -15,6 +16,7 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 507})
 NOT_OFFERED = frozenset({404, 405, 501})
 """Answers that say that a server has no such thing."""
 
+_ENDLESS = "TooManyRedirects"
 _MALFORMED = ("UnsupportedProtocol", "InvalidURL", "LocalProtocolError")
 _NO_ADDRESS = re.compile(
     r"name or service not known|nodename nor servname|getaddrinfo failed|name resolution"
@@ -44,9 +46,24 @@ def is_permanent(error: BaseException) -> bool:
     """Whether a failure, which may be of the network, will be the same in a moment."""
     from huggingface_hub.errors import OfflineModeIsEnabled
 
-    return isinstance(error, OfflineModeIsEnabled) or (
-        from_transport(error) and type(error).__name__ in _MALFORMED
-    )
+    if isinstance(error, OfflineModeIsEnabled) or is_nonsense(error):
+        return True
+    return from_transport(error) and type(error).__name__ in (*_MALFORMED, _ENDLESS)
+
+
+def is_nonsense(error: BaseException) -> bool:
+    """Whether the Hub's client failed over an answer that it could make nothing of, or its token.
+
+    It has no error of its own for either, and trips over what it takes for granted.
+    """
+    if not isinstance(
+        error, ValueError | LookupError | TypeError | AttributeError | AssertionError
+    ):
+        return False
+    # The last frame of ours called the client, which failed behind it.
+    below = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    ours = max((i for i, name in enumerate(below) if _is_of(name, "hubsplice")), default=-1)
+    return any(_is_of(name, "huggingface_hub") for name in below[ours + 1 :])
 
 
 def status_of(error: BaseException) -> int | None:
@@ -61,6 +78,15 @@ def cause_of(error: BaseException) -> str:
     endpoint = constants.ENDPOINT
     chain = list(_chain(error))
     for cause in chain:
+        if isinstance(cause, UnicodeEncodeError):
+            return (
+                "the token for the Hub holds a character that no token has; set HF_TOKEN anew, or "
+                "log in again with `hf auth login`"
+            )
+        if is_nonsense(cause):
+            return f"{endpoint} answered what no Hub answers ({first_line(cause)}); is it a Hub?"
+        if from_transport(cause) and type(cause).__name__ == _ENDLESS:
+            return f"{endpoint} redirects without an end; is it a Hub?"
         if type(cause).__name__ in _MALFORMED:
             return endpoint_problem(endpoint) or first_line(cause)
         status = status_of(cause)
@@ -75,6 +101,10 @@ def cause_of(error: BaseException) -> str:
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, and it is not in the local cache"
     return first_line(chain[0])
+
+
+def _is_of(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
 
 
 def _answer(endpoint: str, status: int) -> str:

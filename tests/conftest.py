@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from hubsplice.cli import main
+from tests.tiny_tokenizer import byte_tokenizer
 
 # A busy machine is no defect: property tests are not timed.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -22,6 +23,8 @@ settings.load_profile("untimed")
 # Tests run on what they make or ship: a lookup on a hub is a defect, and must fail at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Nothing is kept from one test to the next but where a test is about that.
+os.environ["HUBSPLICE_CACHE_LIMIT"] = "0"
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that:
 # the commands under test would never be interrupted.
@@ -128,28 +131,3 @@ def _save_tiny_llama(
     model.save_pretrained(folder, max_shard_size=max_shard_size)
     byte_tokenizer().save_pretrained(folder)
     return folder
-
-
-def byte_tokenizer() -> Any:
-    """A tokenizer that reads any text as bytes."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["<pad>", "<s>", "</s>"]
-    symbols = special + sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A", special_tokens=[("<s>", 1)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        bos_token="<s>",
-        eos_token="</s>",
-        chat_template=(
-            "{{ bos_token }}{% for message in messages %}{{ message['role'] }}: "
-            "{{ message['content'] }}\n{% endfor %}"
-        ),
-    )

@@ -42,8 +42,8 @@ from hubsplice.constructions.slots import (
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.families.tensors import ATTENTION_OUTPUT
 from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
+from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
+from hubsplice.fidelity.report import REPORT, FidelityReport
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.site import Site
@@ -131,9 +131,7 @@ def build_adapter(
             measured = measure_fidelity(
                 _subject(plan, compiled, adapted), held_out, require=require, progress=progress
             )
-            report = findings.told_in(measured)
-            write_report(report, folder)
-            write_picture(report, folder)
+            report = write_report_and_picture(findings.told_in(measured), folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
         names += [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
         files = {name: digest_file(folder / name) for name in names}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.building.estimate import estimate
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
@@ -15,20 +17,22 @@ from hubsplice.card import write_card
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
+from hubsplice.compiling.cost import BuildCost
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
-from hubsplice.errors import RecipeError
+from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
+from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
+from hubsplice.fidelity.report import REPORT, FidelityReport
 from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import digest_file
 from hubsplice.files.staging import refuse_occupied, staged_directory
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
+from hubsplice.streams.precision import exact_products
 from hubsplice.terminal import Progress
 
 
@@ -66,6 +70,7 @@ class BuildResult(Rendered):
         yield Line(f"The spliced model is in {self.folder}")
 
 
+@exact_products()
 def build(
     recipe: Recipe,
     *,
@@ -76,6 +81,7 @@ def build(
     progress: Progress,
     allow_failed: bool = False,
     allow_misfit: bool = False,
+    on_cost: Callable[[BuildCost], None] | None = None,
 ) -> BuildResult:
     """Build a recipe into a new folder, which appears whole or not at all.
 
@@ -89,6 +95,7 @@ def build(
         progress: told of every step.
         allow_failed: keep a result that misses the requirement; its report says so.
         allow_misfit: use an SAE that does not fit the base; report and card say so.
+        on_cost: told before anything large is read what the build takes, if that can be said.
 
     Raises:
         FidelityError: the requirement is not met; nothing is left behind.
@@ -101,6 +108,10 @@ def build(
     refuse_occupied(Path(os.path.realpath(output)))
     # Configurations are read in a moment, and find most mistakes before any weight is loaded.
     planned = make_plan(recipe)
+    if on_cost is not None:
+        # A build is not stopped by what can't be said of it.
+        with suppress(HubspliceError):
+            on_cost(estimate(planned, measure=measure))
     with staged_directory(output) as folder:
         plan = open_plan(planned)
         compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
@@ -125,9 +136,7 @@ def build(
                 bias_indices(plan.linker.layers, compiled.biases),
             )
             measured = measure_fidelity(subject, held_out, require=require, progress=progress)
-            report = findings.told_in(measured)
-            write_report(report, folder)
-            write_picture(report, folder)
+            report = write_report_and_picture(findings.told_in(measured), folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
         described = [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}

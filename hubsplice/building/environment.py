@@ -18,6 +18,7 @@ from pydantic import Field, PositiveInt
 from hubsplice import __version__
 from hubsplice.checkpoint.manifest import Record
 from hubsplice.checkpoint.record_file import read_record, write_record
+from hubsplice.streams.precision import arithmetic
 
 ENVIRONMENT = "reproduce/environment.json"
 """Where a spliced checkpoint carries the record."""
@@ -51,6 +52,9 @@ class Environment(Record):
     instructions: str = Field(description="The vector instructions that PyTorch uses.")
     threads: PositiveInt = Field(description="How many threads share a sum.")
     devices: tuple[str, ...] = Field(description="The GPUs; none where the CPU computed.")
+    arithmetic: tuple[str, ...] = Field(
+        (), description="How products are computed; nothing in records of an older hubsplice."
+    )
 
     def differences(self, other: Environment) -> tuple[str, ...]:
         """Where `other` differs, each as `name: here, there`."""
@@ -68,6 +72,9 @@ class Environment(Record):
         if self.devices != other.devices:
             here, there = (", ".join(e.devices) or "the CPU" for e in (self, other))
             yield f"devices: {here}, {there}"
+        if self.arithmetic and other.arithmetic and self.arithmetic != other.arithmetic:
+            here, there = ("; ".join(e.arithmetic) for e in (self, other))
+            yield f"arithmetic: {here}, {there}"
 
 
 def this_environment() -> Environment:
@@ -84,6 +91,7 @@ def this_environment() -> Environment:
             torch.cuda.get_device_name(i)
             for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
         ),
+        arithmetic=arithmetic(),
     )
 
 

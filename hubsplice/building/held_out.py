@@ -38,7 +38,7 @@ def held_out_text(
         recipe.fidelity, tokenizer, seed=recipe.seed, part="held-out", prompts=recipe.prompts
     )
     require_vocabulary(text.sequences(text.prompts), base)
-    with loaded(base.folder, torch.float32) as model:
+    with loaded(base.folder, torch.float32, keep=True) as model:
         return acting_text(
             model,
             intervention,

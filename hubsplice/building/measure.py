@@ -23,18 +23,20 @@ from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
+from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
+from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import recorded_recipe
+from hubsplice.streams.precision import exact_products
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
 
 
+@exact_products()
 def measure(
     folder: Path,
     *,
@@ -93,19 +95,18 @@ def measure(
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
     measured = measure_fidelity(subject, text, require=require, progress=progress)
-    report = Findings.recorded(manifest).told_in(measured)
-    _record_again(report, manifest, folder)
+    report = _record_again(Findings.recorded(manifest).told_in(measured), manifest, folder)
     write_card(folder, model_id=recipe.publish.repo_id)
     report.require_passed()
     return report
 
 
-def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
+def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> FidelityReport:
     """Replace report, picture and manifest by new files, so that none is ever half written."""
     try:
         with scratch_directory(folder, "measured") as new:
-            write_report(report, new)
-            written = [REPORT] if write_picture(report, new) is None else [REPORT, PICTURE]
+            report = write_report_and_picture(report, new)
+            written = [name for name in (REPORT, PICTURE) if (new / name).exists()]
             files = {name: digest for name, digest in manifest.files.items() if name != PICTURE}
             files |= {name: digest_file(new / name) for name in written}
             write_manifest(
@@ -115,6 +116,7 @@ def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> N
                 (new / name).replace(folder / name)
             if PICTURE not in files:
                 (folder / PICTURE).unlink(missing_ok=True)
+            return report
     except OSError as error:
         raise full_disk(error, folder) or OutputError(
             f"{folder}: cannot be written: {error.strerror}"

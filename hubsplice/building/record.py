@@ -109,7 +109,8 @@ def summary(report: FidelityReport) -> dict[str, Any]:
 
 def layer_constants(layer: CompiledLayer) -> dict[str, Any]:
     """What the manifest records of how a layer was made."""
-    return {**layer.constants, "jump_gates": [list(gate) for gate in layer.jump_gates]}
+    homes = {"homes": list(layer.homes)} if layer.homes else {}
+    return {**layer.constants, "jump_gates": [list(gate) for gate in layer.jump_gates], **homes}
 
 
 def base_record(

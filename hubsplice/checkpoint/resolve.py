@@ -26,7 +26,7 @@ from hubsplice.errors import (
     from_transport,
 )
 from hubsplice.files.plain import exists, is_folder, not_a_folder
-from hubsplice.transport import cause_of
+from hubsplice.transport import cause_of, is_nonsense
 
 _OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
 
@@ -115,7 +115,7 @@ def _of_cache(folder: Path) -> ResolvedBase | None:
     kind, *parts = repository.split("--", 2)
     if kind != "models" or not parts or snapshots.name != "snapshots":
         return None
-    if re.fullmatch("[0-9a-f]{40}", folder.name) is None:
+    if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", folder.name) is None:
         return None
     return ResolvedBase(folder, "/".join(parts), folder.name, complete=True)
 
@@ -176,8 +176,7 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    # A token that is no plain text can't be sent.
-    if isinstance(error, OSError | UnicodeError) or from_transport(error):
+    if isinstance(error, OSError) or from_transport(error) or is_nonsense(error):
         reason = _OFF if constants.HF_HUB_OFFLINE else cause_of(error)
         return CheckpointError(
             f"{model}{at} could not be fetched and is not in the local cache: {reason}"

@@ -13,6 +13,7 @@ from hubsplice.checkpoint.manifest import BaseTerms
 from hubsplice.checkpoint.resolve import ResolvedBase
 from hubsplice.errors import from_transport
 from hubsplice.files.plain import require_plain
+from hubsplice.transport import is_nonsense
 
 
 def read_terms(base: ResolvedBase) -> BaseTerms:
@@ -81,6 +82,6 @@ def _gated(base: ResolvedBase) -> bool | None:
     except (OSError, OfflineModeIsEnabled):
         return None
     except Exception as error:
-        if from_transport(error):
+        if from_transport(error) or is_nonsense(error):
             return None
         raise

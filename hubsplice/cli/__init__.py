@@ -12,11 +12,13 @@ import sys
 
 from hubsplice.cli import (
     build,
+    cache,
     card,
     carrier,
     check,
     diff,
     edits,
+    find,
     init,
     inspect,
     measure,
@@ -24,6 +26,8 @@ from hubsplice.cli import (
     publish,
     reproduce,
     serve,
+    sweep,
+    try_,
     unsplice,
     verify,
 )
@@ -39,6 +43,9 @@ _EMPTY_OPTION = re.compile("--[a-z-]+=")
 # In the order of a user's way through them, which the help keeps.
 for _command in (
     init.init,
+    find.find,
+    try_.try_,
+    sweep.sweep,
     check.check,
     build.build,
     measure.measure,
@@ -53,8 +60,10 @@ for _command in (
     card.card,
     edits.edits,
     publish.publish,
+    cache.cache,
 ):
-    app.command()(_command)
+    # A word of Python's own has a line behind it.
+    app.command(_command.__name__.rstrip("_"))(_command)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -97,3 +98,17 @@ def hubsplice(
     ] = False,
 ) -> None:
     """Compile feature edits of language models into stock Hugging Face checkpoints."""
+
+
+NoCache = Annotated[
+    bool,
+    typer.Option(
+        "--no-cache", help="Neither use what earlier runs computed, nor keep what this one does."
+    ),
+]
+
+
+def apply_no_cache(no_cache: bool) -> None:
+    """Have nothing kept in this process, where the user says so."""
+    if no_cache:
+        os.environ["HUBSPLICE_CACHE_LIMIT"] = "0"

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hubsplice.cli.app import AsJson, RecipePath, RequireFidelity
+from hubsplice.cli.app import AsJson, NoCache, RecipePath, RequireFidelity, apply_no_cache
+from hubsplice.cli.cost import print_cost
+from hubsplice.cli.job import (
+    Elsewhere,
+    Flavor,
+    Install,
+    Namespace,
+    On,
+    Timeout,
+    job_options,
+    run_job,
+)
 from hubsplice.errors import RecipeError
 from hubsplice.terminal import print_content, print_json, print_line, print_note, print_warning
 
@@ -19,9 +30,16 @@ if TYPE_CHECKING:
 def build(
     recipe: RecipePath,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty."),
-    ],
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="The folder to write, new or empty. A job needs none; if you name one, its result "
+            "is downloaded there.",
+            show_default=False,
+        ),
+    ] = None,
     require_fidelity: RequireFidelity = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure the fidelity of the result.")
@@ -66,19 +84,46 @@ def build(
             show_default=False,
         ),
     ] = None,
+    on: On = None,
+    flavor: Flavor = None,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    install: Install = None,
+    repo_id: Annotated[
+        str | None,
+        typer.Option(
+            "--repo-id",
+            metavar="OWNER/NAME",
+            help="The private repository in which a job stores its result.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the job, and start none.")
+    ] = False,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a checkpoint from a recipe, or an adapter for a carrier, and measure it."""
+    """Build a checkpoint from a recipe, or an adapter for a carrier, and measure it.
+
+    With --on hf-jobs a Hugging Face Job builds it and stores it in a private repository. Its log is
+    shown on stderr, and its exit code is this command's.
+    """
+    apply_no_cache(no_cache)
     if adapter or carrier is not None or strengths is not None:
-        if not adapter:
-            raise RecipeError("--carrier, --strengths: they are of adapters; add --adapter")
+        for name, given in {
+            "--carrier, --strengths": not adapter,
+            "--on, --repo-id, --dry-run": on is not None or repo_id is not None or dry_run,
+            "--hard-link": hard_link,
+        }.items():
+            if given:
+                what = "of adapters; add --adapter" if not adapter else "not of adapters"
+                raise RecipeError(f"{name}: {what}")
         if carrier is None:
             raise RecipeError("--adapter: for which carrier? Give --carrier")
-        if hard_link:
-            raise RecipeError("--hard-link: an adapter has no weight files of its base")
         _adapters(
             recipe,
-            output,
+            _required(output),
             carrier,
             strengths,
             as_json,
@@ -88,6 +133,29 @@ def build(
             allow_misfit=allow_misfit,
         )
         return
+    job = job_options(on, flavor=flavor, timeout=timeout, namespace=namespace, install=install)
+    if job is not None:
+        for name, given in {"--no-measure": not measure, "--hard-link": hard_link}.items():
+            if given:
+                raise RecipeError(f"{name}: a job has no such choice; leave it out, or --on")
+        if repo_id is None:
+            raise RecipeError("--repo-id: missing; name the repository that stores the result")
+        from hubsplice.interface.publishing import PublishOptions
+
+        options = PublishOptions(
+            repo_id=repo_id,
+            private=True,
+            allow_failed=allow_failed,
+            allow_misfit=allow_misfit,
+            require_fidelity=require_fidelity,
+            dry_run=dry_run,
+        )
+        run_job(recipe, options, job, as_json=as_json, output=output)
+        return
+    for name, given in {"--repo-id": repo_id is not None, "--dry-run": dry_run}.items():
+        if given:
+            raise RecipeError(f"{name}: it is for jobs; add --on {Elsewhere.HF_JOBS}")
+    output = _required(output)
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(
@@ -98,11 +166,20 @@ def build(
         hard_link=hard_link,
         allow_failed=allow_failed,
         allow_misfit=allow_misfit,
+        on_cost=print_cost,
     )
     if as_json:
         print_json(_as_data(result))
     else:
         _show(result)
+
+
+def _required(output: Path | None) -> Path:
+    if output is None:
+        raise typer.BadParameter(
+            "missing; name the folder to write", param_hint="'--output' / '-o'"
+        )
+    return output
 
 
 def _adapters(

@@ -12,7 +12,7 @@ def check(recipe: RecipePath, as_json: AsJson = False) -> None:
     """Check a recipe without loading weights.
 
     Reads the recipe and the configurations of the model and its SAEs. Reports everything in them
-    that would stop a build.
+    that would stop a build, and what a build would take of this machine.
     """
     from hubsplice.interface.check import check as check_recipe
 

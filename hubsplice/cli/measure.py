@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, RequireFidelity, SplicedFolder
+from hubsplice.cli.app import AsJson, NoCache, RequireFidelity, SplicedFolder, apply_no_cache
 from hubsplice.terminal import print_content, print_json
 
 
@@ -26,12 +26,14 @@ def measure(
         typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
     ] = None,
     require_fidelity: RequireFidelity = None,
+    no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a built checkpoint or adapter again.
 
     Compares it with its hook, and rewrites its report and its card.
     """
+    apply_no_cache(no_cache)
     from hubsplice.interface.measure import measure as measure_folder
 
     report = measure_folder(folder, base=base, carrier=carrier, require_fidelity=require_fidelity)

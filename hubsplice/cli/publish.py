@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hubsplice.cli.app import AsJson, RequireFidelity
+from hubsplice.cli.cost import print_cost
+from hubsplice.cli.job import Flavor, Install, Namespace, On, Timeout, job_options, run_job
 from hubsplice.cli.publication import print_plan, print_publication
 from hubsplice.terminal import print_content, print_note, print_warning
 
@@ -78,6 +80,11 @@ def publish(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, and send nothing.")
     ] = False,
+    on: On = None,
+    flavor: Flavor = None,
+    timeout: Timeout = None,
+    namespace: Namespace = None,
+    install: Install = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish a recipe or a built folder on the Hugging Face Hub.
@@ -85,9 +92,13 @@ def publish(
     Makes one commit and one tag. Builds and measures a recipe first, in a folder under builds/
     that a second run finds again. The Hub checks the card before anything is sent. Afterwards the
     checksums of all files are compared. If a run is interrupted, the same command finishes it.
+
+    With --on hf-jobs all of this happens in a Hugging Face Job. Its log is shown on stderr, and its
+    exit code is this command's.
     """
     from hubsplice.interface.publishing import Publishing, PublishOptions
 
+    job = job_options(on, flavor=flavor, timeout=timeout, namespace=namespace, install=install)
     options = PublishOptions(
         repo_id=repo_id,
         tag=tag,
@@ -100,13 +111,16 @@ def publish(
         require_fidelity=require_fidelity,
         dry_run=dry_run,
     )
+    if job is not None:
+        run_job(source, options, job, as_json=as_json)
+        return
     publishing = Publishing.open(source, options, progress=True)
     if publishing.found:
         print_note(
             f"found the recipe built in {publishing.folder}; remove that folder to build it again"
         )
     elif not publishing.is_built:
-        _print_built(publishing.build(), as_json=as_json)
+        _print_built(publishing.build(print_cost), as_json=as_json)
     built, plan = publishing.plan()
     for warning in plan.warnings:
         print_warning(warning)

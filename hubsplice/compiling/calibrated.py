@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from hubsplice.compiling.learned import Learned, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.errors import CheckpointError
@@ -20,6 +21,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import ActingText, acting_text
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import Model, loaded
+from hubsplice.streams.on_disk import OnDisk, held, is_in_memory
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences, open_text
 from hubsplice.text.tokenizer import load_tokenizer, require_vocabulary
@@ -67,9 +69,11 @@ def calibrate(plan: OpenPlan, progress: Progress) -> CalibratedPlan:
     )
     drawn = text.sequences()
     require_vocabulary(text.sequences(text.prompts), plan.base)
-    with loaded(plan.resolved.folder, torch.float32) as model:
+    with loaded(plan.resolved.folder, torch.float32, keep=True) as model:
         _require_sound(model, plan.resolved.folder)
-        lowering = _Pass(plan, model, progress)
+        splices = [(planned.field, planned.splice, planned.place) for planned in plan.splices]
+        learned = learn(splices, model, tokenizer, progress)
+        lowering = _Pass(plan, model, learned, progress)
         first = lowering.over(drawn, None)
         seen = _Seen(first)
         found = acting_text(
@@ -117,6 +121,7 @@ class _Pass:
 
     plan: OpenPlan
     model: Model
+    learned: tuple[Learned, ...]
     progress: Progress
 
     def over(
@@ -146,6 +151,7 @@ class _Pass:
                 planned.field,
                 drawn=text.drawn * text.ids.shape[1],
                 seen=None if seen is None else seen.at(planned.place),
+                learned=self.learned[i],
             )
             lowered.append(splice)
             unchanged = (
@@ -174,6 +180,10 @@ class _Pass:
 
 
 def _require_sound(model: Model, folder: Path) -> None:
-    for name, parameter in model.named_parameters():
-        if not parameter.is_meta and not torch.isfinite(parameter).all():
-            raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")
+    # Layers that stay on the disk are in memory one at a time.
+    for path, module in model.named_modules():
+        own = OnDisk.of(module) is None
+        with held(module):
+            for name, parameter in module.named_parameters(path, recurse=not own):
+                if is_in_memory(parameter) and not torch.isfinite(parameter).all():
+                    raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from hubsplice.compiling.cost import BuildCost
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
 from hubsplice.edits.base import Edit
 from hubsplice.features import neuronpedia
@@ -70,6 +71,7 @@ class CheckReport(Rendered):
         splices: in the recipe's order.
         warnings: what builds, and may not be what was meant.
         amounts: what strengths come to, as far as the recipe alone says, in its order.
+        cost: what the build would take; None where that was not asked, or could not be said.
     """
 
     base_model: str
@@ -80,9 +82,10 @@ class CheckReport(Rendered):
     splices: tuple[SpliceSummary, ...]
     warnings: tuple[str, ...]
     amounts: tuple[EditAmounts, ...] = ()
+    cost: BuildCost | None = None
 
     @staticmethod
-    def of(plan: Plan) -> CheckReport:
+    def of(plan: Plan, cost: BuildCost | None = None) -> CheckReport:
         """What there is to say of a plan."""
         # In the order of the recipe, in which its author looks for them.
         in_order = sorted(plan.splices, key=lambda planned: planned.index)
@@ -95,6 +98,7 @@ class CheckReport(Rendered):
             splices=tuple(map(_summary, in_order)),
             warnings=plan.warnings,
             amounts=plan.amounts,
+            cost=cost,
         )
 
     def content(self) -> Iterable[Part]:
@@ -105,11 +109,13 @@ class CheckReport(Rendered):
         yield from self.findings()
 
     def findings(self) -> Iterable[Part]:
-        """What is spliced where, and what the strengths come to."""
+        """What is spliced where, what the strengths come to, and what the build would take."""
         yield self.table
         saes = dict.fromkeys(str(splice.sae) for splice in self.splices if splice.sae)
         yield from map(Line, saes)
         yield from (Line(str(amounts)) for amounts in self.amounts)
+        if self.cost is not None:
+            yield from self.cost.content()
 
     @property
     def table(self) -> Table:

@@ -165,7 +165,7 @@ def _serving(plan: OpenPlan, calibrated: CalibratedPlan, progress: Progress) -> 
     name = str(plan.dtype).removeprefix("torch.")
     places = [planned.place for planned in plan.splices]
     text = calibrated.text.sequences
-    with loaded(plan.resolved.folder, plan.dtype) as model:
+    with loaded(plan.resolved.folder, plan.dtype, keep=True) as model:
         streams = stream_at(
             model,
             text.ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -43,10 +44,22 @@ def compile_site(
             out.
         dtype: the serving precision.
     """
-    acting = replace(site, terms=tuple(term for term in site.terms if _acts(term)))
+    numbers = [number for number, term in enumerate(site.terms) if _acts(term)]
+    acting = replace(site, terms=tuple(site.terms[number] for number in numbers))
     layer = construct(base, acting, activations.agreeing(), dtype)
+    layer = replace(
+        layer,
+        jump_gates=tuple((numbers[term], neuron, side) for term, neuron, side in layer.jump_gates),
+        homes=_of_all(len(site.terms), numbers, layer.homes),
+    )
     notes = base.family.special.notes(base)
     return replace(layer, approximations=(*layer.approximations, *notes)) if notes else layer
+
+
+def _of_all(count: int, numbers: Sequence[int], homes: Sequence[int]) -> tuple[int, ...]:
+    """The homes of all terms, of which those with these numbers act; none where nothing does."""
+    found = dict(zip(numbers, homes, strict=True))
+    return tuple(found.get(number, 0) for number in range(count)) if found else ()
 
 
 def _acts(term: Term) -> bool:

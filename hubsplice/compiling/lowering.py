@@ -12,6 +12,7 @@ from torch import Tensor
 from hubsplice.compiling.amount_warnings import amount_warnings
 from hubsplice.compiling.contradictions import contradictions
 from hubsplice.compiling.far import far_amounts, far_changes, far_factors
+from hubsplice.compiling.learned import Learned
 from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.base import Edit
@@ -70,6 +71,7 @@ def lower_splice(
     *,
     drawn: int,
     seen: Mapping[str, Activity] | None,
+    learned: Learned,
 ) -> LoweredSplice:
     """Lower all edits of a splice.
 
@@ -82,6 +84,7 @@ def lower_splice(
         drawn: how many of the tokens, the first ones, were drawn at random.
         seen: how active the features are in other text, by their names; None where the edits
             serve only to look for text, so that 1 can stand for a maximum of zero.
+        learned: what was learned from the splice's examples.
 
     Raises:
         HubspliceError: of the class of the first problem, one line per edit that has one.
@@ -106,7 +109,7 @@ def lower_splice(
             for name, found in activity.items()
         }
     statistics = SiteStatistics(norm, activity)
-    sources = SpliceSources(sae, h.shape[1], statistics, gates)
+    sources = SpliceSources(sae, h.shape[1], statistics, gates, learned, place.after)
     fit = None
     if seen is not None and sae is not None and indices:
         fit = measure_fit(sae, by_chance, statistics.activity)

@@ -130,7 +130,7 @@ def make_plan(recipe: Recipe) -> Plan:
             )
         config = None if found.sae is None else found.sae.config
         room = None if found.in_bias else architecture.intermediate_size
-        rehearsal = rehearse(splice, config, architecture.hidden_size, room, field)
+        rehearsal = rehearse(splice, found.place, config, architecture.hidden_size, room, field)
         problems += rehearsal.problems
         amounts += rehearsal.amounts
         warnings += rehearsal.warnings

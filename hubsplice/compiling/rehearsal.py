@@ -13,6 +13,7 @@ from hubsplice.compiling.stand_ins import StandIns
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import SaeConfig
+from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Splice
 
 
@@ -32,18 +33,24 @@ class Rehearsal:
 
 
 def rehearse(
-    splice: Splice, sae: SaeConfig | None, hidden_size: int, room: int | None, field: str
+    splice: Splice,
+    place: Place,
+    sae: SaeConfig | None,
+    hidden_size: int,
+    room: int | None,
+    field: str,
 ) -> Rehearsal:
     """Lower all edits of a splice, and keep what was found on the way.
 
     Args:
         splice: the recipe's splice.
+        place: where the stream is edited.
         sae: the configuration of its SAE, if it names one.
         hidden_size: the width of the base's residual stream.
         room: how many neurons a layer has; None where no layer carries the splice.
         field: how the recipe calls the splice, for messages (`splices[0]`).
     """
-    lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size), field)
+    lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size, place.after), field)
     together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
     if room is not None:

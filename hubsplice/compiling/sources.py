@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from hubsplice.compiling.learned import Learned
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
 from hubsplice.features.amounts import Activity, ResolvedAmount
 from hubsplice.features.base import Feature, Probe, SiteStatistics
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.extract import CalibratedGate, extract_feature
 from hubsplice.features.probe import load_probe
 from hubsplice.features.references import ProbeSource, TensorSource
@@ -29,12 +32,16 @@ class SpliceSources:
         hidden_size: the width of the base model's residual stream.
         statistics: what calibration measured at the site.
         gates: calibrated thresholds by feature index, for TopK and AbsTopK.
+        learned: what was learned from the splice's examples.
+        layer: the layer whose output is edited; None for a place within a layer.
     """
 
     sae: LoadedSae | None
     hidden_size: int
     statistics: SiteStatistics
     gates: Mapping[int, CalibratedGate] = field(default_factory=dict)
+    learned: Learned = field(default_factory=Learned)
+    layer: int | None = None
 
     def feature(self, index: int) -> Feature:
         """The feature with this index in the splice's SAE."""
@@ -44,14 +51,20 @@ class SpliceSources:
 
     def vector(self, source: TensorSource) -> Tensor:
         """A steering vector, shape [d], float32."""
-        return load_vector(source, self.hidden_size)
+        return load_vector(source, self.hidden_size, self.layer)
 
     def subspace(self, source: TensorSource) -> Tensor:
         """An orthonormal basis, shape [k, d], float32, of the span of a [d] or [k, d] tensor."""
-        return load_subspace(source, self.hidden_size)
+        return load_subspace(source, self.hidden_size, self.layer)
 
-    def probe(self, source: ProbeSource) -> Probe:
+    def contrast(self, source: ContrastSource) -> Contrast:
+        """A direction that was learned from examples."""
+        return self.learned.contrasts[source]
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
         """A linear probe."""
+        if isinstance(source, LearnedProbe):
+            return self.learned.probes[source]
         return load_probe(source, self.hidden_size)
 
     def resolve(

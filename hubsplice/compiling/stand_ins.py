@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor
 
+from hubsplice.compiling.learned import require_examples
 from hubsplice.compiling.sources import require_feature
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, Examples, LearnedProbe
 from hubsplice.features.probe import load_probe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.features.sae_config import SaeConfig
@@ -24,9 +29,11 @@ _FAR_AWAY = 1e12
 class StandIns:
     """Sources whose features are in range and mean nothing: what lowering asks for is checked."""
 
-    def __init__(self, sae: SaeConfig | None, hidden_size: int) -> None:
+    def __init__(self, sae: SaeConfig | None, hidden_size: int, layer: int | None = None) -> None:
         self._sae = sae
         self._hidden_size = hidden_size
+        self._layer = layer
+        self._unknown: list[Tensor] = []
 
     def feature(self, index: int) -> Feature:
         if self._sae is None:
@@ -52,12 +59,21 @@ class StandIns:
         )
 
     def vector(self, source: TensorSource) -> Tensor:
-        return load_vector(source, self._hidden_size)
+        return load_vector(source, self._hidden_size, self._layer)
 
     def subspace(self, source: TensorSource) -> Tensor:
-        return load_subspace(source, self._hidden_size)
+        return load_subspace(source, self._hidden_size, self._layer)
 
-    def probe(self, source: ProbeSource) -> Probe:
+    def contrast(self, source: ContrastSource) -> Contrast:
+        require_examples(source)
+        found = Contrast(self._axis(source), 0.0)
+        self._unknown.append(found.vector)
+        return found
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
+        if isinstance(source, LearnedProbe):
+            require_examples(source)
+            return Probe(source.title, self._axis(source), 0.0)
         return load_probe(source, self._hidden_size)
 
     def resolve(
@@ -73,6 +89,7 @@ class StandIns:
         value = {"sae": amount.value, "max": None, "norm": None}[amount.unit]
         if amount.unit == "max" and stated_max is not None:
             value = amount.value * stated_max
+        unknown = feature is not None or any(direction is found for found in self._unknown)
         of_max = amount.value if amount.unit == "max" else None
         if amount.unit == "sae" and stated_max is not None:
             of_max = amount.value / stated_max
@@ -80,7 +97,14 @@ class StandIns:
             stated=str(amount),
             value=value,
             share=abs(amount.value) if amount.unit == "norm" else None,
-            direction_norm=float(direction.norm()) if feature is None else None,
+            direction_norm=None if unknown else float(direction.norm()),
             stated_max=stated_max,
             of_max=of_max,
         )
+
+    def _axis(self, source: Examples) -> Tensor:
+        """A direction of unit length, of all examples their own."""
+        digest = hashlib.sha256(source.model_dump_json().encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:6], "big"))
+        axis = torch.randn(self._hidden_size, generator=generator)
+        return axis / axis.norm()

@@ -134,6 +134,7 @@ def compile_bias_free(
             "copies": copies if parts.jumps else 0,
         },
         jump_gates=parts.jump_gates,
+        homes=parts.homes,
         approximations=tuple(_inexact_scale(site, view)) if parts.ramps or parts.jumps else (),
     )
 

@@ -22,11 +22,14 @@ class CompiledLayer(ABC):
         jump_gates: (term, neuron, side) of every jump. The neuron's gate pre-activation is above
             `saturation` (see `constants`) where p is above the threshold, or below it if side
             is -1.
+        homes: the piece of each term's φ that most of calibration lies on, numbered from below.
+            Neurons of bends and jumps open away from it.
         approximations: what the construction cannot reach, one sentence each, for reports.
     """
 
     constants: dict[str, Any] = field(default_factory=dict)
     jump_gates: tuple[tuple[int, int, int], ...] = ()
+    homes: tuple[int, ...] = ()
     approximations: tuple[str, ...] = ()
 
     @property

@@ -108,6 +108,7 @@ class Parts:
         linear: a times its direction, each.
         constant: a vector for every token, shape [d], float64.
         scaled_constants: vectors, each times the token's scale under a normalisation.
+        homes: the piece of each term's φ that the others are taken relative to.
     """
 
     ramps: list[Affine]
@@ -115,6 +116,7 @@ class Parts:
     linear: list[Affine]
     constant: Tensor
     scaled_constants: list[tuple[Normalization, Tensor]]
+    homes: tuple[int, ...] = ()
 
     @property
     def read_the_stream(self) -> bool:
@@ -137,7 +139,7 @@ def decompose(site: Site, activations: SiteActivations) -> Parts:
     """
     h = activations.reference[~site.is_sink(activations.reference)].double()
     projections = site.projections(h.float()).double()
-    ramps, jumps, linear = [], [], []
+    ramps, jumps, linear, homes = [], [], [], []
     constant = torch.zeros_like(site.terms[0].direction, dtype=torch.float64)
     scaled: dict[Normalization, Tensor] = {}
     for number, (term, p) in enumerate(zip(site.terms, projections.unbind(dim=1), strict=True)):
@@ -147,6 +149,7 @@ def decompose(site: Site, activations: SiteActivations) -> Parts:
             function = PiecewiseLinear.constant(function(term.bias))
         edges = torch.tensor(function.breakpoints, dtype=torch.float64)
         home = int(torch.bincount((p[:, None] > edges).sum(dim=1)).argmax())
+        homes.append(home)
         level, slope = function.intercepts[home], function.slopes[home]
         if slope:
             middle = float(p.mean())
@@ -163,4 +166,4 @@ def decompose(site: Site, activations: SiteActivations) -> Parts:
                 ramps.append(Affine.of(number, term, kink.at, kink.slope_change, side=side))
             if kink.jump:
                 jumps.append(Affine.of(number, term, kink.at, side * kink.jump, side=side))
-    return Parts(ramps, jumps, linear, constant, list(scaled.items()))
+    return Parts(ramps, jumps, linear, constant, list(scaled.items()), tuple(homes))

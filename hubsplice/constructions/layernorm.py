@@ -124,6 +124,7 @@ def compile_layernorm(
             "bias": chosen,
         },
         jump_gates=parts.jump_gates,
+        homes=parts.homes,
         approximations=tuple(_unseen_means(site, [*ramps, *parts.jumps], view)),
     )
 

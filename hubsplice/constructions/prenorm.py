@@ -113,6 +113,7 @@ def compile_prenorm(
             "bias_channels": int((frame.attention_bias != 0).sum()),
         },
         jump_gates=parts.jump_gates,
+        homes=parts.homes,
     )
 
 

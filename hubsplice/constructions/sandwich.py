@@ -101,6 +101,7 @@ def compile_sandwich(
             "saturation": 0.0,
         },
         jump_gates=parts.jump_gates,
+        homes=parts.homes,
         approximations=tuple(_inexact(site, parts, view)),
     )
 

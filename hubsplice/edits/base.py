@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hubsplice.edits.strength import Amount
 from hubsplice.features.base import Feature, Probe
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.site import Term
 
@@ -29,7 +31,7 @@ class Role(enum.Enum):
 
 
 class Lookup(Protocol):
-    """Where features, vectors and probes are found.
+    """Where features, vectors, contrasts and probes are found.
 
     Every method raises `RecipeError` naming the field, the value and the valid range.
     """
@@ -43,8 +45,11 @@ class Lookup(Protocol):
     def subspace(self, source: TensorSource) -> Tensor:
         """An orthonormal basis, shape [k, d], float32, of the span of a [d] or [k, d] tensor."""
 
-    def probe(self, source: ProbeSource) -> Probe:
-        """A linear probe."""
+    def contrast(self, source: ContrastSource) -> Contrast:
+        """A direction that is learned from examples."""
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
+        """A linear probe, from a file or learned from examples."""
 
 
 class Sources(Lookup, Protocol):

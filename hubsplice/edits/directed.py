@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hubsplice.edits.base import Edit, Sources
 from hubsplice.features.base import Feature
+from hubsplice.features.examples import ContrastSource
 from hubsplice.features.references import FeatureIndex, TensorSource
 
 
@@ -23,7 +24,7 @@ class Direction:
 
 
 class DirectedEdit(Edit):
-    """An edit whose direction comes from exactly one of `feature` and `vector`."""
+    """An edit whose direction comes from exactly one of `feature`, `vector` and `contrast`."""
 
     feature: FeatureIndex | None = Field(
         None, description="Write along the decoder row of this feature of the SAE."
@@ -31,14 +32,18 @@ class DirectedEdit(Edit):
     vector: TensorSource | None = Field(
         None, description="Write along a vector from a safetensors file."
     )
+    contrast: ContrastSource | None = Field(
+        None, description="Write along a direction that is learned from examples."
+    )
 
     @model_validator(mode="after")
     def _one_direction(self) -> Self:
-        given = [name for name in ("feature", "vector") if getattr(self, name) is not None]
+        names = ("feature", "vector", "contrast")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                "the direction is exactly one of feature and vector; "
-                f"found {' and '.join(given) or 'neither'}"
+                "the direction is exactly one of feature, vector and contrast; "
+                f"found {' and '.join(given) or 'none of them'}"
             )
         return self
 
@@ -46,6 +51,9 @@ class DirectedEdit(Edit):
         """The direction, looked up."""
         if self.vector is not None:
             return Direction(source_name("vector", self.vector), sources.vector(self.vector), None)
+        if self.contrast is not None:
+            learned = sources.contrast(self.contrast)
+            return Direction(self.contrast.title, learned.vector, None)
         assert self.feature is not None
         feature = sources.feature(self.feature)
         return Direction(feature.name, feature.decoder, feature)

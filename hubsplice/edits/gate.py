@@ -11,6 +11,7 @@ from torch import Tensor
 from hubsplice.edits.base import Sources
 from hubsplice.edits.directed import source_name
 from hubsplice.features.base import Feature
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import FeatureIndex, ProbeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -30,18 +31,23 @@ class GateFunction:
 class Gate(BaseModel):
     """Act where a read-out p of the token exceeds a threshold.
 
-    p is the feature's pre-activation, ⟨v, h⟩ for a vector, ⟨w, h⟩ + b for a probe.
+    p is the feature's pre-activation, ⟨v, h⟩ for a vector or a contrast, ⟨w, h⟩ + b for a probe.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     feature: FeatureIndex | None = Field(None, description="Read this feature of the SAE.")
     vector: TensorSource | None = Field(None, description="Read ⟨v, h⟩.")
-    probe: ProbeSource | None = Field(None, description="Read ⟨w, h⟩ + b.")
+    contrast: ContrastSource | None = Field(
+        None, description="Read ⟨v, h⟩ of a direction v that is learned from examples."
+    )
+    probe: ProbeSource | LearnedProbe | None = Field(
+        None, description="Read ⟨w, h⟩ + b: a probe from a file, or one learned from examples."
+    )
     threshold: FiniteFloat | None = Field(
         None,
         description="Act where the read-out is above this. Default: where the feature is active; "
-        "0 for a probe. A vector has no default.",
+        "0 for a probe; halfway between the two means for a contrast. A vector has no default.",
     )
     read: Literal["pre_activation", "raw"] = Field(
         "pre_activation",
@@ -51,10 +57,11 @@ class Gate(BaseModel):
 
     @model_validator(mode="after")
     def _one_reading(self) -> Gate:
-        given = [n for n in ("feature", "vector", "probe") if getattr(self, n) is not None]
+        names = ("feature", "vector", "contrast", "probe")
+        given = [name for name in names if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                "a gate reads exactly one of feature, vector and probe; "
+                "a gate reads exactly one of feature, vector, contrast and probe; "
                 f"found {' and '.join(given) or 'none of them'}"
             )
         if self.vector is not None and self.threshold is None:
@@ -72,6 +79,12 @@ class Gate(BaseModel):
                 sources.vector(self.vector),
                 0.0,
                 PiecewiseLinear.step(self.threshold),
+            )
+        if self.contrast is not None:
+            learned = sources.contrast(self.contrast)
+            threshold = learned.threshold if self.threshold is None else self.threshold
+            return GateFunction(
+                self.contrast.title, learned.vector, 0.0, PiecewiseLinear.step(threshold)
             )
         if self.probe is not None:
             probe = sources.probe(self.probe)

@@ -34,9 +34,10 @@ class GatedSteer(DirectedEdit):
 
     @model_validator(mode="after")
     def _vector_has_gate(self) -> Self:
-        if self.vector is not None and self.gate is None:
+        if self.feature is None and self.gate is None:
+            what = "vector" if self.contrast is None else "contrast"
             raise ValueError(
-                "a vector has no activation of its own: give a gate that says where to act"
+                f"a {what} has no activation of its own: give a gate that says where to act"
             )
         return self
 

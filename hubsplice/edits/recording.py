@@ -10,6 +10,8 @@ from hubsplice.edits.base import Lookup
 from hubsplice.edits.strength import Amount
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 
 
@@ -52,7 +54,10 @@ class Recording:
     def subspace(self, source: TensorSource) -> Tensor:
         return self._sources.subspace(source)
 
-    def probe(self, source: ProbeSource) -> Probe:
+    def contrast(self, source: ContrastSource) -> Contrast:
+        return self._sources.contrast(source)
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
         return self._sources.probe(source)
 
     def amount(

@@ -28,6 +28,21 @@ class Amount:
         return f"{self.value:g}" if self.unit == "sae" else f"{self.value:g} x {self.unit}"
 
 
+PLAIN_NUMBER = re.compile(r"^\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*$")
+"""A strength as text that names no unit."""
+
+
+def parse_amount(text: str) -> Amount:
+    """A strength as text, as a command line has it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = float(text) if PLAIN_NUMBER.match(text) else None
+    amount: Amount = _parse(text if number is None else number)
+    return amount
+
+
 def _parse(value: Any) -> Any:
     if isinstance(value, Amount):
         return value

@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from hubsplice.errors import CheckpointError, RecipeError, from_transport
-from hubsplice.transport import cause_of
+from hubsplice.transport import cause_of, is_nonsense
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fetch(repo_id: str, filename: str, revision: str | None) -> HubFile:
     except HfHubHTTPError as error:
         raise CheckpointError(f"{where}: {filename} cannot be fetched: {cause_of(error)}") from None
     except Exception as error:
-        if not from_transport(error):
+        if not from_transport(error) and not is_nonsense(error):
             raise
         raise CheckpointError(f"{where}: {filename} cannot be fetched: {cause_of(error)}") from None
     # The cache lays files out as snapshots/<commit>/<filename>.

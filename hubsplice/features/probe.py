@@ -33,4 +33,4 @@ def load_probe(source: ProbeSource, hidden_size: int) -> Probe:
                 "expected a single number"
             )
         bias = value.item()
-    return Probe(f"probe {source.weight} of {source.path.name}", weight.reshape(hidden_size), bias)
+    return Probe(source.title, weight.reshape(hidden_size), bias)

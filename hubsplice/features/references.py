@@ -76,13 +76,20 @@ class SaeSource(BaseModel):
 
 
 class TensorSource(BaseModel):
-    """A tensor of shape [d] (or [k, d] where a subspace is meant) in a safetensors file."""
+    """A tensor of shape [d] (or [k, d] where a subspace is meant) in a file.
+
+    The file is safetensors, NumPy's .npz or .npy, or a control vector in GGUF, as repeng and
+    llama.cpp write it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: Path = Field(description="A local safetensors file.")
+    path: Path = Field(description="A local file.")
     tensor: str | None = Field(
-        None, description="The tensor's name; may be left out where the file holds one tensor."
+        None,
+        description="The tensor's name; may be left out where the file holds one tensor, or one "
+        "for each layer, whose names differ in the layer's number alone, as `direction.12`: then "
+        "it is that of the layer whose output is edited.",
     )
     row: NonNegativeInt | None = Field(
         None,
@@ -101,3 +108,8 @@ class ProbeSource(BaseModel):
     bias: str | None = Field(
         "bias", description="The name of the bias, a single number; null for no bias."
     )
+
+    @property
+    def title(self) -> str:
+        """How reports call it: by its name and its file's, without the folder."""
+        return f"probe {self.weight} of {self.path.name}"

@@ -149,6 +149,16 @@ def registered_at(repo_id: str, path: str) -> RegistryEntry | None:
     return None
 
 
+def is_release(name: str) -> bool:
+    """Whether the registry has a release of this name; False where SAELens is not installed."""
+    return _installed() is not None and name in _directory()
+
+
+def is_neuronpedia_model(name: str) -> bool:
+    """Whether Neuronpedia calls a model of the registry so; False where SAELens is missing."""
+    return _installed() is not None and any(n.startswith(f"{name}/") for n in _by_neuronpedia())
+
+
 def _entry(
     release: str, sae_id: str, entry: Mapping[str, Any], sae: Mapping[str, object]
 ) -> RegistryEntry:

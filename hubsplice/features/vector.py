@@ -1,4 +1,4 @@
-"""Steering vectors and subspaces from safetensors files."""
+"""Steering vectors and subspaces from files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from hubsplice.features.references import TensorSource
 from hubsplice.features.tensor_file import read_tensor
 
 
-def load_vector(source: TensorSource, hidden_size: int) -> Tensor:
+def load_vector(source: TensorSource, hidden_size: int, layer: int | None = None) -> Tensor:
     """A vector of shape [hidden_size], float32.
+
+    Args:
+        source: where it is.
+        hidden_size: the width of the base's stream.
+        layer: the layer whose output it is added to, for a file with a vector for each.
 
     Raises:
         RecipeError: no such file, tensor or row, another shape, or all zeros.
         CheckpointError: an unreadable file, or NaN or infinity in it.
     """
-    name, vector = read_tensor(source.path, source.tensor)
+    name, vector = read_tensor(source.path, source.tensor, layer)
     vector = _row(vector, source, name)
     if tuple(vector.shape) != (hidden_size,):
         several = vector.ndim == 2 and vector.shape[1] == hidden_size
@@ -43,7 +48,7 @@ def _row(stack: Tensor, source: TensorSource, name: str) -> Tensor:
     return stack[source.row]
 
 
-def load_subspace(source: TensorSource, hidden_size: int) -> Tensor:
+def load_subspace(source: TensorSource, hidden_size: int, layer: int | None = None) -> Tensor:
     """An orthonormal basis, shape [k, hidden_size], float32, of a tensor's rows.
 
     Rows that depend linearly on the others, to float32 precision, add no basis vector.
@@ -52,7 +57,7 @@ def load_subspace(source: TensorSource, hidden_size: int) -> Tensor:
         RecipeError: no such file or tensor, another shape, or all zeros.
         CheckpointError: an unreadable file, or NaN or infinity in it.
     """
-    name, rows = read_tensor(source.path, source.tensor)
+    name, rows = read_tensor(source.path, source.tensor, layer)
     if source.row is not None:
         rows = _row(rows, source, name)
     if rows.ndim not in (1, 2) or rows.shape[-1] != hidden_size or not rows.numel():

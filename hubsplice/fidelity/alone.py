@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hubsplice.fidelity.inserted import InsertedAt
-from hubsplice.streams.model import Model, StopEarly, decoder_layers, removed_afterwards
+from hubsplice.streams.in_step import layer_calls
+from hubsplice.streams.model import Model, decoder_layers, removed_afterwards
+from hubsplice.streams.on_disk import held
 
 _TOKENS_AT_ONCE = 512
-
-
-@dataclass(frozen=True, eq=False)
-class _Call:
-    """A decoder layer, and all that the model calls it with beside the stream."""
-
-    layer: nn.Module
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def __call__(self, h: Tensor) -> Tensor:
-        output = self.layer(h, *self.args, **self.kwargs)
-        return output[0] if isinstance(output, tuple) else output
 
 
 @contextmanager
@@ -49,7 +36,7 @@ def alone(model: Model, inserted: InsertedAt, ids: Tensor) -> Iterator[Callable[
     first = inserted.index if inserted.first is None else inserted.first
     modules = [layers[index] for index in range(first, inserted.index + 1)]
     chosen = ids[: max(1, _TOKENS_AT_ONCE // ids.shape[1])].to(model.device)
-    calls = _calls(model, modules, chosen)
+    calls = layer_calls(model, chosen)[first : inserted.index + 1]
 
     def made(h: Tensor) -> Tensor:
         batch = chosen.numel()
@@ -63,6 +50,8 @@ def alone(model: Model, inserted: InsertedAt, ids: Tensor) -> Iterator[Callable[
 
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode())
+        for module in modules:
+            stack.enter_context(held(module))
         if inserted.carrier is not None:
             carrier = modules[-1].get_submodule(inserted.carrier)
             handle = carrier.register_forward_pre_hook(_nothing)
@@ -72,19 +61,3 @@ def alone(model: Model, inserted: InsertedAt, ids: Tensor) -> Iterator[Callable[
 
 def _nothing(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (torch.zeros_like(inputs[0]), *inputs[1:])
-
-
-def _calls(model: Model, modules: Sequence[nn.Module], ids: Tensor) -> list[_Call]:
-    calls: list[_Call] = []
-
-    def remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = "hidden_states" in kwargs
-        others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
-        calls.append(_Call(layer, args if named else args[1:], others))
-        if layer is modules[-1]:
-            raise StopEarly
-
-    handles = [m.register_forward_pre_hook(remember, with_kwargs=True) for m in modules]
-    with removed_afterwards(handles), torch.inference_mode(), suppress(StopEarly):
-        model.base_model(ids, use_cache=False)
-    return calls

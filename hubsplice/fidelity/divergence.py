@@ -44,11 +44,11 @@ class LogitScale:
 
 @dataclass(frozen=True, eq=False)
 class Readable:
-    """Hidden states and the output embeddings that read them, of one dtype.
+    """Hidden states and the output embeddings that read them.
 
     Attributes:
         hidden: shape [sequences, length, d].
-        head: shape [vocabulary, d].
+        head: shape [vocabulary, d]; read in the dtype of the states.
         scale: what is done to their products.
     """
 
@@ -83,14 +83,17 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     shape = reference.hidden.shape[:2]
     states = {name: other.hidden.flatten(end_dim=1) for name, other in others.items()}
-    heads = {id(r.head): r.head.to(device) for r in (reference, *others.values())}
+    every = (reference, *others.values())
+    # One that stays on the disk takes memory in the precision of the states from here on.
+    heads = {(id(r.head), r.hidden.dtype): r.head for r in every}
+    heads = {key: head.to(device, key[1]) for key, head in heads.items()}
     truth = reference.hidden.flatten(end_dim=1)
     step = max(1, _LOGITS_AT_ONCE // len(reference.head))
     divergences: dict[str, list[Tensor]] = {name: [] for name in others}
     tops: dict[str, list[Tensor]] = {name: [] for name in others}
 
     def log_probabilities(hidden: Tensor, of: Readable) -> Tensor:
-        logits = of.scale(functional.linear(hidden.to(device), heads[id(of.head)]))
+        logits = of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
         return logits.double().log_softmax(dim=-1)
 
     with torch.inference_mode():

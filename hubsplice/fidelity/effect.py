@@ -144,7 +144,7 @@ def text_loss(read: Readable, ids: Tensor) -> float:
     sequences = min(len(ids), max(1, _SCORED_TOKENS // ids.shape[1]))
     hidden, following = read.hidden[:sequences, :-1].flatten(end_dim=1), ids[:sequences, 1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    head, wanted = read.head.to(device), following.flatten().to(device)
+    head, wanted = read.head.to(device, hidden.dtype), following.flatten().to(device)
     step = max(1, _LOGITS_AT_ONCE // len(head))
     total = 0.0
     with torch.inference_mode():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,7 +103,10 @@ def bias_indices(layers: LayerMap, places: Iterable[Place]) -> dict[Place, int]:
 
 @contextmanager
 def watching(
-    model: Model, inserted: InsertedAt, see: Callable[[Tensor, Tensor], None]
+    model: Model,
+    inserted: InsertedAt,
+    see: Callable[[Tensor, Tensor], None],
+    entered: deque[Tensor] | None = None,
 ) -> Iterator[None]:
     """Show the stream before an inserted layer's edit and after it, while the context lasts.
 
@@ -110,10 +114,12 @@ def watching(
         model: the spliced model.
         inserted: the layer.
         see: gets the stream before and after, both of shape [..., d], at every pass.
+        entered: what is on its way through the splice, where that takes several contexts.
     """
     layers = decoder_layers(model)
     module = layers[inserted.index]
-    entered: list[Tensor] = []
+    # Several batches may enter before the first of them leaves.
+    entered = deque() if entered is None else entered
 
     def enter(_module: nn.Module, args: Any, kwargs: Any) -> None:
         entered.append(args[0] if args else kwargs["hidden_states"])
@@ -121,10 +127,10 @@ def watching(
     def attend(projection: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         # What the base's attention adds by itself, with the rounding that it has without a bias.
         added = functional.linear(inputs[0], projection.get_parameter("weight"))
-        entered.append(entered.pop() + added * getattr(module, "residual_multiplier", 1.0))
+        entered[0] = entered[0] + added * getattr(module, "residual_multiplier", 1.0)
 
     def leave(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        see(entered.pop(), output[0] if isinstance(output, tuple) else output)
+        see(entered.popleft(), output[0] if isinstance(output, tuple) else output)
 
     first = module if inserted.first is None else layers[inserted.first]
     handles = [first.register_forward_pre_hook(enter, with_kwargs=True)]

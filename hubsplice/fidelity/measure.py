@@ -1,4 +1,4 @@
-"""The measurement: base, hook and splice over held-out text, one model in memory at a time."""
+"""The measurement: base, hook and splice over held-out text, in step, one model at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.fidelity.acting import TokenGroups
+from hubsplice.fidelity.beginning import begins_alike
 from hubsplice.fidelity.curve import Response, curves, responses, with_figures
 from hubsplice.fidelity.divergence import Comparison, Readable, compare
 from hubsplice.fidelity.effect import Continued, edit_effect, text_loss
@@ -31,11 +32,13 @@ from hubsplice.fidelity.report import (
 )
 from hubsplice.fidelity.runs import (
     Run,
+    Variant,
     beginnings,
+    common_layers,
     greedy_tokens,
     head_weight,
     logit_scale,
-    run_model,
+    run_variants,
 )
 from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
@@ -44,6 +47,7 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.acting import ActingText
+from hubsplice.streams.in_step import Entered
 from hubsplice.streams.model import Model, editing_sinks, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
@@ -139,18 +143,33 @@ def measure_fidelity(
         )
     precise, served = references.precise, references.served
     scored = precise.ordinary
+    common = common_layers(subject.intervention)
+    # What an adapter changes is in no file of the checkpoint.
+    alike = subject.adapted is None and begins_alike(subject.base, subject.spliced, common)
     precisions = []
     greedy = None
     missing = Missing([*precise.missing, *(served.missing if served else ())])
     found: dict[str, tuple[Response, ...]] = {}
     if served is not None:
         splice, continued, found[_name(subject.dtype)] = _run_splice(
-            subject, text.ids, subject.dtype, precise, progress, missing=missing
+            subject,
+            text.ids,
+            subject.dtype,
+            precise,
+            served.entered if alike else None,
+            progress,
+            missing=missing,
         )
         precisions.append(_precision(subject, splice, precise, served, acting))
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
     splice, _, found[_name(torch.float32)] = _run_splice(
-        subject, text.ids, torch.float32, precise, progress, missing=None
+        subject,
+        text.ids,
+        torch.float32,
+        precise,
+        precise.entered if alike else None,
+        progress,
+        missing=None,
     )
     precisions.append(_precision(subject, splice, precise, None, acting))
     compiled_for = _name(subject.dtype)
@@ -193,7 +212,8 @@ def measure_fidelity(
 class _Precise:
     """The float32 base without the hook, with it, and with a hook that edits sinks as well.
 
-    `effect` and `plain` are the divergences of the base and of the plain hook from the hook.
+    `effect` and `plain` are the divergences of the base and of the plain hook from the hook;
+    `entered` are the streams before the first edited layer.
     `scored` are the tokens that count, shape [sequences, length], and `ordinary` those of them that
     are in sequences drawn at random: means over all tokens are over those.
     """
@@ -203,6 +223,7 @@ class _Precise:
     streams: Mapping[Place, Tensor]
     effect: Comparison
     plain: Comparison
+    entered: Entered
     scored: Tensor
     ordinary: Tensor
     greedy: Tensor | None
@@ -214,19 +235,19 @@ class _Precise:
         ids = text.ids
         places = [site.place for site in edit.sites]
         missing = Missing()
-        with loaded(base, torch.float32) as model:
-            bare = run_model(model, ids, (), _step(progress, "measuring the base in float32"))
+        with loaded(base, torch.float32, keep=True) as model:
+            variants = [Variant(), Variant(edit, places)]
+            if any(math.isfinite(site.sink_norm) for site in edit.sites):
+                variants.append(Variant(editing_sinks(edit)))
+            step = _step(progress, "measuring base and hook in float32")
+            entered, runs = run_variants(model, ids, variants, step, common=common_layers(edit))
+            # A hook that leaves no sink alone is a plain one.
+            bare, hook, plain = runs[0], runs[1], runs[-1]
             with hooked(model, edit):
-                step = _step(progress, "measuring the hook in float32")
-                hook = run_model(model, ids, (), step, places)
                 greedy = _continuations(model, ids, missing)
             continued = missing.attempt(
                 "what the edit does to text", lambda: Continued.of(model, edit, ids)
             )
-            with hooked(model, editing_sinks(edit)):
-                plain = run_model(
-                    model, ids, (), _step(progress, "measuring a plain hook in float32")
-                )
             head, scale = head_weight(model), logit_scale(model)
         scored = text.is_text
         scored[:, 0] = False
@@ -248,6 +269,7 @@ class _Precise:
             hook.streams,
             found["base"],
             found["plain"],
+            entered,
             scored,
             ordinary,
             greedy,
@@ -285,6 +307,7 @@ class _Served:
     head: Tensor
     streams: Mapping[Place, Tensor]
     floor: Comparison
+    entered: Entered
     greedy: Tensor | None
     missing: tuple[str, ...]
 
@@ -299,13 +322,15 @@ class _Served:
     ) -> _Served:
         places = [site.place for site in edit.sites]
         missing = Missing()
-        with loaded(base, dtype) as model, hooked(model, edit):
+        with loaded(base, dtype, keep=True) as model, hooked(model, edit):
             step = _step(progress, f"measuring the hook in {_name(dtype)}")
-            hook = run_model(model, ids, (), step, places)
+            variant = Variant(places=places)
+            common = common_layers(edit)
+            entered, (hook,) = run_variants(model, ids, [variant], step, common=common)
             greedy = _continuations(model, ids, missing)
             head = head_weight(model)
         floor = precise.comparison(hook.hidden, head)
-        return _Served(head, hook.streams, floor, greedy, tuple(missing.reasons))
+        return _Served(head, hook.streams, floor, entered, greedy, tuple(missing.reasons))
 
 
 def _run_splice(
@@ -313,6 +338,7 @@ def _run_splice(
     ids: Tensor,
     dtype: torch.dtype,
     precise: _Precise,
+    entered: Entered | None,
     progress: Progress,
     *,
     missing: Missing | None,
@@ -320,7 +346,9 @@ def _run_splice(
     with loaded(subject.spliced, dtype) as model, subject.on(model):
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
-        run = run_model(model, ids, subject.inserted, step, places)
+        variant = Variant(places=places, inserted=subject.inserted)
+        common = common_layers(subject.intervention)
+        _, (run,) = run_variants(model, ids, [variant], step, common=common, entered=entered)
         continued = None if missing is None else _continuations(model, ids, missing)
         sites, streams = subject.sites_of_layers, precise.streams
         found = responses(model, sites, subject.inserted, streams, precise.scored, ids)

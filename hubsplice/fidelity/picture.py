@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.errors import first_line
 from hubsplice.fidelity.format import significant
-from hubsplice.fidelity.report import CurvePrecision, FidelityReport, ResponseCurve
+from hubsplice.fidelity.report import CurvePrecision, FidelityReport, ResponseCurve, write_report
 from hubsplice.templates import load_template
 
 PICTURE = "fidelity.svg"
@@ -19,6 +20,10 @@ _TEMPLATE = "responses.svg.j2"
 _COLUMNS, _WIDTH, _HEIGHT = 3, 190, 120
 _LEFT, _TOP, _RIGHT, _BELOW = 56, 62, 18, 52
 _LONGEST_LABEL = 30
+
+
+class PictureError(Exception):
+    """The curves of a report could not be drawn."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,19 @@ def picture(report: FidelityReport) -> str | None:
     """The curves at the serving precision, as SVG; None where the report has none.
 
     The same report gives the same text.
+
+    Raises:
+        PictureError: the curves can't be drawn.
     """
     if not report.curves:
         return None
+    try:
+        return _drawn(report)
+    except Exception as error:
+        raise PictureError(f"{type(error).__name__}: {first_line(error)}") from error
+
+
+def _drawn(report: FidelityReport) -> str:
     dtype = report.precisions[0].dtype
     panels = tuple(
         _panel(number, curve, next(p for p in curve.precisions if p.dtype == dtype))
@@ -89,14 +104,26 @@ def picture(report: FidelityReport) -> str | None:
     return load_template(_TEMPLATE).render(picture=shown)
 
 
-def write_picture(report: FidelityReport, folder: Path) -> Path | None:
-    """Write `fidelity.svg` into a folder, if the report has curves."""
-    text = picture(report)
-    if text is None:
-        return None
-    path = folder / PICTURE
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+def write_report_and_picture(report: FidelityReport, folder: Path) -> FidelityReport:
+    """Write `fidelity.json` into a folder, and `fidelity.svg` if the report has curves.
+
+    A picture that can't be drawn loses nothing else: there is none, and the report warns of it.
+
+    Returns:
+        The report that was written.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    try:
+        text = picture(report)
+    except PictureError as error:
+        lost = f"{PICTURE} is missing: the response curves could not be drawn ({error})"
+        report, text = report.model_copy(update={"warnings": (*report.warnings, lost)}), None
+    write_report(report, folder)
+    if text is not None:
+        (folder / PICTURE).write_text(text, encoding="utf-8", newline="\n")
+    return report
 
 
 def _panel(number: int, curve: ResponseCurve, found: CurvePrecision) -> _Panel:

@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hubsplice.errors import UnsupportedError
 from hubsplice.fidelity.divergence import LogitScale
 from hubsplice.fidelity.inserted import InsertedAt, watching
+from hubsplice.files.space import readable_size
+from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
-from hubsplice.streams.model import Model, batches, decoder_layers, seeing
+from hubsplice.streams.in_step import Entered, InStep
+from hubsplice.streams.model import (
+    Model,
+    decoder_layers,
+    hooked,
+    in_batches,
+    removed_afterwards,
+    seeing,
+)
+from hubsplice.streams.on_disk import OnDisk, bytes_on_disk
 
-_PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 24, 24
+_PROMPTS, _PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 _SEED = 0
+# Bytes of weights: some ten minutes from most disks.
+_MOST_READ = 10**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +65,34 @@ class Run:
     streams: Mapping[Place, Tensor]
 
 
+NO_EDIT = Intervention(())
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """What is on a model in one of several passes that go in step.
+
+    Attributes:
+        edit: the hook.
+        places: where the stream is kept.
+        inserted: the inserted layers that are watched.
+    """
+
+    edit: Intervention = NO_EDIT
+    places: Sequence[Place] = ()
+    inserted: Sequence[InsertedAt] = ()
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is the model as it is, and nothing is seen on the way."""
+        return not (self.edit.sites or self.places or self.inserted)
+
+
+def common_layers(edit: Intervention) -> int:
+    """How many layers, the first ones, are the base's whatever the edit does behind them."""
+    return max(0, min((site.place.layer for site in edit.sites), default=0))
+
+
 def run_model(
     model: Model,
     ids: Tensor,
@@ -58,32 +101,70 @@ def run_model(
     places: Sequence[Place] = (),
 ) -> Run:
     """Run a model over token ids [sequences, length] and keep what the metrics need."""
-    hidden: list[Tensor] = []
-    seen: dict[Place, list[Tensor]] = {place: [] for place in places}
-    recorders = [_Recorder(model, layer) for layer in inserted]
+    variant = Variant(places=places, inserted=inserted)
+    return run_variants(model, ids, [variant], progress)[1][0]
 
-    def keep(place: Place, h: Tensor) -> None:
-        seen[place].append(h.detach().flatten(end_dim=1).to("cpu", copy=True))
 
-    try:
-        with seeing(model, places, keep):
-            hidden.extend(
-                model.base_model(batch, use_cache=False).last_hidden_state.cpu()
-                for batch in batches(model, ids, progress)
-            )
-    finally:
-        for recorder in recorders:
-            recorder.remove()
-    return Run(
-        torch.cat(hidden),
-        tuple(recorder.result() for recorder in recorders),
-        {place: torch.cat(parts) for place, parts in seen.items()},
+def run_variants(
+    model: Model,
+    ids: Tensor,
+    variants: Sequence[Variant],
+    progress: Callable[[int, int], None],
+    *,
+    common: int = 0,
+    entered: Entered | None = None,
+) -> tuple[Entered, tuple[Run, ...]]:
+    """Run variants of a model over token ids, in step.
+
+    Args:
+        model: the model, with hooks or without.
+        ids: shape [sequences, length].
+        variants: what is on it for each.
+        progress: told how many sequences are done, and how many there are.
+        common: how many layers, the first ones, are the same for all variants, which see nothing
+            there. They are passed once.
+        entered: the streams behind those, where they are known; the variants begin there.
+
+    Returns:
+        The streams behind the common layers, and what was kept of each variant.
+    """
+    step = InStep(model, in_batches(model, ids))
+    bare = step.known(step.layers) if any(v.is_bare for v in variants) else None
+    passing = [v for v in variants if bare is None or not v.is_bare]
+    behind = (step.layers - common) * len(passing)
+    before = common if entered is None else 0
+
+    def told(start: int, of: int) -> Callable[[float], None]:
+        every = max(1, before + behind)
+        return lambda part: progress(int(len(ids) * (start + part * of) / every), len(ids))
+
+    progress(0, len(ids))
+    if entered is None:
+        entered = step.reach(common, told(0, common))
+    recorders = {id(v): _Recorder(model, v) for v in variants}
+    hooks = [recorders[id(v)].on for v in passing]
+    passed = step.through(entered, step.layers, hooks, told(before, behind))
+    ends = {id(v): end for v, end in zip(passing, passed, strict=True)}
+    for variant in variants:
+        if variant.is_bare and bare is None:
+            step.keep(ends[id(variant)])
+    runs = tuple(
+        recorders[id(v)].result(step.finish(ends.get(id(v), bare or entered))) for v in variants
     )
+    progress(len(ids), len(ids))
+    return entered, runs
 
 
 def head_weight(model: Model) -> Tensor:
-    """The output embeddings, shape [vocabulary, d], on the CPU."""
-    weight: Tensor = model.get_output_embeddings().weight.detach().cpu()
+    """The output embeddings, shape [vocabulary, d], on the CPU.
+
+    Those that stay on the disk are in the precision of their file.
+    """
+    head = model.get_output_embeddings()
+    on_disk = OnDisk.of(head)
+    if on_disk is not None:
+        return on_disk.stored(on_disk.only)
+    weight: Tensor = head.weight.detach().cpu()
     return weight
 
 
@@ -97,7 +178,7 @@ def beginnings(ids: Tensor) -> Tensor:
     return ids[:_PROMPTS, :_PROMPT_TOKENS]
 
 
-def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = _NEW_TOKENS) -> Tensor:
+def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = NEW_TOKENS) -> Tensor:
     """Greedy continuations of prompts [n, length], shape [n, new_tokens], on the CPU."""
     return _continued(model, prompts, new_tokens, do_sample=False)
 
@@ -106,13 +187,19 @@ def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
     """Continuations that are drawn with random numbers which are always the same, likewise."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return _continued(model, prompts, _NEW_TOKENS, do_sample=True, top_k=0)
+        return _continued(model, prompts, NEW_TOKENS, do_sample=True, top_k=0)
 
 
 def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Tensor:
     """Exactly `new_tokens` tokens after each prompt, past any end of a sequence."""
     from transformers import GenerationConfig
 
+    read = bytes_on_disk(model)
+    if read * new_tokens > _MOST_READ:
+        raise UnsupportedError(
+            f"each of {new_tokens} new tokens would read the model from the disk, "
+            f"{readable_size(read)}"
+        )
     with torch.inference_mode():
         output: Tensor = model.generate(
             prompts.to(model.device),
@@ -123,29 +210,62 @@ def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Te
 
 
 class _Recorder:
+    """What one variant has on the model, and what is seen there."""
+
+    def __init__(self, model: Model, variant: Variant) -> None:
+        self._model, self._variant = model, variant
+        self._streams: dict[Place, list[Tensor]] = {place: [] for place in variant.places}
+        self._layers = [_LayerRecorder(model, layer) for layer in variant.inserted]
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Have everything on the model while the context lasts."""
+        with ExitStack() as stack:
+            stack.enter_context(hooked(self._model, self._variant.edit))
+            stack.enter_context(seeing(self._model, self._variant.places, self._keep))
+            for layer in self._layers:
+                stack.enter_context(layer.on())
+            yield
+
+    def _keep(self, place: Place, h: Tensor) -> None:
+        self._streams[place].append(h.detach().flatten(end_dim=1).to("cpu", copy=True))
+
+    def result(self, hidden: Tensor) -> Run:
+        return Run(
+            hidden,
+            tuple(layer.result() for layer in self._layers),
+            {place: torch.cat(parts) for place, parts in self._streams.items()},
+        )
+
+
+class _LayerRecorder:
     def __init__(self, model: Model, layer: InsertedAt) -> None:
-        module = decoder_layers(model)[layer.index]
+        self._model, self._layer = model, layer
         self._neurons = [neuron for _, neuron, _ in layer.jump_gates]
         self._sides = torch.tensor([side < 0 for _, _, side in layer.jump_gates], dtype=torch.bool)
-        self._saturation = layer.saturation
         self._before: list[Tensor] = []
         self._after: list[Tensor] = []
         self._gates: list[Tensor] = []
-        gate = module.get_submodule(layer.gate_module)
-        self._stack = ExitStack()
-        self._stack.enter_context(watching(model, layer, self._keep))
-        self._stack.callback(gate.register_forward_hook(self._keep_gates).remove)
+        # The splice's first layer and its last may be passed at different times.
+        self._entered: deque[Tensor] = deque()
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        module = decoder_layers(self._model)[self._layer.index]
+        gate = module.get_submodule(self._layer.gate_module)
+        with (
+            watching(self._model, self._layer, self._keep, self._entered),
+            removed_afterwards([gate.register_forward_hook(self._keep_gates)]),
+        ):
+            yield
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
         self._before.append(before.flatten(end_dim=1).cpu())
         self._after.append(after.flatten(end_dim=1).cpu())
 
     def _keep_gates(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
-        above = (output[..., self._neurons] > self._saturation).flatten(end_dim=1).cpu()
-        self._gates.append(above ^ self._sides)
-
-    def remove(self) -> None:
-        self._stack.close()
+        above = output[..., self._neurons] > self._layer.saturation
+        self._gates.append(above.flatten(end_dim=1).cpu() ^ self._sides)
 
     def result(self) -> LayerPass:
         return LayerPass(torch.cat(self._before), torch.cat(self._after), torch.cat(self._gates))

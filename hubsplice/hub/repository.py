@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.hf_api import GitCommitInfo, RepoFile
+from huggingface_hub.hf_api import GitCommitInfo, ModelInfo, RepoFile
 
+from hubsplice.errors import HubError
 from hubsplice.hub.built import LocalFile
 from hubsplice.hub.failures import retried
 
@@ -84,6 +85,7 @@ class Repository:
 
     Raises:
         HfHubHTTPError: of every call, when the Hub refuses.
+        HubError: it names no commit.
     """
 
     def __init__(self, api: HfApi, repo_id: str) -> None:
@@ -96,20 +98,18 @@ class Repository:
             info = retried(lambda: self._api.model_info(self.repo_id, revision=MAIN))
         except RepositoryNotFoundError:
             return None
-        assert info.sha is not None
+        head = _commit(info)
         references = retried(lambda: self._api.list_repo_refs(self.repo_id))
         return RepositoryState(
             private=bool(info.private),
-            head=info.sha,
-            files=self.files(info.sha),
+            head=head,
+            files=self.files(head),
             tags={tag.name: tag.target_commit for tag in references.tags},
         )
 
     def head(self, revision: str = MAIN) -> str:
         """The commit that a branch points to."""
-        info = retried(lambda: self._api.model_info(self.repo_id, revision=revision))
-        assert info.sha is not None
-        return info.sha
+        return _commit(retried(lambda: self._api.model_info(self.repo_id, revision=revision)))
 
     def files(self, revision: str) -> dict[str, RemoteFile]:
         """The files at a revision by name, without those that the Hub makes itself."""
@@ -154,6 +154,12 @@ class Repository:
             url = f"{self._api.endpoint}/{self.repo_id}/discussions/{number}"
             requests.append(OpenPullRequest(number, url, head, self.files(head)))
         return requests
+
+
+def _commit(info: ModelInfo) -> str:
+    if info.sha is None:
+        raise HubError(f"{info.id}: the Hub names no commit of it; is it a Hub?")
+    return info.sha
 
 
 def remote_file(entry: RepoFile) -> RemoteFile:

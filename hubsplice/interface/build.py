@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from hubsplice.interface.progress import ProgressChoice, reporting
@@ -9,6 +10,7 @@ from hubsplice.interface.sources import AnyPath, RecipeSource, as_path, as_recip
 
 if TYPE_CHECKING:
     from hubsplice.building.build import BuildResult
+    from hubsplice.compiling.cost import BuildCost
 
 
 def build(
@@ -21,6 +23,7 @@ def build(
     allow_failed: bool = False,
     allow_misfit: bool = False,
     progress: ProgressChoice = True,
+    on_cost: Callable[[BuildCost], None] | None = None,
 ) -> BuildResult:
     """Compile a recipe into a checkpoint, and measure how faithful it is to the exact hook.
 
@@ -38,6 +41,7 @@ def build(
         allow_misfit: whether to use an SAE that explains nothing of the base's residual stream.
         progress: True for bars in a terminal or a notebook, False for none, or a function that
             gets the name of a step, how much is done, and how much there is.
+        on_cost: told what the build takes, before it reads anything large.
 
     Returns:
         The folder, the fidelity report, and warnings. It shows the verdict first.
@@ -64,4 +68,5 @@ def build(
             progress=report,
             allow_failed=allow_failed,
             allow_misfit=allow_misfit,
+            on_cost=on_cost,
         )

@@ -17,7 +17,7 @@ def check(recipe: RecipeSource) -> CheckReport:
         recipe: a `Recipe`, its fields as a mapping, or the path of a YAML file.
 
     Returns:
-        What would be spliced where, and warnings.
+        What would be spliced where, what the build would take of this machine, and warnings.
 
     Raises:
         HubspliceError: everything that would stop the build, one line per problem. It is a
@@ -26,6 +26,6 @@ def check(recipe: RecipeSource) -> CheckReport:
     """
     parsed = as_recipe(recipe)
     # A mistake in the recipe is shown before the compiler's imports, which take seconds.
-    from hubsplice.compiling.check import check as check_recipe
+    from hubsplice.building.estimate import check as check_recipe
 
     return check_recipe(parsed)

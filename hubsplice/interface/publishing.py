@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from hubsplice.building.build import BuildResult
     from hubsplice.checkpoint.manifest import Manifest
+    from hubsplice.compiling.cost import BuildCost
     from hubsplice.hub.built import BuiltFolder
     from hubsplice.hub.plan import PublishPlan, Target
     from hubsplice.recipe.models import Recipe
@@ -87,7 +89,7 @@ class Publishing:
         """Whether the folder is there."""
         return self.folder.is_dir()
 
-    def build(self) -> BuildResult:
+    def build(self, on_cost: Callable[[BuildCost], None] | None = None) -> BuildResult:
         """Build the recipe; a result that misses its requirement is kept, and can be read."""
         from hubsplice.building.build import build
 
@@ -101,6 +103,7 @@ class Publishing:
                 progress=report,
                 allow_failed=True,
                 allow_misfit=self.options.allow_misfit,
+                on_cost=on_cost,
             )
 
     def plan(self) -> tuple[BuiltFolder, PublishPlan]:

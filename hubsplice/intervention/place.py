@@ -31,6 +31,11 @@ class Place:
         """The field of a recipe that names such a place by its layer."""
         return "after_layer" if self.block is Block.MLP else "after_attention"
 
+    @property
+    def after(self) -> int | None:
+        """The layer whose output it is; None for a place within a layer."""
+        return self.layer if self.block is Block.MLP else None
+
     def __str__(self) -> str:
         """What can follow the words "after layer"."""
         return f"{self.layer}" if self.block is Block.MLP else f"{self.layer}'s attention"

@@ -19,6 +19,8 @@ from hubsplice.edits.strength import Amount
 from hubsplice.errors import HubspliceError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term
@@ -152,7 +154,11 @@ class _Sources:
     def subspace(self, source: TensorSource) -> Tensor:  # noqa: ARG002
         return torch.stack([term.direction for term in self.terms])
 
-    def probe(self, source: ProbeSource) -> Probe:  # noqa: ARG002
+    def contrast(self, source: ContrastSource) -> Contrast:  # noqa: ARG002
+        points = self.terms[0].function.breakpoints
+        return Contrast(self._direction(), points[0] if points else 0.0)
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:  # noqa: ARG002
         return Probe("probe", self.terms[0].encoder, self.terms[0].bias)
 
     def amount(

@@ -19,6 +19,9 @@ from hubsplice.proving.rows import Reading, first_unequal
 
 _SCALE_LEVEL, _LINE_LEVEL = 4.0, 64.0
 
+# Read-outs with a bias up to this are left as they are.
+_SMALL = 1e-2
+
 
 class GatedCheck(GatedRowsCheck[SplicedLayer]):
     """A layer of the construction `prenorm-bias`."""
@@ -135,7 +138,7 @@ class GatedCheck(GatedRowsCheck[SplicedLayer]):
             self.recover(part, "bend", 1, None, reading, self.down[start + i])
         self._shared_read_out(start, len(parts), "up", _SCALE_LEVEL)
         factor = self._columns(start, [part.written / self._sharpness for part in parts])
-        self.check_scale("down_weight", start, factor * _SCALE_LEVEL, 0.2, 5.0)
+        self._check_height(start, factor, float(self.up_bias[start]), _SCALE_LEVEL)
         self._note_scale("the heights of bends")
 
     def _lines(self, start: int, parts: tuple[Part, ...]) -> None:
@@ -153,7 +156,7 @@ class GatedCheck(GatedRowsCheck[SplicedLayer]):
             self.recover(part, "line", 1, None, reading, self.down[start + i])
         self._shared_read_out(start, len(parts), "gate", _LINE_LEVEL)
         factor = self._columns(start, [part.written for part in parts])
-        self.check_scale("down_weight", start, factor * _LINE_LEVEL, 0.2, 5.0)
+        self._check_height(start, factor, float(self.gate_bias[start]), _LINE_LEVEL)
         self._note_scale("the slopes of lines")
         first = start - len(self.parts.bends)
         if self.parts.bends:
@@ -173,11 +176,22 @@ class GatedCheck(GatedRowsCheck[SplicedLayer]):
                 self.wrong_at(
                     f"{side}_weight", (neuron, place), f"differs from that of neuron {start}"
                 )
-            if biases[neuron] != level:
+            if biases[neuron] != (biases[start] if self._unscaled(biases[start]) else level):
                 self.wrong(
                     f"{side}_bias", neuron, f"found {float(biases[neuron]):g}, expected {level:g}"
                 )
         self.limit_read_out(f"{side}_weight", start, rows[start], level)
+
+    def _unscaled(self, bias: Tensor) -> bool:
+        """Whether a read-out's bias may be what it is: too small to be brought to a level."""
+        return self.narrow and float(bias) <= _SMALL
+
+    def _check_height(self, neuron: int, factor: float, bias: float, level: float) -> None:
+        """By which factor what is written goes with a read-out of this bias."""
+        if bias == level:
+            self.check_scale("down_weight", neuron, factor * level, 0.2, 5.0)
+        elif abs(factor - 1) > torch.finfo(self.dtype).eps:
+            self.wrong("down_weight", neuron, f"it writes {factor:.4g} times its edit")
 
     def _read_out(self, neuron: int, kind: Normalization, level: float) -> None:
         first = self.scales.setdefault(kind, neuron)
@@ -215,7 +229,12 @@ class GatedCheck(GatedRowsCheck[SplicedLayer]):
             self.wrong("gate_bias", neuron, f"expected {self._saturation:g}: it is always open")
         self._constant_up(neuron)
         written = self._saturation * self.down[neuron] * self.layer.multiplier
-        room = spacing(self.layer.down_bias, self.dtype) * self.layer.multiplier
+        layer = self.layer
+        room = spacing(layer.down_bias, self.dtype) * layer.multiplier
+        if layer.multiplier != 1:
+            # What is stored is rounded, and its products are rounded once more.
+            for stored in (layer.down_bias, layer.attention_bias):
+                room += spacing(stored.double() * layer.multiplier, self.dtype) / 2
         # What is left is put together in float32.
         room += 4 * torch.finfo(torch.float32).eps * self.layer.down_bias.double().abs()
         self.check_remainder("down_weight", neuron, written, room)

@@ -21,6 +21,14 @@ from hubsplice.proving.stored_layer import StoredLayer, neurons_in_use
 
 LayerT = TypeVar("LayerT", bound=CompiledLayer)
 
+WIDE = 256
+"""From so many channels on a stream is like those of real models."""
+
+_NARROW = (
+    f"how far read-outs go in a stream of fewer than {WIDE} channels: it leaves them free in their "
+    "length, and with them heights and thresholds"
+)
+
 # What is read out of the stream for a threshold that attention's constant does not carry, in
 # units of the shortest row that could: right layers need up to 13 times that.
 _LONGEST_READ_OUT = 25.0
@@ -102,6 +110,30 @@ class LayerCheck(ABC, Generic[LayerT]):
             )
             return least
         return float(value)
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the stream has so few channels that read-outs of it may have any length.
+
+        Where little is to be read from, some direction along which next to nothing varies tells
+        a little more, and the ridge lets a read-out be long along it: up to 1/(2·√damping) times
+        the deviation of what is read over that of a channel, which is a factor in the hundreds.
+        """
+        return self.width < WIDE
+
+    def stored_home(self, term: int) -> int | None:
+        """The piece of a term that its kinks open away from, as the manifest has it.
+
+        It is a hint, for rows that read more beside their encoder than along it. A wrong one only
+        makes the rows wrong.
+        """
+        homes = self.stored.constants.get("homes")
+        if not isinstance(homes, list) or len(homes) != len(self.site.terms):
+            return None
+        home = homes[term]
+        pieces = len(self.site.terms[term].function.slopes)
+        valid = isinstance(home, int) and not isinstance(home, bool) and 0 <= home < pieces
+        return home if valid else None
 
     def wrong(self, role: str, neuron: int | None, what: str, *, loose: bool = False) -> None:
         self.findings.wrong(role, neuron, what, loose=loose)
@@ -235,6 +267,9 @@ class LayerCheck(ABC, Generic[LayerT]):
         self, role: str, neuron: int, part: Part, reading: Reading, bias: float
     ) -> None:
         """A gate's zero must be where the part begins, as far as no read-out has a say in it."""
+        if self.narrow:
+            self.unproven(_NARROW)
+            return
         scale = self.length / self.width**0.5
         moved = abs(bias / reading.multiple) * scale
         missing = abs(self.missing(part, 1))
@@ -283,6 +318,9 @@ class LayerCheck(ABC, Generic[LayerT]):
 
     def limit_read_out(self, role: str, neuron: int, row: Tensor, level: float) -> None:
         """A read-out of a scale may not vary far beyond what scales do."""
+        if self.narrow:
+            self.unproven(_NARROW)
+            return
         most = float(row.norm()) * self.width**0.5
         if most > _MOST_SCALE * level:
             self.wrong(
@@ -297,6 +335,9 @@ class LayerCheck(ABC, Generic[LayerT]):
 
         Weights leave the norm's typical scale to calibration: this only finds what is far off.
         """
+        if self.narrow:
+            self.unproven(_NARROW)
+            return
         ratio = scale / (self.length / self.width**0.5)
         if not least <= ratio <= most:
             self.wrong(
@@ -365,6 +406,27 @@ class LayerCheck(ABC, Generic[LayerT]):
                         ", ".join(labels), "constant", 0, strength, None, None, cosine(made, wanted)
                     )
                 )
+
+    def middles(
+        self, lines: Sequence[Part], made: Tensor, homes: Sequence[int], room: Tensor
+    ) -> list[tuple[Part, float, float]]:
+        """Each line with the value of p that it is taken relative to, and how far that may be off.
+
+        What is written for that value is in the constant [d] that is made, which rounding may have
+        moved by `room` [d].
+        """
+        wanted, free = self.parts.constant(homes)
+        if not len(free):
+            # What SAEs that scale their input need is in no constant.
+            return [(part, 0.0, torch.inf) for part in lines]
+        inverse = torch.linalg.pinv(free.T)
+        found, off = inverse @ (made - wanted), inverse.abs() @ room
+        plain = [part for part in lines if part.kind is Normalization.NONE]
+        at = {
+            part: (float(value) / part.size, float(error) / abs(part.size))
+            for part, value, error in zip(plain, found, off, strict=True)
+        }
+        return [(part, *at.get(part, (0.0, torch.inf))) for part in lines]
 
     def recover(
         self,

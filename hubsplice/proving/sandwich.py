@@ -6,7 +6,7 @@ See `hubsplice.constructions.sandwich` for what each of them is there for.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import torch
@@ -28,6 +28,9 @@ _OF_DOMINANT = 0.02
 # How long the read-out of a token's scale may be in a row, over its encoder.
 _SCALE_READ_OUT = 8.0
 
+# How many deviations of chance are allowed, and what is allowed where there is none.
+_BY_CHANCE, _LEAST_WIDENED = 8.0, 1e-3
+
 # How far a gate may move a threshold, over the encoder's length times the stream's.
 _THRESHOLD_ROOM = 4e-3
 
@@ -39,7 +42,7 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
         """Find everything that is wrong with the layer."""
         self._opening = self.constant("opening", 16.0)
         self._half = self.layer.form.saturation
-        self._written_by_jumps: dict[int, list[float]] = {}
+        self._written_by_jumps: dict[int, list[tuple[float, float, float]]] = {}
         jumps = self.parts.jumps
         if self.used < len(jumps) + _CONSTANTS:
             self.wrong("gate_weight", None, f"only {self.used} neurons hold anything")
@@ -106,7 +109,24 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
         return self.length / self.width**0.5 if self.layer.form.normalises_input else 1.0
 
     def _layout(self) -> tuple[list[int], int, int] | None:
-        """The homes of the terms, and how many guards and copies there are."""
+        """The homes of the terms, and how many guards and copies there are.
+
+        Several numbers of lines and copies may come to as many neurons: what neurons share tells.
+        """
+        found = list(self._layouts())
+        suiting = [layout for layout in found if self._suits(*layout)]
+        return next(iter([*suiting, *found]), None)
+
+    def _suits(self, homes: list[int], guards: int, copies: int) -> bool:
+        """Whether lines have the gate, and bends the `up` row, that all of them have."""
+        lines = copies * len(self.parts.lines(homes))
+        start = len(self.parts.jumps) + _CONSTANTS + len(self.parts.scaled(homes)) + guards
+        gates = self.gate[start : start + lines]
+        ups = self.up[start + lines : start + lines + copies * len(self.parts.bends)]
+        return bool((gates == self._opening * self._one).all() and (ups == self._one).all())
+
+    def _layouts(self) -> Iterator[tuple[list[int], int, int]]:
+        """The layouts that come to as many neurons as there are."""
         jumps, bends = self.parts.jumps, self.parts.bends
         for guards in (1, 0) if self.may_skip_sinks else (0,):
             for lines in range(len(self.site.terms) + 1):
@@ -122,8 +142,7 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
                         continue
                     found = len(self.parts.scaled(homes)) == scaled
                     if found and self._is_guard(start - 1) == bool(guards):
-                        return homes, guards, copies
-        return None
+                        yield homes, guards, copies
 
     def _is_guard(self, neuron: int) -> bool:
         """Whether a neuron may be a guard by its size alone."""
@@ -135,8 +154,10 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
         sides = dict(self.sides)
         for i, part in enumerate(self.parts.bends):
             assert part.index is not None
-            reading = Reading.of(self.gate[start + i], part.encoder, self.dtype)
-            if sides.setdefault((part.term, part.index), reading.side) != reading.side:
+            # What stands for a bias may be longer than the encoder, and lie partly along it.
+            basis = torch.stack([part.encoder, self._one], dim=1)
+            side = 1 if solved(basis, self.gate[start + i])[0] > 0 else -1
+            if sides.setdefault((part.term, part.index), side) != side:
                 return None
         return self.parts.homes(sides)
 
@@ -350,6 +371,8 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
                 self.dtype,
             )
             wide = 0.4 if self.dtype is not torch.float32 else 0.1
+            if part.kind is Normalization.NONE:
+                wide = self._widened(gap, scale)
             if not factor.holds:
                 which, channel = factor.worst
                 self.wrong_at(
@@ -357,17 +380,20 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
                     ((upper, lower)[which], channel),
                     f"is not what {part.source.label} writes, rounded",
                 )
-            if abs(factor.value - 1) > wide:
+            off_by = 1 / factor.value - 1 if factor.value else torch.inf
+            if abs(off_by) > wide:
                 self.wrong(
                     "down_weight",
                     upper,
                     f"it writes {factor.value:.3g} times what {part.source.label} does",
                 )
             multiple = abs(float(shares[0]))
-            self._written_by_jumps.setdefault(i, []).append(factor.value)
+            self._written_by_jumps.setdefault(i, []).append((factor.value, off_by, wide))
             if copy == copies - 1:
-                strength = sum(self._written_by_jumps[i]) / copies
-                if abs(strength - 1) > wide / 4:
+                found, apart, limits = zip(*self._written_by_jumps[i], strict=True)
+                strength = sum(found) / copies
+                # Each copy was rounded by itself.
+                if abs(sum(apart)) > math.hypot(*limits):
                     self.wrong(
                         "down_weight",
                         upper,
@@ -388,6 +414,20 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
                 self._level,
                 0.05 if known else 0.5,
             )
+
+    def _widened(self, gap: Tensor, scale: float) -> float:
+        """How much wider or narrower rounding may make what a jump's gates are apart, of that.
+
+        A gap [d] of two rows is as long as the read-out of a constant makes it. What rounding
+        added to it, it adds by chance, and a typical stream reads some of that.
+        """
+        wanted = scale * self._half * self._one
+        added = (gap - wanted).square() + (scale * self._half * spacing(self._one, self.dtype)) ** 2
+        typical = 1.0
+        if not self.layer.form.normalises_input:
+            typical = self.length / self.width**0.5
+        share = float(added.sum().sqrt()) * typical / (scale * self._half)
+        return _BY_CHANCE * share + _LEAST_WIDENED
 
     def _threshold(
         self,

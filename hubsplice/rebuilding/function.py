@@ -16,6 +16,7 @@ from torch import Tensor
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.output_bias import OutputBias
 from hubsplice.intervention.edits import edits_of
+from hubsplice.proving.inspection import InspectedLayer, inspected_layers
 from hubsplice.proving.stored_layer import neurons_in_use, stored_layers
 from hubsplice.rebuilding.rebuild import Rebuilt
 from hubsplice.verifying.result import Record
@@ -61,14 +62,18 @@ class SiteAgreement(Record):
     found_error: float = Field(description="What the published one adds beside the exact edit.")
     expected_error: float = Field(description="The same of the rebuilt one.")
     edits: tuple[EditGain, ...]
+    problems: tuple[str, ...] = Field(
+        (), description="What the published layer's weights hold that has no part in the edit."
+    )
     found_neurons: int
     expected_neurons: int
 
     @property
     def agrees(self) -> bool:
-        """Whether the published layer is as good a copy of the edit, and of the same size."""
+        """Whether the published layer is as good a copy of the edit, and nothing else."""
         return (
-            self.found_neurons == self.expected_neurons
+            not self.problems
+            and self.found_neurons == self.expected_neurons
             and self.found_error <= _MOST_MORE_WRONG * self.expected_error
             and all(edit.agrees for edit in self.edits)
         )
@@ -79,22 +84,33 @@ class SiteAgreement(Record):
             f"after layer {self.place}, the published layer and the rebuilt one: {made}. Errors of "
             f"{self.found_error:.1%} and {self.expected_error:.1%} over {self.tokens:,} tokens, in "
             f"{self.found_neurons} and {self.expected_neurons} neurons"
+            f"{''.join(f'; {problem}' for problem in self.problems[:3])}"
         )
 
 
-def site_agreements(rebuilt: Rebuilt, published: Mapping[str, Tensor]) -> tuple[SiteAgreement, ...]:
+def site_agreements(
+    rebuilt: Rebuilt, published: Mapping[str, Tensor], made: Mapping[str, Tensor]
+) -> tuple[SiteAgreement, ...]:
     """Run both layers of every splice that has one on the calibration stream.
 
     Args:
         rebuilt: what the recipe gave this time.
         published: the tensors of the model's inserted layers, by name.
+        made: the rebuilt ones.
     """
     layers = stored_layers(
         rebuilt.plan.architecture, rebuilt.manifest, rebuilt.plan.dtype, published.__getitem__
     )
     theirs = {stored.place: stored.layer for stored in layers}
+    found, own = _inspected(rebuilt, published), _inspected(rebuilt, made)
     return tuple(
-        _agreement(rebuilt, i, theirs[lowered.site.place], layer)
+        _agreement(
+            rebuilt,
+            i,
+            theirs[lowered.site.place],
+            layer,
+            _problems(found[str(lowered.site.place)], own[str(lowered.site.place)]),
+        )
         for i, (lowered, layer) in enumerate(
             zip(rebuilt.compiled.lowered, rebuilt.compiled.layers, strict=True)
         )
@@ -102,8 +118,34 @@ def site_agreements(rebuilt: Rebuilt, published: Mapping[str, Tensor]) -> tuple[
     )
 
 
+def _inspected(rebuilt: Rebuilt, tensors: Mapping[str, Tensor]) -> dict[str, InspectedLayer]:
+    """What weights hold, by the place, against the rebuilt manifest and intervention."""
+    found = inspected_layers(
+        rebuilt.plan.architecture,
+        rebuilt.manifest,
+        rebuilt.plan.dtype,
+        rebuilt.compiled.intervention,
+        tensors.__getitem__,
+    )
+    return {layer.place: layer for layer in found}
+
+
+def _problems(found: InspectedLayer, own: InspectedLayer) -> tuple[str, ...]:
+    """What is wrong with a published layer's weights.
+
+    Where even the rebuilt layer reads more than the proof allows, as one does that is fitted to
+    little text, reading more is no problem.
+    """
+    loose = set(found.loose) if own.problems else set()
+    return tuple(problem for problem in found.problems if problem not in loose)
+
+
 def _agreement(
-    rebuilt: Rebuilt, index: int, found: CompiledLayer, expected: CompiledLayer
+    rebuilt: Rebuilt,
+    index: int,
+    found: CompiledLayer,
+    expected: CompiledLayer,
+    problems: tuple[str, ...],
 ) -> SiteAgreement:
     site = rebuilt.compiled.lowered[index].site
     eps, dtype = rebuilt.plan.architecture.norm_eps, rebuilt.plan.dtype
@@ -124,6 +166,7 @@ def _agreement(
             _gain(label, edit.delta(h.float()).double(), *(x - exact for x in made))
             for label, edit in edits_of(site)
         ),
+        problems=problems,
         found_neurons=int(neurons_in_use(found).sum()),
         expected_neurons=int(neurons_in_use(expected).sum()),
     )

@@ -135,6 +135,7 @@ def graded(
     beyond = [
         str(t) for t in tensors if not _is_rounding(t) and not (same_function and t.name in filled)
     ]
+    beyond += [problem for site in sites for problem in site.problems]
     beyond += [str(f) for f in fields if not _is_small(f, same_function=same_function)]
     if not first:
         grade, meaning = Grade.SAME_BYTES, ""

@@ -38,6 +38,7 @@ from hubsplice.rebuilding.tensors import TensorDifference, absent, tensor_differ
 from hubsplice.recipe.local_paths import local_paths, with_local_paths
 from hubsplice.recipe.models import BUILTIN, Recipe
 from hubsplice.recipe.reading import recorded_recipe
+from hubsplice.streams.precision import exact_products
 from hubsplice.terminal import Progress
 from hubsplice.verifying.source import Published, find_published
 
@@ -60,6 +61,7 @@ _COUNTS = frozenset({"edit", "source", "layer_map", "config_changes", "seeds", "
 """Where a number that is close is another one all the same."""
 
 
+@exact_products()
 def reproduce(
     model: str,
     *,
@@ -115,7 +117,8 @@ def reproduce(
         if not tensors:
             fields += _file_differences(published.folder, folder, rebuilt)
         elif all(difference.problem is None for difference in tensors):
-            sites = site_agreements(rebuilt, _load(weights, filled))
+            own = dict.fromkeys(filled, folder / (rebuilt.shard or ""))
+            sites = site_agreements(rebuilt, _load(weights, filled), _load(own, filled))
     text = manifest.calibration
     other_text = (
         text is not None and text.token_ids_sha256 != rebuilt.compiled.text.sequences.sha256

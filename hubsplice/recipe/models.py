@@ -24,11 +24,15 @@ from pydantic_core import PydanticCustomError
 from hubsplice.edits.base import Edit
 from hubsplice.edits.registry import EDITS
 from hubsplice.errors import RecipeError
+from hubsplice.features.prompt import AnyPrompt
+from hubsplice.features.prompt import Message as Message
+from hubsplice.features.prompt import Prompt as Prompt
 from hubsplice.features.references import SaeSource
 from hubsplice.intervention.place import Block, Place
 from hubsplice.recipe.feature_names import with_indices
 from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.python_values import as_plain
+from hubsplice.recipe.several_layers import one_layer_each
 from hubsplice.recipe.tags import require_tag
 from hubsplice.recipe.yaml_text import dump_yaml, require_plain
 from hubsplice.rendering.content import Code, Part
@@ -61,13 +65,22 @@ def _known_edit(value: Any, info: ValidationInfo) -> Any:
 AnyEdit = Annotated[SerializeAsAny[Edit], BeforeValidator(_known_edit), WithJsonSchema({})]
 
 
+_LAYERS = {
+    "anyOf": [
+        {"type": "integer", "minimum": -1},
+        {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": -1}},
+    ]
+}
+
+
 class Splice(Section):
     """Edits at one place of the model: which layer, which SAE, and what the edits do."""
 
-    after_layer: Annotated[int, Field(ge=-1)] | None = Field(
+    after_layer: Annotated[int, Field(ge=-1), WithJsonSchema(_LAYERS)] | None = Field(
         None,
         description="The layer of the base model, counted from 0, whose output is edited. -1 edits "
-        "what layer 0 reads. Not needed if the SAE's config names the layer.",
+        "what layer 0 reads. Not needed if the SAE's config names the layer. A list of layers "
+        "stands for a splice after each, with the same edits; messages and records count those.",
     )
     after_attention: NonNegativeInt | None = Field(
         None,
@@ -158,46 +171,6 @@ class TextSource(Section):
         return 10 * self.tokens if self.scan is None else self.scan
 
 
-class Message(Section):
-    """One message of a conversation."""
-
-    role: str = Field(min_length=1, description="`user`, `assistant` or `system`.")
-    content: str = Field(description="What it says.")
-
-
-class Prompt(Section):
-    """Text on which the edits act, as the recipe's author knows. One of three forms."""
-
-    user: str | None = Field(
-        None,
-        min_length=1,
-        description="A question, put through the chat template; plain text for a model that has "
-        "none. A prompt that is a string means this.",
-    )
-    chat: tuple[Message, ...] | None = Field(
-        None, min_length=1, description="A conversation, put through the chat template."
-    )
-    text: str | None = Field(None, min_length=1, description="Plain text, as it stands.")
-
-    @model_validator(mode="after")
-    def _one_form(self) -> Prompt:
-        given = [name for name in ("user", "chat", "text") if getattr(self, name) is not None]
-        if len(given) != 1:
-            found = " and ".join(given) or "nothing"
-            raise ValueError(f"found {found}, expected one of user, chat and text")
-        return self
-
-
-def _question(value: Any, info: ValidationInfo) -> Any:
-    given = {"user": value} if isinstance(value, str) else value
-    if info.mode == "json":
-        return Prompt.model_validate_json(json.dumps(given), strict=True)
-    return given
-
-
-AnyPrompt = Annotated[Prompt, BeforeValidator(_question)]
-
-
 class Calibration(TextSource):
     """Text whose activations the constants of the inserted layers are fitted to."""
 
@@ -270,7 +243,7 @@ class Recipe(Rendered, Section):
             """
             raw = as_plain(fields)
             require_plain(raw)
-            raw = with_indices(raw)
+            raw = one_layer_each(with_indices(raw))
             try:
                 # Strict validation of JSON converts no type except where JSON has no other way to
                 # say it (a list for a tuple, text for a path); strict validation of Python objects

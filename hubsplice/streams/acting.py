@@ -9,7 +9,6 @@ does there, so that they are as good a sample of the tokens on which it acts as 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
+from hubsplice.streams.in_step import InStep
 from hubsplice.streams.model import Model, StopEarly, batch_size, hooked, seeing
 from hubsplice.text.rows import Row, own_tokens, padded
 from hubsplice.text.sequences import Text, TokenSequences
@@ -219,11 +219,11 @@ class _Scan:
             if place == last:
                 raise StopEarly
 
+        step = InStep(self._model, [ids])
+        entered = step.reach(max(0, min(self._sites).layer))
         with (
-            torch.inference_mode(),
             hooked(self._model, self._intervention),
             seeing(self._model, list(self._sites), see),
-            suppress(StopEarly),
         ):
-            self._model.base_model(ids.to(self._model.device), use_cache=False)
+            step.through(entered, max(0, last.layer) + 1)
         return self.count(streams, is_text)

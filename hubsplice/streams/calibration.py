@@ -62,8 +62,9 @@ def stream_at(
     Returns:
         By place, shape [tokens, d], in the model's dtype, on the CPU.
     """
+    first = min(place.layer for place in (*places, *(site.place for site in earlier.sites)))
     with hooked(model, earlier):
-        streams = collect_streams(model, ids, places, progress)
+        streams = collect_streams(model, ids, places, progress, common=max(0, first))
     return {place: h.flatten(end_dim=1) for place, h in streams.items()}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,11 @@ from hubsplice.checkpoint.views import model_view
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Block, Place
+from hubsplice.intervention.site import Site
+from hubsplice.streams.in_step import InStep
+from hubsplice.streams.kept import Kept
 from hubsplice.streams.layers import Model as Model
+from hubsplice.streams.layers import StopEarly as StopEarly
 from hubsplice.streams.layers import decoder_layers as decoder_layers
 from hubsplice.streams.on_disk import on_disk
 from hubsplice.streams.room import fits_whole
@@ -25,10 +29,15 @@ _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 
 
 @contextmanager
-def loaded(folder: Path, dtype: torch.dtype) -> Iterator[Model]:
+def loaded(folder: Path, dtype: torch.dtype, *, keep: bool = False) -> Iterator[Model]:
     """A model from a local folder, on the GPUs where there are any, and gone at the end.
 
     One that memory does not hold is read layer by layer as it runs; see `on_disk`.
+
+    Args:
+        folder: the model's.
+        dtype: the precision that it is computed in.
+        keep: whether streams that nothing edits are kept from one run to the next.
 
     Raises:
         CheckpointError: transformers can't load it, finds tensors missing or left over, or what
@@ -53,6 +62,8 @@ def loaded(folder: Path, dtype: torch.dtype) -> Iterator[Model]:
         wrong = {k: sorted(info[k]) for k in ("missing_keys", "unexpected_keys") if info.get(k)}
         if wrong:
             raise CheckpointError(f"{folder.name}: its tensors do not fit its class: {wrong}")
+        if keep:
+            model.kept = Kept.of(folder, dtype)
         try:
             yield model.eval()
         finally:
@@ -149,6 +160,36 @@ def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
 
 
 @contextmanager
+def hooked_rows(model: Model, interventions: Sequence[Intervention | None]) -> Iterator[None]:
+    """Apply an intervention of its own to each sequence of a batch while the context lasts.
+
+    Args:
+        model: the model.
+        interventions: one for each row of the batches that will run; None leaves a row alone.
+    """
+    rows: dict[Intervention, list[int]] = {}
+    for row, intervention in enumerate(interventions):
+        if intervention is not None:
+            rows.setdefault(intervention, []).append(row)
+    at: dict[Place, list[tuple[list[int], Site]]] = {}
+    for intervention, own in rows.items():
+        for site in intervention.sites:
+            at.setdefault(site.place, []).append((own, site))
+
+    def edit(place: Place) -> Callable[[Tensor], Tensor]:
+        def edited(h: Tensor) -> Tensor:
+            changed = h.clone()
+            for own, site in at[place]:
+                changed[own] = site.edit(h[own])
+            return changed
+
+        return edited
+
+    with removed_afterwards([_at(model, place, edit(place)) for place in sorted(at)]):
+        yield
+
+
+@contextmanager
 def seeing(
     model: Model, places: Sequence[Place], see: Callable[[Place, Tensor], None]
 ) -> Iterator[None]:
@@ -167,12 +208,13 @@ def seeing(
         yield
 
 
-class StopEarly(Exception):  # noqa: N818
-    """Everything that was asked for has been seen; the rest of the forward pass is not needed."""
-
-
 def collect_streams(
-    model: Model, ids: Tensor, places: Sequence[Place], progress: Callable[[int, int], None]
+    model: Model,
+    ids: Tensor,
+    places: Sequence[Place],
+    progress: Callable[[int, int], None],
+    *,
+    common: int = 0,
 ) -> dict[Place, Tensor]:
     """The residual stream at some places, before the hooks on the model edit it there.
 
@@ -181,6 +223,7 @@ def collect_streams(
         ids: token ids, shape [sequences, length].
         places: where to look; the forward pass stops at the last of them.
         progress: told how many sequences are done, and how many there are.
+        common: how many layers, the first ones, no hook and no place is in.
 
     Returns:
         By place, shape [sequences, length, d], on the CPU, in the model's dtype.
@@ -193,10 +236,17 @@ def collect_streams(
         if place == last:
             raise StopEarly
 
+    step = InStep(model, in_batches(model, ids))
+    progress(0, len(ids))
+    end = max(0, last.layer) + 1
+
+    def told(before: int, of: int) -> Callable[[float], None]:
+        return lambda part: progress(int((before + part * of) / end * len(ids)), len(ids))
+
+    entered = step.reach(common, told(0, common))
     with seeing(model, places, keep):
-        for batch in batches(model, ids, progress):
-            with suppress(StopEarly):
-                model.base_model(batch, use_cache=False)
+        step.through(entered, end, progress=told(common, end - common))
+    progress(len(ids), len(ids))
     return {place: torch.cat(parts) for place, parts in found.items()}
 
 
@@ -205,14 +255,9 @@ def batch_size(model: Model, length: int) -> int:
     return max(1, _TOKENS_PER_BATCH.get(model.device.type, 2048) // length)
 
 
-def batches(model: Model, ids: Tensor, progress: Callable[[int, int], None]) -> Iterator[Tensor]:
-    """Sequences in batches on the model's device, under inference mode."""
-    device, size = model.device, batch_size(model, ids.shape[1])
-    with torch.inference_mode():
-        for start in range(0, len(ids), size):
-            progress(start, len(ids))
-            yield ids[start : start + size].to(device)
-    progress(len(ids), len(ids))
+def in_batches(model: Model, ids: Tensor) -> tuple[Tensor, ...]:
+    """Sequences in batches, as a model takes them."""
+    return torch.split(ids, batch_size(model, ids.shape[1]))
 
 
 def editing_sinks(intervention: Intervention) -> Intervention:

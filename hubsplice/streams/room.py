@@ -53,8 +53,12 @@ def room_for_weights() -> float:
     return parse_memory(said) if said else _SHARE_OF_FREE * free_memory()
 
 
-def parse_memory(text: str) -> float:
+def parse_memory(text: str, name: str = MEMORY) -> float:
     """An amount of memory in bytes, such as `6GB`; `whole` is any amount.
+
+    Args:
+        text: what the user wrote.
+        name: where, for messages.
 
     Raises:
         HubspliceError: it is neither.
@@ -64,8 +68,8 @@ def parse_memory(text: str) -> float:
     match = _AMOUNT.fullmatch(text)
     if match is None:
         raise HubspliceError(
-            f"{MEMORY}: {text!r} is no amount of memory: give one such as 6GB, 0 to read every "
-            "model layer by layer, or `whole`"
+            f"{name}: {text!r} is no amount of memory: give one such as 6GB, 0 for none, or "
+            "`whole` for any"
         )
     unit = match[2].upper()
     return float(match[1]) * _UNITS[unit if unit in _UNITS else f"{unit}B"]

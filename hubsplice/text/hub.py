@@ -15,6 +15,7 @@ from hubsplice.errors import (
 from hubsplice.recipe.models import TextSource
 from hubsplice.text.columns import text_of
 from hubsplice.text.documents import Corpus, Document
+from hubsplice.transport import cause_of, is_nonsense
 
 
 def hub_corpus(source: TextSource, *, section: str) -> Corpus:
@@ -100,6 +101,8 @@ def _explained(error: Exception, source: TextSource, section: str) -> HubspliceE
         return RecipeError(f"{section}.config: {source.config!r}: {_on_one_line(error)}")
     if isinstance(error, RuntimeError) and "scripts" in str(error):
         return RecipeError(f"{dataset} is a Python script, and hubsplice never runs one")
+    if is_nonsense(error):
+        return CheckpointError(f"{dataset} could not be read from the Hub: {cause_of(error)}")
     if isinstance(error, OSError | DatasetsError):
         return CheckpointError(
             f"{dataset} could not be read from the Hub: {_on_one_line(error)} "

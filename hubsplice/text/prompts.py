@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hubsplice.errors import RecipeError
-from hubsplice.recipe.models import Prompt
+from hubsplice.features.prompt import Prompt
 from hubsplice.text.chat import Message, conversation
 from hubsplice.text.documents import Document, Part
 from hubsplice.text.rows import Row
@@ -30,7 +30,7 @@ def prompt_rows(
     """
     rows = {}
     for i, prompt in enumerate(prompts):
-        is_chat, ids = _tokens(f"prompts[{i}]", prompt, tokenizer)
+        is_chat, ids = prompt_tokens(f"prompts[{i}]", prompt, tokenizer)
         digest = _digest(prompt)
         rows[digest] = Row(tuple(ids[:length]), frozenset({digest}), is_chat=is_chat)
     ordered = [rows[digest] for digest in sorted(rows)]
@@ -53,10 +53,14 @@ def _plain(prompt: Prompt) -> str:
     return prompt.text or prompt.user or ""
 
 
-def _tokens(
+def prompt_tokens(
     field: str, prompt: Prompt, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[bool, list[int]]:
-    """Whether a prompt is put through the chat template, and its tokens."""
+    """Whether a prompt is put through the chat template, and its tokens.
+
+    Raises:
+        RecipeError: as `prompt_rows` does; `field` is how the message calls the prompt.
+    """
     import jinja2
 
     has_template = getattr(tokenizer, "chat_template", None) is not None

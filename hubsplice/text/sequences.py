@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from hubsplice.errors import RecipeError
+from hubsplice.features.prompt import Prompt
 from hubsplice.files.plain import exists
-from hubsplice.recipe.models import BUILTIN, Prompt, TextSource
+from hubsplice.recipe.models import BUILTIN, TextSource
 from hubsplice.text.builtin import builtin_corpus
 from hubsplice.text.chat import ChatFormat
 from hubsplice.text.documents import Corpus, Document, Part

@@ -17,6 +17,7 @@ from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.curve import Response, respond
 from hubsplice.fidelity.sweep import sweeps
 from hubsplice.intervention.intervention import Intervention
+from hubsplice.proving.layer_check import WIDE
 from hubsplice.proving.stored_layer import StoredLayer, stored_layers
 from hubsplice.recipe.models import TextSource
 from hubsplice.streams.calibration import stream_at
@@ -33,7 +34,6 @@ RESPONSE = "response"
 
 _TOKENS, _LENGTH = 2048, 64
 
-_WIDE = 256
 _HEIGHT = {torch.float32: 0.03, torch.bfloat16: 0.08}
 _NARROW_HEIGHT = {torch.float32: 0.15, torch.bfloat16: 0.6}
 
@@ -48,7 +48,7 @@ def height_limit(dtype: torch.dtype, width: int) -> float:
         dtype: the precision that the layer is compiled for.
         width: of the stream.
     """
-    limits = _HEIGHT if width >= _WIDE else _NARROW_HEIGHT
+    limits = _HEIGHT if width >= WIDE else _NARROW_HEIGHT
     return limits.get(dtype, limits[torch.bfloat16])
 
 

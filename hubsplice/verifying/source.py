@@ -12,7 +12,7 @@ from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, RecipeError, from_transport
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.files.plain import exists, is_folder, not_a_folder
-from hubsplice.transport import cause_of
+from hubsplice.transport import cause_of, is_nonsense
 from hubsplice.verifying.files import is_hidden, visible_files
 
 _READ = (
@@ -106,7 +106,7 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
             "check the spelling, and for a private model log in with `hf auth login`"
         ) from None
     except Exception as error:
-        if not isinstance(error, OSError) and not from_transport(error):
+        if not (isinstance(error, OSError) or from_transport(error) or is_nonsense(error)):
             raise
         raise HubError(f"{repo_id}: could not be fetched: {cause_of(error)}") from None
     return Published(folder, f"{repo_id} at {folder.name}", listed, repo_id)

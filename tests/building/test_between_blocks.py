@@ -17,8 +17,9 @@ from hubsplice.streams.model import decoder_layers
 from hubsplice.verifying import Run, verify
 from hubsplice.verifying.engines import TransformersEngine
 from tests.building.conftest import Workshop, build_text, quiet
-from tests.conftest import Command, byte_tokenizer
+from tests.conftest import Command
 from tests.families.variants import VARIANTS, Variant, save_tiny
+from tests.tiny_tokenizer import byte_tokenizer
 
 
 @pytest.fixture

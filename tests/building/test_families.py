@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from hubsplice.verifying import Run, verify
 from hubsplice.verifying.engines import TransformersEngine
 from tests.building.conftest import Workshop, build_text, quiet
-from tests.conftest import byte_tokenizer
 from tests.families.variants import GATED, VARIANTS, Variant, save_tiny
+from tests.tiny_tokenizer import byte_tokenizer
 
 # One variant of each family, beside those that the other tests of builds use; a NeoX whose blocks
 # are parallel takes two layers for a splice.

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 
 from hubsplice.card import render_card, write_card
 from hubsplice.checkpoint.manifest import Manifest, write_manifest
-from hubsplice.errors import CheckpointError, OutputError, RecipeError
+from hubsplice.errors import CheckpointError, OutputError
 from tests.card.examples import COMMIT, SHA, manifest, metadata, report, site, term
 from tests.conftest import MakeCheckpoint
 
@@ -451,7 +451,7 @@ def test_a_malformed_report(built: Path, content: str, message: str) -> None:
 
 def test_a_malformed_recipe(built: Path) -> None:
     (built / "reproduce/recipe.yaml").write_text("splices: []")
-    with pytest.raises(RecipeError):
+    with pytest.raises(CheckpointError, match=r"reproduce/recipe\.yaml: base_model: missing"):
         write_card(built)
 
 

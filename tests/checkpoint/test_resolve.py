@@ -44,7 +44,7 @@ def test_a_folder_that_is_not_there(name: str) -> None:
 def test_a_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match="there is no such folder"):
+    with pytest.raises(RecipeError, match="it is a file, expected a folder"):
         resolve_base("model", None, weights=False)
 
 

@@ -14,7 +14,7 @@ from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, UnsupportedError
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.reading import parse_recipe
-from tests.conftest import byte_tokenizer
+from tests.tiny_tokenizer import byte_tokenizer
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from hubsplice.building.build import build
 from hubsplice.errors import HubspliceError
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.model import loaded
-from tests.conftest import byte_tokenizer
 from tests.families.logits import same_bits
 from tests.families.released import Released, released, save_small, shrunk
+from tests.tiny_tokenizer import byte_tokenizer
 
 MODELS = released()
 ACCEPTED = [model for model in MODELS if answer(model.config).builds]

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -88,6 +89,79 @@ def test_a_row_of_a_stack(tmp_path: Path) -> None:
         load_vector(TensorSource(path=saved(tmp_path, v=stack[0]), row=0), D)
 
 
+LAYERS = {
+    layer: torch.randn(D, generator=torch.Generator().manual_seed(layer)) for layer in (1, 2, 12)
+}
+
+
+def vectors_by_layer(folder: Path, kind: str) -> Path:
+    """One vector for each layer, as repeng, llama.cpp and others write them."""
+    path = folder / f"vectors.{kind}"
+    if kind == "gguf":
+        from gguf import GGUFWriter
+
+        writer = GGUFWriter(path, "controlvector")
+        writer.add_string("controlvector.model_hint", "llama")
+        writer.add_uint32("controlvector.layer_count", len(LAYERS))
+        for layer, vector in LAYERS.items():
+            writer.add_tensor(f"direction.{layer}", vector.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    elif kind == "npz":
+        np.savez(path, **{str(layer): vector.numpy() for layer, vector in LAYERS.items()})
+    else:
+        save_file({f"layers.{layer}.v": vector for layer, vector in LAYERS.items()}, path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["gguf", "npz", "safetensors"])
+def test_a_vector_for_each_layer(kind: str, tmp_path: Path) -> None:
+    path = vectors_by_layer(tmp_path, kind)
+    for layer, vector in LAYERS.items():
+        assert torch.equal(load_vector(TensorSource(path=path), D, layer), vector)
+    (axis,) = load_subspace(TensorSource(path=path), D, 12)
+    assert torch.allclose(axis.abs(), (LAYERS[12] / LAYERS[12].norm()).abs(), atol=1e-6)
+    with pytest.raises(RecipeError, match="each of the layers 1, 2, 12, and none for layer 3"):
+        load_vector(TensorSource(path=path), D, 3)
+    with pytest.raises(RecipeError, match="holds 3 tensors"):
+        load_vector(TensorSource(path=path), D)
+    names = {"gguf": "direction.2", "npz": "2", "safetensors": "layers.2.v"}
+    named = TensorSource(path=path, tensor=names[kind])
+    assert torch.equal(load_vector(named, D, 12), LAYERS[2])
+
+
+def test_names_that_do_not_count_layers_are_no_vectors_by_layer(tmp_path: Path) -> None:
+    path = saved(tmp_path, **{"layers.1.a": torch.ones(D), "layers.2.b": torch.ones(D)})
+    with pytest.raises(RecipeError, match="holds 2 tensors"):
+        load_vector(TensorSource(path=path), D, 1)
+    # A single one is meant wherever the splice is, whatever number it bears.
+    alone = saved(tmp_path, v2=torch.ones(D))
+    assert torch.equal(load_vector(TensorSource(path=alone), D, 7), torch.ones(D))
+
+
+def test_an_array_of_numpy(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.arange(1.0, D + 1.0))
+    assert torch.equal(load_vector(TensorSource(path=tmp_path / "v.npy"), D), torch.arange(D) + 1.0)
+
+
+def test_damaged_and_other_files_of_vectors(tmp_path: Path) -> None:
+    def refused(path: Path, message: str) -> None:
+        with pytest.raises(CheckpointError, match=message):
+            load_vector(TensorSource(path=path), D, 1)
+
+    for kind, blamed in (("gguf", "gguf cannot read it"), ("npz", "cannot be read|NumPy cannot")):
+        whole = vectors_by_layer(tmp_path, kind)
+        content = whole.read_bytes()
+        whole.write_bytes(content[: len(content) // 3])
+        refused(whole, blamed)
+    np.savez(tmp_path / "objects.npz", v=np.array([{}], dtype=object))
+    refused(tmp_path / "objects.npz", "NumPy cannot read it")
+    (tmp_path / "v.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00")
+    refused(tmp_path / "v.npy", "NumPy cannot read it")
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="is not a file"):
         load_vector(TensorSource(path=tmp_path / "nowhere.safetensors"), D)
@@ -98,8 +172,6 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"a pickle of PyTorch .* can run code"):
         load_vector(TensorSource(path=pickled), D)
     for content, kind in {
-        b"\x93NUMPY\x01\x00v\x00": "an array of NumPy",
-        b"GGUF\x03\x00\x00\x00": "a GGUF file",
         b'{"v": [1, 2]}': "JSON text",
         b"\x80\x04\x95": "a pickle, which can run code",
     }.items():

@@ -8,8 +8,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from hubsplice.fidelity.picture import MOST_PANELS, PICTURE, description, picture, write_picture
+from hubsplice import __version__
+from hubsplice.fidelity.picture import (
+    MOST_PANELS,
+    PICTURE,
+    PictureError,
+    description,
+    picture,
+    write_report_and_picture,
+)
 from hubsplice.fidelity.report import (
+    REPORT,
     Band,
     CurveFigures,
     CurvePrecision,
@@ -19,6 +28,7 @@ from hubsplice.fidelity.report import (
     write_report,
 )
 from hubsplice.fidelity.verdict import judged
+from hubsplice.verifying.statements.picture import picture_problems
 from tests.card.examples import report
 from tests.fidelity.test_verdict import edit, measured
 
@@ -74,11 +84,11 @@ def texts(svg: str) -> list[str]:
     return [element.text or "" for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
-def test_the_picture_is_xml_whatever_a_label_says(tmp_path: Path) -> None:
+def test_the_picture_is_xml_whatever_a_label_says() -> None:
     label = 'a <b> & "c"\x00\ud800\u202e]]>'
     made = with_curves(label, "plain")
-    assert write_picture(made, tmp_path) == tmp_path / PICTURE
-    found = (tmp_path / PICTURE).read_text(encoding="utf-8")
+    found = picture(made)
+    assert found is not None
     assert 'a <b> & "c" ]]>' in texts(found)
     assert "plain" in texts(found)
     assert ElementTree.fromstring(found).findtext(f"{SVG}title") == description(made)
@@ -103,8 +113,32 @@ def test_the_picture_stays_small() -> None:
 
 
 def test_without_curves_there_is_no_picture(tmp_path: Path) -> None:
-    assert write_picture(report(), tmp_path) is None
-    assert not list(tmp_path.iterdir())
+    assert write_report_and_picture(report(), tmp_path) == report()
+    assert [path.name for path in tmp_path.iterdir()] == [REPORT]
+
+
+def test_a_picture_that_cannot_be_drawn_loses_nothing_else(tmp_path: Path) -> None:
+    made = with_curves("one")
+    flat = made.curves[0].model_copy(update={"p": (1.0,) * len(made.curves[0].p)})
+    made = made.model_copy(update={"curves": (flat,)})
+    with pytest.raises(PictureError, match="ZeroDivisionError"):
+        picture(made)
+    (tmp_path / "drawn").mkdir()
+    drawn = with_curves("one")
+    assert write_report_and_picture(drawn, tmp_path / "drawn") == drawn
+    assert (tmp_path / "drawn" / PICTURE).read_text(encoding="utf-8") == picture(drawn)
+    (tmp_path / "lost").mkdir()
+    tmp_path /= "lost"
+    written = write_report_and_picture(made, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [REPORT]
+    assert read_report(tmp_path) == written
+    assert written.model_copy(update={"warnings": made.warnings}) == made
+    (warning,) = written.warnings[len(made.warnings) :]
+    assert warning.startswith("fidelity.svg is missing: the response curves could not be drawn")
+    # Whoever forges such a report gets no picture past verify.
+    assert picture_problems(tmp_path, written, __version__) == []
+    (tmp_path / PICTURE).write_text("<svg/>", encoding="utf-8")
+    assert "can't be drawn" in picture_problems(tmp_path, written, __version__)[0]
 
 
 def test_a_report_has_the_numbers_of_a_curve_in_one_line(tmp_path: Path) -> None:

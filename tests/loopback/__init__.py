@@ -15,13 +15,18 @@ Faithful, in that an unmodified huggingface_hub and hf_xet work against it:
 - the server extends .gitattributes when an LFS file matches no pattern of it;
 - downloads with `X-Repo-Commit`, `ETag`, `X-Linked-*` and `X-Xet-Hash`, redirects and ranges;
 - errors with `X-Error-Code` and `X-Error-Message`; expired tokens; trusted publishing by OIDC;
+- jobs: what they can run on, starting one, which really runs its command, its stage, its log as
+  server-sent events, cancelling; and buckets, from which they mount files;
 - Xet with its CAS, which has its own notes in `tests.loopback.xet`, and server-side copies of Xet
   files between repositories.
 
 Simplified:
 
-- models only: no datasets, spaces or buckets, no search, settings, quotas or storage regions;
+- models and buckets only: no datasets or spaces, no search, settings, quotas or storage regions;
 - all state but the stored bytes is in memory, and ends with the process;
+- jobs have no container and no limits, and mount copies of buckets alone, which they don't write
+  back; `uv run` runs this repository's code; there is no billing;
+- buckets can't be read but by jobs, and files are not copied into them from elsewhere;
 - regular files are served where they are asked for, and not from a resolve cache;
 - metadata of cards is checked by the Hub's published rules as far as model releases need them;
 - pull requests merge file by file, without merging text;

@@ -54,6 +54,12 @@ class OtherTag(_Body):
     revision: str
 
 
+class JobScript(_Body):
+    """What jobs run instead of their command; nothing for the command itself."""
+
+    script: str | None
+
+
 class Publisher(_Body):
     """A GitHub repository whose jobs a repository trusts."""
 
@@ -158,6 +164,31 @@ async def commit_by_other(hub: TheHub, body: OtherCommit) -> dict[str, str]:
 async def tag_by_other(hub: TheHub, body: OtherTag) -> None:
     repository = hub.any_repository(body.repo)
     repository.add_tag(body.tag, repository.resolve(body.revision))
+
+
+@router.post("/job-script")
+async def set_job_script(hub: TheHub, body: JobScript) -> None:
+    hub.jobs.script = body.script
+
+
+@router.get("/jobs")
+async def jobs(hub: TheHub) -> list[dict[str, Any]]:
+    """What was asked for, and what came of it, in the order of the jobs' starts."""
+    return [
+        {**job.spec, "id": job.id, "stage": job.stage, "message": job.message, "log": job.lines}
+        for job in hub.jobs.by_id.values()
+    ]
+
+
+@router.get("/bucket")
+async def bucket_files(hub: TheHub, bucket: str) -> dict[str, str]:
+    """The content of every file of a bucket as text, by path; bytes that are none are replaced."""
+    xet = hub.storage.xet
+    assert xet is not None
+    return {
+        path: b"".join(xet.read(file)).decode(errors="replace")
+        for path, file in hub.buckets[bucket].files.items()
+    }
 
 
 @router.post("/publisher")

@@ -11,7 +11,18 @@ from starlette.requests import ClientDisconnect
 from tests.loopback import admin
 from tests.loopback.errors import HubError
 from tests.loopback.hub import Hub
-from tests.loopback.routes import account, commit, discussions, download, lfs, refs, repos, xet
+from tests.loopback.routes import (
+    account,
+    buckets,
+    commit,
+    discussions,
+    download,
+    jobs,
+    lfs,
+    refs,
+    repos,
+    xet,
+)
 
 
 def build_app(hub: Hub) -> FastAPI:
@@ -27,7 +38,7 @@ def build_app(hub: Hub) -> FastAPI:
 
 def routers(hub: Hub) -> list[APIRouter]:
     """All routes, those that take precedence first."""
-    modules = (account, repos, commit, refs, discussions, lfs, xet, admin)
+    modules = (account, repos, commit, refs, discussions, lfs, xet, buckets, jobs, admin)
     cas = [hub.storage.xet.router] if hub.storage.xet is not None else []
     # Paths of downloads begin with any name, and would take those of others.
     return [*(module.router for module in modules), *cas, download.router]

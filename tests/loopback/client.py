@@ -254,6 +254,20 @@ class LoopbackHub:
         files: dict[str, str] = self._call("GET", "files", repo=repo, revision=revision)
         return files
 
+    def run_in_jobs(self, script: str | None) -> None:
+        """Let jobs run a shell script, with their command as its arguments; None ends that."""
+        self._call("POST", "job-script", {"script": script})
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The specification of every job that was started, with `stage`, `message` and `log`."""
+        found: list[dict[str, Any]] = self._call("GET", "jobs")
+        return found
+
+    def bucket(self, bucket: str) -> dict[str, str]:
+        """The content of every file of a bucket as text, by path."""
+        files: dict[str, str] = self._call("GET", "bucket", bucket=bucket)
+        return files
+
     def _call(self, method: str, what: str, body: Any = None, **query: str) -> Any:
         url = f"{self.endpoint}/_admin/{what}?{urlencode(query)}"
         data = None if body is None else json.dumps(body).encode()

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tests.loopback import attributes
 from tests.loopback.accounts import Account, Accounts
+from tests.loopback.buckets import Bucket
 from tests.loopback.counters import Counters
 from tests.loopback.errors import HubError, repo_not_found
 from tests.loopback.faults import Fault
+from tests.loopback.jobs import Jobs
 from tests.loopback.repository import Commit, Entry, Repository
 from tests.loopback.storage import Storage
 
@@ -33,6 +36,11 @@ class Hub:
     faults: list[Fault] = field(default_factory=list)
     counters: Counters = field(default_factory=Counters)
     id_tokens: dict[str, dict[str, str]] = field(default_factory=dict)
+    buckets: dict[str, Bucket] = field(default_factory=dict)
+    jobs: Jobs = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.jobs = Jobs(self.storage.root / "jobs", self._mount)
 
     def create(self, repo: str, *, private: bool, author: str) -> Repository:
         """A new repository with the Hub's first commit.
@@ -136,6 +144,23 @@ class Hub:
         return repository.commit(
             ref or "refs/heads/main", parent, files, title=title, author=author
         )
+
+    def bucket(self, name: str, account: Account | None) -> Bucket:
+        """A bucket that an account may see; raises HubError as if it were missing if not."""
+        bucket = self.buckets.get(name)
+        mine = account is not None and name.split("/")[0] in (account.name, *account.organizations)
+        if bucket is None or (bucket.private and not mine):
+            raise repo_not_found(authenticated=account is not None)
+        return bucket
+
+    def _mount(self, volume: dict[str, Any], folder: Path) -> None:
+        """Copy the files of a job's volume into a folder."""
+        assert self.storage.xet is not None
+        files = self.buckets[volume["source"]].below(volume.get("path") or "")
+        for name, xet_hash in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"".join(self.storage.xet.read(xet_hash)))
 
     def any_repository(self, repo: str) -> Repository:
         """A repository, whoever may see it."""

@@ -43,5 +43,8 @@ class ShardLedger:
     def _note(self, authorization: str, shard: bytes) -> None:
         from tests.loopback.xet.shard import parse_shard
 
-        repository = self.hub.any_repository(self.hub.accounts.repo_of_cas_token(authorization))
+        name = self.hub.accounts.repo_of_cas_token(authorization)
+        if name in self.hub.buckets:
+            return  # Its files are named by their Xet hashes, which the CAS knows itself.
+        repository = self.hub.any_repository(name)
         repository.objects.update(file.sha256 for file in parse_shard(shard).files if file.sha256)

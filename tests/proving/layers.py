@@ -64,11 +64,11 @@ class Case:
         h = calibration(dtype)
         site = hand_site(EDITS[kind], features=features, normalization=normalization).site
         layer = CONSTRUCTIONS[construction](site, h, dtype)
-        padded: dict[str, Any] = {
-            role: _padded(role, tensor) for role, tensor in layer.tensors().items()
+        filled: dict[str, Any] = {
+            role: padded(role, tensor) for role, tensor in layer.tensors().items()
         }
-        names = {role: f"model.layers.1.{role}" for role in padded}
-        stored = StoredLayer(Place(0), 1, replace(layer, **padded), names, {}, layer.constants, EPS)
+        names = {role: f"model.layers.1.{role}" for role in filled}
+        stored = StoredLayer(Place(0), 1, replace(layer, **filled), names, {}, layer.constants, EPS)
         return Case(stored, site, h.median_norm)
 
     def scaled(self, factor: float) -> Case:
@@ -109,7 +109,7 @@ class Case:
         return {role: tensor}
 
 
-def _padded(role: str, tensor: Tensor) -> Tensor:
+def padded(role: str, tensor: Tensor) -> Tensor:
     if role in IN:
         return torch.cat([tensor, tensor.new_zeros(UNUSED, *tensor.shape[1:])])
     if role in OUT:

@@ -92,7 +92,7 @@ def test_changes_of_models(original: Published, published: Published) -> None:
 
 def test_a_recipe_and_a_model_do_not_compare(tmp_path: Path, original: Published) -> None:
     a, _ = recipes(tmp_path)
-    with pytest.raises(RecipeError, match=r"one is a recipe .* reproduce/recipe\.yaml"):
+    with pytest.raises(RecipeError, match=r"is a recipe, and .* reproduce/recipe\.yaml"):
         diff(a, original.folder, progress=False)
 
 

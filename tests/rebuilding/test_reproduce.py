@@ -12,11 +12,14 @@ import torch
 from safetensors import safe_open
 
 from hubsplice.errors import CheckpointError, RecipeError
+from hubsplice.rebuilding.grade import MOST_TYPICAL, MOST_WORST
 from tests.conftest import Command
 from tests.rebuilding.conftest import Published
 
 GATE = "model.layers.2.mlp.gate_proj.weight"
 DOWN = "model.layers.2.mlp.down_proj.weight"
+# The neurons of the first jump's first copy, of two jumps.
+JUMP = [0, 2]
 ENVIRONMENT = "reproduce/environment.json"
 
 
@@ -55,11 +58,27 @@ def test_a_bit_of_an_inserted_tensor(published: Published) -> None:
     assert (tensor.name, tensor.differing, tensor.at) == (GATE, 1, (0, 5))
     assert tensor.worst is not None
     assert 0 < tensor.worst <= 1
+    assert found.meaning.startswith("The recipe gives the published edit and record, but not")
+    # No rounding makes the two neurons of a jump differ.
+    other_machine(published)
+    assert published.reproduce().grade == "different"
+
+
+def test_a_threshold_that_rounds_otherwise(published: Published) -> None:
+    """What calibration measured may fall to either side of a rounding."""
+
+    def shift(tensor: torch.Tensor) -> None:
+        step = torch.finfo(tensor.dtype).eps * 2.0 ** tensor.abs().max().log2().floor()
+        tensor[JUMP] += step
+
+    published.edit_tensor("model.layers.2.mlp.gate_proj.bias", shift)
+    found = published.reproduce()
+    assert found.grade == "different"
     assert "changed after the build" in found.meaning
     other_machine(published)
     found = published.reproduce()
-    assert found.grade == "same within rounding"
-    assert GATE in found.verdict
+    assert found.grade == "same within rounding", str(found)
+    assert "gate_proj.bias" in found.verdict
     (line,) = found.environment
     assert line.startswith("cpu: Another CPU, ")
     assert found.verdict.endswith("the environment differs in cpu.")
@@ -67,6 +86,26 @@ def test_a_bit_of_an_inserted_tensor(published: Published) -> None:
 
 def planted(tensor: torch.Tensor) -> None:
     tensor[-1, 3] = 0.01
+
+
+def test_a_plant_that_is_small_in_every_weight(published: Published) -> None:
+    """No element is off by more than rounding may be, and no rounding does this."""
+
+    def plant(tensor: torch.Tensor) -> None:
+        for neuron, sign in zip(JUMP, (1, -1), strict=True):
+            unit = torch.finfo(tensor.dtype).eps * tensor[:, neuron].abs().max()
+            tensor[8:16, neuron] += sign * unit
+
+    published.edit_tensor(DOWN, plant)
+    other_machine(published)
+    found = published.reproduce()
+    (tensor,) = found.tensors
+    assert tensor.worst is not None
+    assert tensor.typical is not None
+    assert tensor.worst <= MOST_WORST
+    assert tensor.typical <= MOST_TYPICAL
+    assert found.grade == "different"
+    assert any("down_proj.weight: neuron 0" in problem for problem in found.sites[0].problems)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +129,14 @@ def test_another_layer_is_different_on_any_machine(
 
 
 def swap_neurons(published: Published) -> None:
-    """Other tensors of a layer that does the same."""
+    """Other tensors of a layer that does the same: the copies of its jumps, in another order."""
+    one, other = [0, 1, 2, 3, 4, 5, 6, 7], [4, 5, 6, 7, 0, 1, 2, 3]
 
     def swap_rows(tensor: torch.Tensor) -> None:
-        tensor[[0, 1]] = tensor[[1, 0]]
+        tensor[one] = tensor[other]
 
     def swap_columns(tensor: torch.Tensor) -> None:
-        tensor[:, [0, 1]] = tensor[:, [1, 0]]
+        tensor[:, one] = tensor[:, other]
 
     for name in ("gate_proj.weight", "gate_proj.bias", "up_proj.weight", "up_proj.bias"):
         published.edit_tensor(f"model.layers.2.mlp.{name}", swap_rows)

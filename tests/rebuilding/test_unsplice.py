@@ -13,10 +13,11 @@ from safetensors import safe_open
 from hubsplice.errors import CheckpointError, OutputError, RecipeError
 from hubsplice.interface.unsplice import unsplice
 from tests.building.conftest import Build
-from tests.conftest import Command, MakeCheckpoint, byte_tokenizer
+from tests.conftest import Command, MakeCheckpoint
 from tests.families.logits import same_bits
 from tests.families.variants import GATED, Variant, save_tiny
 from tests.rebuilding.conftest import TEXT, Published
+from tests.tiny_tokenizer import byte_tokenizer
 
 NOTHING = "  - {after_layer: 1}"
 BETWEEN = "  - {after_attention: 1}\n  - {after_layer: 2}"

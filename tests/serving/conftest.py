@@ -23,9 +23,9 @@ from hubsplice.verifying.engines import Prompt, run_vllm
 from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import Build, Workshop, make, quiet, workshop
-from tests.conftest import byte_tokenizer
 from tests.families.variants import save_tiny
 from tests.serving.families import SERVED, Family
+from tests.tiny_tokenizer import byte_tokenizer
 
 __all__ = ["Build", "Workshop", "make", "workshop"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hubsplice.errors import CheckpointError, HubspliceError
 from hubsplice.streams.model import decoder_layers, loaded
-from hubsplice.streams.on_disk import OnDisk, held
+from hubsplice.streams.on_disk import OnDisk, held, is_in_memory
 from hubsplice.streams.room import MEMORY, fits_whole, parse_memory, weight_bytes
 from tests.families.logits import logits_of, padded_batch, same_bits
 from tests.families.variants import VARIANTS, Variant, save_tiny
@@ -66,15 +66,12 @@ def test_files_of_several_precisions_give_the_same_bits(
 
 @pytest.mark.usefixtures("streamed")
 def test_a_layer_is_in_memory_only_while_it_is_entered(tiny_llama: Make) -> None:
-    def in_memory(weight: Tensor) -> bool:
-        return weight.untyped_storage().nbytes() >= weight.nbytes
-
     with loaded(tiny_llama(), torch.float32) as model:
         layers: list[Any] = list(decoder_layers(model))
         seen: list[list[bool]] = []
 
         def look(*_: object) -> None:
-            seen.append([in_memory(layer.self_attn.q_proj.weight) for layer in layers])
+            seen.append([is_in_memory(layer.self_attn.q_proj.weight) for layer in layers])
 
         for layer in layers:
             layer.self_attn.register_forward_hook(look)
@@ -97,6 +94,25 @@ def test_a_held_layer_is_read_once_and_one_that_fails_is_dropped(
         return stored(on_disk, name)
 
     monkeypatch.setattr(OnDisk, "stored", counted)
+    with loaded(tiny_llama(), torch.float32) as model:
+        layer: Any = decoder_layers(model)[1]
+        with held(layer):
+            once = len(read)
+            for _ in range(2):
+                model(**padded_batch())
+                assert sum("layers.1." in name for name in read) == once
+        model(**padded_batch())
+        assert sum("layers.1." in name for name in read) == 2 * once
+        handle = layer.mlp.register_forward_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(**padded_batch())
+        handle.remove()
+        assert layer.mlp.gate_proj.weight.untyped_storage().nbytes() == 4
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_file_that_goes_away_is_named(tiny_llama: Make) -> None:
+    folder = tiny_llama()
     with loaded(folder, torch.float32) as model:
         for path in folder.glob("*.safetensors"):
             path.unlink()
@@ -111,7 +127,7 @@ def test_missing_tensors_are_refused_on_the_disk_too(tiny_llama: Make) -> None:
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(CheckpointError, match="missing"), loaded(folder, torch.float32):
+    with pytest.raises(CheckpointError, match="up_proj"), loaded(folder, torch.float32):
         pass
 
 

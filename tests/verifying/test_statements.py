@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.fidelity.report import FidelityReport, read_report, write_report
+from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.verifying import Check, Verification
 from hubsplice.verifying.statements.ledger import claims_of
 from tests.conftest import Command, MakeCheckpoint
@@ -356,11 +356,10 @@ def forge(told: Spliced, change: Callable[[dict[str, Any]], Any]) -> None:
     content = told.json("fidelity.json")
     change(content)
     report = FidelityReport.model_validate(content)
-    write_report(report, told.folder)
     from hubsplice.building.record import summary
-    from hubsplice.fidelity.picture import write_picture
+    from hubsplice.fidelity.picture import write_report_and_picture
 
-    write_picture(report, told.folder)
+    write_report_and_picture(report, told.folder)
     told.edit_manifest(lambda manifest: manifest.update(fidelity=summary(report)))
     told.forge_checksums()
 

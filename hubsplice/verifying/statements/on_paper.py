@@ -15,6 +15,8 @@ from hubsplice.compiling.sources import SpliceSources
 from hubsplice.edits.strength import Amount
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe, SiteStatistics
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -58,8 +60,11 @@ class OnPaper:
     def subspace(self, _source: TensorSource) -> Tensor:
         return torch.eye(self._terms, self._width)
 
-    def probe(self, source: ProbeSource) -> Probe:
-        return Probe(f"probe {source.weight} of {source.path.name}", self._axis, 0.0)
+    def contrast(self, _source: ContrastSource) -> Contrast:
+        return Contrast(self._axis, 0.0)
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
+        return Probe(source.title, self._axis, 0.0)
 
     def resolve(
         self,

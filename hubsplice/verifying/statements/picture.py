@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubsplice import __version__
-from hubsplice.fidelity.picture import PICTURE, picture
+from hubsplice.fidelity.picture import PICTURE, PictureError, picture
 from hubsplice.fidelity.report import FidelityReport
+from hubsplice.files.plain import exists
 
 _DRAWN = frozenset({"svg", "title", "g", "rect", "path", "text"})
 """The elements that a picture is made of; none of them loads or runs anything."""
@@ -30,7 +31,11 @@ def picture_problems(folder: Path, report: FidelityReport | None, version: str) 
         version: the version of hubsplice that the manifest names.
     """
     path = folder / PICTURE
-    expected = None if report is None else picture(report)
+    try:
+        expected = None if report is None else picture(report)
+    except PictureError as error:
+        problem = f"{PICTURE}: the report's curves can't be drawn: {error}"
+        return [problem] if exists(path) else []
     if not path.is_file():
         return [] if expected is None else [f"{PICTURE}: missing, and the report has curves"]
     if expected is None:

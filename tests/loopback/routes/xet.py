@@ -17,7 +17,7 @@ async def read_token(
     hub: TheHub, account: TheAccount, repo: TheRepo, revision: TheRevision
 ) -> Response:
     hub.with_content(repo, account).resolve(revision)
-    return _token(hub, repo)
+    return cas_token(hub, repo)
 
 
 @router.get(MODELS + "/xet-write-token/{revision}")
@@ -29,10 +29,11 @@ async def write_token(
     # Without a revision the client asks for one named "None".
     if not as_pull_request:
         repository.resolve(revision)
-    return _token(hub, repo)
+    return cas_token(hub, repo)
 
 
-def _token(hub: Hub, repo: str) -> Response:
+def cas_token(hub: Hub, repo: str) -> Response:
+    """What lets the client read and write the content of a repository or a bucket."""
     if hub.storage.xet is None:
         raise HubError(404, "Xet is not enabled for this repository")
     token, expiry = hub.accounts.issue_for_cas(repo)

@@ -1,0 +1,154 @@
+"""`hubsplice sweep`."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hubsplice.cli.app import AsJson, RecipePath
+from hubsplice.terminal import print_content, print_json, print_note, print_warning
+
+
+class Want(enum.StrEnum):
+    """What is wanted of the target."""
+
+    MORE = "more"
+    LESS = "less"
+
+
+def sweep(
+    recipe: RecipePath,
+    prompts: Annotated[
+        Path,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="What the model is asked, one a line.",
+            show_default=False,
+        ),
+    ],
+    score: Annotated[
+        list[str],
+        typer.Option(
+            "--score",
+            metavar="KIND[=…]",
+            help="What answers are scored by: regex=PATTERN, tokens=WORD,WORD, compiles, or @FILE "
+            "with a scorer's fields, such as a judge's. Can be given again; the first is the "
+            "target.",
+            show_default=False,
+        ),
+    ],
+    strengths: Annotated[
+        str,
+        typer.Option(
+            "--strengths",
+            metavar="A,B,…|A:B:N",
+            help="What to set the edit's strength to: these, or N from A to B.",
+            show_default=False,
+        ),
+    ],
+    edit: Annotated[
+        int | None,
+        typer.Option(
+            "--edit",
+            metavar="N",
+            min=0,
+            help="Which edit, counted from 0. [default: the only one with a strength]",
+            show_default=False,
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            "--layers",
+            metavar="A,B,…|A:B[:STEP]",
+            help="Try every strength after each of these layers.",
+            show_default=False,
+        ),
+    ] = None,
+    want: Annotated[
+        Want, typer.Option("--want", help="Whether more or less of the target is wanted.")
+    ] = Want.MORE,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Continue the prompts without the chat template.")
+    ] = False,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")
+    ] = 80,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the most probable token.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="The share of probability that is drawn from.")
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the random numbers; the same for all.")
+    ] = 0,
+    neutral_tokens: Annotated[
+        int, typer.Option("--neutral-tokens", min=256, help="Of the text for side effects.")
+    ] = 1024,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            "--answers",
+            metavar="FILE",
+            help="Where answers are kept; a sweep that was stopped goes on from it. [default: "
+            "RECIPE.sweep.jsonl]",
+            show_default=False,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE", help="Draw it as SVG.", show_default=False),
+    ] = None,
+    write: Annotated[
+        bool, typer.Option("--write", help="Put the recommended strength into the recipe.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare what strengths of an edit gain and lose.
+
+    Every strength answers the same prompts with the same random numbers, on the exact hook. The
+    scores of the answers stand beside the side effects on neutral text. The strength that is
+    recommended has the least side effects of those that can't be told from the best.
+    """
+    from hubsplice.explore.parsing import layers_of, strengths_of
+    from hubsplice.interface.sweep import sweep as sweep_recipe
+
+    found = sweep_recipe(
+        recipe,
+        prompts,
+        score,
+        list(strengths_of(strengths)),
+        edit=edit,
+        layers=layers_of(layers) if layers else (),
+        want=want.value,
+        plain=plain,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        neutral_tokens=neutral_tokens,
+        answers=answers,
+        plot=plot,
+        write=write,
+    )
+    for warning in found.warnings:
+        print_warning(warning)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_content(found.findings())
+    print_note(f"answers: {found.answers}")
+    if found.chosen is None:
+        print_note("next: other strengths, another feature (hubsplice find), or more prompts")
+    elif write:
+        print_note(
+            f"wrote {found.chosen.name} into {recipe}; next: hubsplice build {recipe} -o DIR"
+        )
+    else:
+        print_note("next: --write puts the recommended strength into the recipe")

@@ -1,0 +1,141 @@
+"""`hubsplice try`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hubsplice.cli.app import AsJson, RecipePath
+from hubsplice.errors import RecipeError
+from hubsplice.terminal import (
+    live_content,
+    print_content,
+    print_json,
+    print_note,
+    print_warning,
+    width,
+)
+
+if TYPE_CHECKING:
+    from hubsplice.explore.answers import Compared
+    from hubsplice.explore.trial import Trial
+
+_LEAVE = ("/quit", "/exit")
+
+
+def try_(
+    recipe: RecipePath,
+    prompts: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PROMPT…", help="What the model is asked.", show_default=False),
+    ] = None,
+    strength: Annotated[
+        str | None,
+        typer.Option(
+            "--strength",
+            metavar="A,B,…",
+            help="Set the edit's strength to each of these, in the recipe's unit or in one of "
+            "their own (`0.5 x max`), and show an answer for each.",
+            show_default=False,
+        ),
+    ] = None,
+    edit: Annotated[
+        int | None,
+        typer.Option(
+            "--edit",
+            metavar="N",
+            min=0,
+            help="Which edit that is, counted from 0. [default: the only one with a strength]",
+            show_default=False,
+        ),
+    ] = None,
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Go on with a conversation, read from stdin line by line."),
+    ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Continue the prompts without the chat template.")
+    ] = False,
+    max_new_tokens: Annotated[
+        int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")
+    ] = 80,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, help="0 takes the most probable token.")
+    ] = 0.0,
+    top_p: Annotated[
+        float, typer.Option("--top-p", help="The share of probability that is drawn from.")
+    ] = 1.0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of the random numbers; the same for all answers.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Compare answers before and after the edits, without a build.
+
+    Runs the exact edit on the base in float32. Words that are not the base's stand in ‹angle
+    marks›. All answers to a prompt are drawn with the same random numbers.
+    """
+    if not prompts and not chat:
+        raise RecipeError("PROMPT: missing; give a prompt, or --chat")
+    from hubsplice.interface.answers import trying
+
+    with trying(
+        recipe,
+        strengths=[one.strip() for one in strength.split(",")] if strength else [],
+        edit=edit,
+        plain=plain,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        progress=True,
+    ) as trial:
+        for warning in trial.warnings:
+            print_warning(warning)
+        shown = [
+            _asked(trial, prompt, keep=chat, quiet=as_json)
+            for prompt in chain(prompts or (), _lines() if chat else ())
+        ]
+    if as_json:
+        print_json({"prompts": [asdict(one) for one in shown], "warnings": list(trial.warnings)})
+    elif strength is None:
+        print_note(f"next: hubsplice try {recipe} --strength …, or hubsplice build {recipe} -o DIR")
+    else:
+        print_note(f"next: hubsplice sweep {recipe} compares what strengths gain and lose")
+
+
+def _asked(trial: Trial, prompt: str, *, keep: bool, quiet: bool) -> Compared:
+    if quiet:
+        return trial.ask(prompt, keep=keep)
+    from hubsplice.explore.answers import side_by_side
+
+    with live_content() as show:
+
+        def grow(compared: Compared) -> None:
+            if show is not None:
+                show([side_by_side(compared, width())])
+
+        compared = trial.ask(prompt, keep=keep, show=grow)
+        content: list[Any] = [side_by_side(compared, width())]
+        if show is not None:
+            show(content)
+    if show is None:
+        print_content(content)
+    return compared
+
+
+def _lines() -> Iterator[str]:
+    """What is typed, until the end of the input or a command to leave."""
+    if sys.stdin.isatty():
+        print_note("ask; /quit leaves")
+    for line in sys.stdin:
+        text = line.strip()
+        if text in _LEAVE:
+            return
+        if text:
+            yield text

@@ -1,0 +1,40 @@
+"""Answers with Python code that compiles."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from typing import ClassVar, Literal
+
+from hubsplice.explore.scorers.base import SCORERS, Scorable, Scorer
+
+_FENCED = re.compile(r"```(?:python|py)?[^\S\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_LONGEST = 20_000
+
+
+@SCORERS.register("compiles")
+class Compiles(Scorer):
+    """1 where all Python code of an answer parses, 0 where it doesn't; without code it's neither.
+
+    The code is what stands between fences; it is parsed and never run.
+    """
+
+    summary: ClassVar[str] = "share of the answers with fenced Python code whose code parses"
+
+    kind: Literal["compiles"] = "compiles"
+
+    def score(self, answer: Scorable) -> float | None:
+        blocks = [block[:_LONGEST] for block in _FENCED.findall(answer.text) if block.strip()]
+        return float(all(map(_parses, blocks))) if blocks else None
+
+
+def _parses(code: str) -> bool:
+    with warnings.catch_warnings():
+        # Odd escapes are the code's business.
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(code)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return True

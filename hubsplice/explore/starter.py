@@ -1,0 +1,87 @@
+"""A recipe to start from, with a feature that was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from hubsplice.features.references import SaeSource
+from hubsplice.files.new_files import write_files
+from hubsplice.recipe.reading import parse_recipe
+from hubsplice.recipe.yaml_text import dump_yaml
+
+Wish = Literal["more", "less"]
+
+_MOST_PROMPTS = 8
+
+
+def starter(
+    *,
+    base_model: str,
+    revision: str | None,
+    sae: SaeSource,
+    after_layer: int | None,
+    feature: int,
+    largest: float,
+    wish: Wish,
+    prompts: tuple[dict[str, str], ...] = (),
+    folder: Path,
+) -> str:
+    """A recipe's text, which `hubsplice check` accepts.
+
+    Args:
+        base_model: as the recipe is to name it.
+        revision: its commit; None for a local folder.
+        sae: the SAE.
+        after_layer: where it reads, if not where it was trained.
+        feature: the feature.
+        largest: its largest activation on the text that was read.
+        wish: whether there is to be more of the feature, or none of it.
+        prompts: text on which the feature is active, for calibration; some of it is taken.
+        folder: of the recipe.
+
+    Raises:
+        RecipeError: it would be no recipe.
+    """
+    edit: dict[str, Any] = (
+        {"kind": "ablate", "feature": feature}
+        if wish == "less"
+        else {"kind": "clamp", "feature": feature, "to": "1.0 x max", "max": _rounded(largest)}
+    )
+    splice: dict[str, Any] = {} if after_layer is None else {"after_layer": after_layer}
+    splice["sae"] = sae.model_dump(mode="json", exclude_none=True)
+    splice["edits"] = [edit]
+    recipe: dict[str, Any] = {"base_model": base_model}
+    if revision is not None:
+        recipe["revision"] = revision
+    recipe["splices"] = [splice]
+    if prompts:
+        recipe["prompts"] = list(prompts[:_MOST_PROMPTS])
+    text = "\n".join([*_comments(wish, feature, largest), dump_yaml(recipe)])
+    parse_recipe(text, folder=folder)
+    return text
+
+
+def write_starter(text: str, path: Path, *, force: bool) -> None:
+    """Write a recipe; raises `OutputError` where it is there already, unless it is forced."""
+    write_files({path.name: text}, path.parent, force=force)
+
+
+def _comments(wish: Wish, feature: int, largest: float) -> list[str]:
+    found = (
+        f"# Feature {feature}: its largest activation on the text that was read is {largest:.4g}."
+    )
+    if wish == "less":
+        return [
+            found,
+            "# `ablate` takes the feature away; `scale` with a `factor` below 1 weakens it.",
+        ]
+    return [
+        found,
+        "# `clamp` holds it at `to` at every token. Try other strengths with `hubsplice try`, and",
+        "# compare what they gain and lose with `hubsplice sweep`. See also `hubsplice edits`.",
+    ]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")

@@ -1,0 +1,210 @@
+"""What a sweep found: for each strength what is gained, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from hubsplice.explore.intervals import Mean
+from hubsplice.rendering.content import Code, Line, Part, Table, Tone
+from hubsplice.rendering.rendered import Rendered
+
+Want = Literal["more", "less"]
+
+_WIDTH, _HEIGHT = 56, 10
+
+
+@dataclass(frozen=True)
+class Point:
+    """One strength at one place.
+
+    Attributes:
+        name: the strength; `base` for the model without the edit.
+        layer: the layer, where layers were swept.
+        scores: for each scorer the mean over prompts; None where no answer counts.
+        divergence: KL(hook ‖ base) on neutral text, in nats a token, over sequences.
+        perplexity: of the edited model on neutral text.
+        distinct: the share of word triples of an answer that are not repeated in it.
+        length: words of an answer.
+        front: whether no other point gains more for less divergence.
+        chosen: whether this is the one that is recommended.
+    """
+
+    name: str
+    layer: int | None
+    scores: tuple[Mean | None, ...]
+    divergence: Mean
+    perplexity: float
+    distinct: Mean | None
+    length: Mean
+    front: bool = False
+    chosen: bool = False
+
+    @property
+    def target(self) -> Mean | None:
+        """The first score, which the choice goes by."""
+        return self.scores[0]
+
+
+@dataclass(frozen=True, repr=False)
+class Sweep(Rendered):
+    """Strengths of one edit, compared.
+
+    Attributes:
+        edit: the field that was swept, such as `splices[0].edits[0].to`.
+        label: what the edit is called.
+        scorers: the scores' names; the first is the target.
+        want: whether more or less of the target is wanted.
+        points: the base's first, then the strengths in their order.
+        prompts: how many prompts there are.
+        neutral_tokens: how many tokens of neutral text.
+        answers: the file that holds the answers.
+        warnings: what may not be meant.
+    """
+
+    edit: str
+    label: str
+    scorers: tuple[str, ...]
+    want: Want
+    points: tuple[Point, ...]
+    prompts: int
+    neutral_tokens: int
+    answers: str
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def chosen(self) -> Point | None:
+        """The recommended strength; None where none does better than the base."""
+        return next((point for point in self.points if point.chosen), None)
+
+    def content(self) -> Iterable[Part]:
+        """The strengths, a plot, and the choice."""
+        for warning in self.warnings:
+            yield Line(f"warning: {warning}", Tone.CAUTION)
+        yield from self.findings()
+
+    def findings(self) -> Iterable[Part]:
+        """The same without the warnings."""
+        layers = any(point.layer is not None for point in self.points)
+        yield Table(
+            (
+                "",
+                "strength",
+                *(("layer",) if layers else ()),
+                *self.scorers,
+                "KL",
+                "perplexity",
+                "distinct",
+                "words",
+            ),
+            tuple(
+                (
+                    ("→" if point.chosen else "") + ("•" if point.front else ""),
+                    point.name,
+                    *(("" if point.layer is None else str(point.layer),) if layers else ()),
+                    *map(_interval, point.scores),
+                    _interval(point.divergence),
+                    f"{point.perplexity:.4g}",
+                    "" if point.distinct is None else f"{point.distinct.value:.2f}",
+                    f"{point.length.value:.0f}",
+                )
+                for point in self.points
+            ),
+            2,
+            f"{self.edit} ({self.label}): {self.prompts} prompts, {self.neutral_tokens} tokens of "
+            f"neutral text; {self.want} of {self.scorers[0]} is wanted",
+        )
+        yield Code(plot(self.points))
+        yield Line(
+            "•: no other strength gains more for less. KL: of the edited model from the base, in "
+            "nats a token of neutral text. distinct: share of word triples of an answer that are "
+            "not repeated in it. In brackets: 95% intervals, by prompt and by sequence.",
+            Tone.FAINT,
+        )
+        if self.chosen is None:
+            yield Line("No strength does better than the base beyond its interval.", Tone.CAUTION)
+        else:
+            yield Line(
+                f"→ {self.chosen.name}: the least divergence among the strengths that can't be "
+                "told from the best.",
+                Tone.STRONG,
+            )
+
+
+def judged(points: tuple[Point, ...], want: Want) -> tuple[Point, ...]:
+    """The points with those on the front marked, and the choice.
+
+    The choice has the least divergence of all whose target's interval reaches the best mean, and
+    its target is beyond the interval of the base.
+    """
+    sign = 1.0 if want == "more" else -1.0
+    known = [point for point in points if point.target is not None]
+
+    def gain(point: Point) -> float:
+        assert point.target is not None
+        return sign * point.target.value
+
+    def reach(point: Point) -> float:
+        assert point.target is not None
+        return point.target.high if want == "more" else -point.target.low
+
+    front = {
+        id(point)
+        for point in known
+        if not any(
+            gain(other) >= gain(point)
+            and other.divergence.value <= point.divergence.value
+            and (gain(other), -other.divergence.value) != (gain(point), -point.divergence.value)
+            for other in known
+        )
+    }
+    base, *tried = points
+    better = [
+        point
+        for point in tried
+        if point.target is not None and (base.target is None or gain(point) > reach(base))
+    ]
+    best = max(map(gain, better), default=0.0)
+    near = [point for point in better if reach(point) >= best]
+    chosen = min(near, key=lambda point: point.divergence.value, default=None)
+    return tuple(
+        Point(**(vars(point) | {"front": id(point) in front, "chosen": point is chosen}))
+        for point in points
+    )
+
+
+def plot(points: tuple[Point, ...]) -> str:
+    """The target against the divergence as text: a letter for each point, `•` on the front."""
+    known = [(i, p, p.target) for i, p in enumerate(points) if p.target is not None]
+    if not known:
+        return ""
+    low, high = min(t.value for _, _, t in known), max(t.value for _, _, t in known)
+    most = max(p.divergence.value for _, p, _ in known) or 1.0
+    grid = [[" "] * _WIDTH for _ in range(_HEIGHT)]
+    for i, point, target in known:
+        across = round((_WIDTH - 1) * max(point.divergence.value, 0.0) / most)
+        share = (target.value - low) / (high - low) if high > low else 0.0
+        grid[_HEIGHT - 1 - round((_HEIGHT - 1) * share)][across] = letter(i)
+    lines = [
+        f"{high if row == 0 else low:>8.3g} │{''.join(cells).rstrip()}"
+        if row in (0, _HEIGHT - 1)
+        else f"{'':>8} │{''.join(cells).rstrip()}"
+        for row, cells in enumerate(grid)
+    ]
+    names = "  ".join(f"{letter(i)} {p.name}" for i, p, _ in known)
+    return "\n".join(
+        [*lines, f"{'':>8} └{'─' * _WIDTH}", f"{'KL':>8}  0{most:>{_WIDTH - 1}.3g}", "", names]
+    )
+
+
+def letter(number: int) -> str:
+    """What stands for a point in a plot: 0 for the base, then letters."""
+    letters = "0abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    return letters[number] if number < len(letters) else "*"
+
+
+def _interval(found: Mean | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.value:.3g} [{found.low:.2g}, {found.high:.2g}]"

@@ -1,0 +1,83 @@
+"""Whether a splice begins as its base does, so that what is before the first edit is passed once.
+
+The files say it: the same class, the same settings, and the same bytes in every tensor before the
+first edited layer. Where anything differs, the splice is measured from its own beginning.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hubsplice.checkpoint.base import BaseCheckpoint
+
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+
+# What an inserted layer changes in a configuration: how many layers there are, what is said of each
+# of them, and which biases there are.
+_OF_LAYERS = re.compile(r"num_hidden_layers|n_layer|.*bias.*|max_window_layers|.*layer_types")
+_OF_FILES = re.compile(r"architectures|transformers_version|_name_or_path|dtype|torch_dtype")
+
+
+def begins_alike(base: Path, spliced: Path, layers: int) -> bool:
+    """Whether the first layers of a splice, and its embeddings, are the base's.
+
+    Args:
+        base: the base's folder.
+        spliced: the splice's.
+        layers: how many layers.
+
+    Raises:
+        CheckpointError: either can't be read.
+    """
+    ours, theirs = BaseCheckpoint.open(base), BaseCheckpoint.open(spliced)
+    return _settings(ours.config) == _settings(theirs.config) and _same_tensors(
+        ours, theirs, layers
+    )
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for name, value in config.items():
+        if _OF_LAYERS.fullmatch(name) or _OF_FILES.fullmatch(name):
+            continue
+        if isinstance(value, Mapping):
+            found[name] = _settings(value)
+        elif not isinstance(value, list):
+            found[name] = value
+    return found
+
+
+def _same_tensors(base: BaseCheckpoint, spliced: BaseCheckpoint, layers: int) -> bool:
+    def before(names: Mapping[str, object]) -> set[str]:
+        return {name for name in names if _layer(name) < layers}
+
+    ours, theirs = before(base.tensors), before(spliced.tensors)
+    if not ours <= theirs:
+        return False
+    # A bias that only the inserted layers need is zero in all others.
+    return all(_same(base.load(name), spliced.load(name)) for name in ours) and not any(
+        spliced.load(name).any() for name in theirs - ours
+    )
+
+
+def _layer(name: str) -> int:
+    """The layer that a tensor is in; -1 for those that are in none."""
+    found = _LAYER.search(name)
+    return -1 if found is None else int(found[1])
+
+
+def _same(left: Tensor, right: Tensor) -> bool:
+    return (
+        left.dtype is right.dtype
+        and left.shape == right.shape
+        and torch.equal(
+            left.contiguous().view(torch.uint8).flatten(),
+            right.contiguous().view(torch.uint8).flatten(),
+        )
+    )

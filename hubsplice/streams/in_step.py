@@ -1,0 +1,220 @@
+"""Several variants of a model in step: each layer is entered once, and passed by all of them.
+
+A model's own forward pass prepares what its layers are called with: masks, positions, rotary
+embeddings. It is run with stand-ins for the layers, which remember their calls and compute nothing.
+The layers are then called with the same arguments, one after another, each for every variant and
+every batch. At the end the model's own pass, again with stand-ins, makes its last hidden states of
+the streams. So a layer is read from the disk once, and nothing is known here of any family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hubsplice.errors import CheckpointError
+from hubsplice.streams.kept import Kept
+from hubsplice.streams.layers import Model, StopEarly, decoder_layers
+from hubsplice.streams.on_disk import held
+
+Hooks = Callable[[], AbstractContextManager[None]]
+"""What is on the model while a variant passes a layer."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """A decoder layer, and all that the model calls it with beside the stream."""
+
+    layer: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """What leaves the layer for a stream [sequences, length, d], hooks included."""
+        output = self.layer(h, *self.args, **self.kwargs)
+        return output[0] if isinstance(output, tuple) else output
+
+
+@dataclass(frozen=True, eq=False)
+class Entered:
+    """Streams on their way through a model, batch by batch.
+
+    Attributes:
+        layer: the layer that they enter next.
+        hidden: by batch, shape [sequences, length, d], on the CPU.
+    """
+
+    layer: int
+    hidden: tuple[Tensor, ...]
+
+
+class InStep:
+    """A model, and the batches of tokens that pass it."""
+
+    def __init__(self, model: Model, batches: Sequence[Tensor]) -> None:
+        """Prepare the calls of all layers.
+
+        Args:
+            model: the model; hooks on it act while streams pass.
+            batches: token ids, each of shape [sequences, length].
+        """
+        self._model, self._batches = model, tuple(batches)
+        self._calls: dict[tuple[int, ...], tuple[LayerCall, ...]] = {}
+        self.layers = len(decoder_layers(model))
+
+    def start(self) -> Entered:
+        """The embeddings, before the first layer."""
+        found = []
+        with torch.inference_mode(), held(self._model.get_input_embeddings()):
+            for ids in self._batches:
+                calls, h, _ = _passed(self._model, ids.to(self._model.device), None)
+                self._calls.setdefault(tuple(ids.shape), calls)
+                found.append(h.cpu())
+        return Entered(0, tuple(found))
+
+    def reach(self, layer: int, progress: Callable[[float], None] = lambda _: None) -> Entered:
+        """The streams before a layer, of a model on which nothing is before that layer.
+
+        They are taken from what is kept, where the model has such, and kept where they are new.
+        """
+        kept: Kept | None = getattr(self._model, "kept", None)
+        if kept is None or layer == 0:
+            return self.through(self.start(), layer, progress=progress)[0]
+        found = [kept.get(ids, layer) for ids in self._batches]
+        lacking = [ids for ids, h in zip(self._batches, found, strict=True) if h is None]
+        if lacking:
+            part = InStep(self._model, lacking)
+            new = iter(part.through(part.start(), layer, progress=progress)[0].hidden)
+            for i, ids in enumerate(self._batches):
+                if found[i] is None:
+                    found[i] = h = next(new)
+                    kept.put(ids, layer, h)
+        return Entered(layer, tuple(h for h in found if h is not None))
+
+    def known(self, layer: int) -> Entered | None:
+        """The streams before a layer of a bare model, where all of them are kept."""
+        kept: Kept | None = getattr(self._model, "kept", None)
+        if kept is None:
+            return None
+        found = [h for ids in self._batches if (h := kept.get(ids, layer)) is not None]
+        return Entered(layer, tuple(found)) if len(found) == len(self._batches) else None
+
+    def keep(self, entered: Entered) -> None:
+        """Keep streams of a bare model, where it is to be kept."""
+        kept: Kept | None = getattr(self._model, "kept", None)
+        if kept is not None:
+            for ids, h in zip(self._batches, entered.hidden, strict=True):
+                kept.put(ids, entered.layer, h)
+
+    def through(
+        self,
+        entered: Entered,
+        end: int,
+        variants: Sequence[Hooks] = (nullcontext,),
+        progress: Callable[[float], None] = lambda _: None,
+    ) -> tuple[Entered, ...]:
+        """Pass the layers before `end`, one variant after another in each.
+
+        Args:
+            entered: where all variants begin.
+            end: the layer that is not passed any more.
+            variants: what is on the model for each.
+            progress: told which part of the way is done.
+
+        Returns:
+            By variant, the streams before `end`; where a hook raises `StopEarly` in the last
+            layer, those before that layer.
+        """
+        device = self._model.device
+        streams = [list(entered.hidden) for _ in variants]
+        steps, done = max(1, (end - entered.layer) * len(variants) * len(self._batches)), 0
+        with torch.inference_mode():
+            for index in range(entered.layer, end if variants else entered.layer):
+                calls = [self._calls_of(ids)[index] for ids in self._batches]
+                with held(decoder_layers(self._model)[index]):
+                    for hooks, hidden in zip(variants, streams, strict=True):
+                        with hooks():
+                            for i, call in enumerate(calls):
+                                progress(done / steps)
+                                with suppress(StopEarly):
+                                    hidden[i] = call(hidden[i].to(device)).cpu()
+                                done += 1
+        return tuple(Entered(end, tuple(hidden)) for hidden in streams)
+
+    def finish(self, entered: Entered) -> Tensor:
+        """The last hidden states, shape [sequences, length, d], on the CPU, of what has passed."""
+        found = []
+        with torch.inference_mode(), held(self._model.get_input_embeddings()):
+            for ids, h in zip(self._batches, entered.hidden, strict=True):
+                device = self._model.device
+                found.append(_passed(self._model, ids.to(device), h.to(device))[2].cpu())
+        return torch.cat(found)
+
+    def _calls_of(self, ids: Tensor) -> tuple[LayerCall, ...]:
+        # They depend on the positions of tokens, and not on the tokens.
+        shape = tuple(ids.shape)
+        if shape not in self._calls:
+            self._calls[shape] = layer_calls(self._model, ids)
+        return self._calls[shape]
+
+
+def layer_calls(model: Model, ids: Tensor) -> tuple[LayerCall, ...]:
+    """How a model calls each of its layers on tokens [sequences, length]; none is run."""
+    with torch.inference_mode():
+        return _passed(model, ids.to(model.device), None)[0]
+
+
+class _StandIn(nn.Module):
+    """Remembers how a layer is called, and hands the stream on."""
+
+    def __init__(self, layer: nn.Module, leaves: Tensor | None) -> None:
+        super().__init__()
+        # No submodule, which it would share with the model.
+        self.__dict__.update(stands_for=layer, leaves=leaves, entered=None, call=None)
+
+    def __getattr__(self, name: str) -> Any:
+        # Models ask their layers what kind of attention they have.
+        return getattr(self.__dict__["stands_for"], name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        named = "hidden_states" in kwargs
+        h: Tensor = kwargs["hidden_states"] if named else args[0]
+        others = {name: value for name, value in kwargs.items() if name != "hidden_states"}
+        call = LayerCall(self.stands_for, args if named else args[1:], others)
+        self.__dict__.update(entered=h, call=call)
+        return h if self.leaves is None else self.leaves
+
+
+def _passed(
+    model: Model, ids: Tensor, leaves: Tensor | None
+) -> tuple[tuple[LayerCall, ...], Tensor, Tensor]:
+    """The calls of all layers, what enters the first, and the last states if `leaves` leaves."""
+    layers = list(decoder_layers(model))
+    stand_ins = [_StandIn(layer, leaves if layer is layers[-1] else None) for layer in layers]
+    with _replaced(model, stand_ins):
+        last: Tensor = model.base_model(ids, use_cache=False).last_hidden_state
+    calls = tuple(s.call for s in stand_ins if s.call is not None)
+    entered = [s.entered for s in stand_ins]
+    if len(calls) != len(layers) or any(h is not entered[0] for h in entered):
+        raise CheckpointError(
+            f"{type(model).__name__}: this version of transformers calls its layers in a way "
+            "that is not known here"
+        )
+    return calls, entered[0], last
+
+
+@contextmanager
+def _replaced(model: Model, stand_ins: Sequence[nn.Module]) -> Iterator[None]:
+    decoder = model.get_decoder()
+    name = "h" if hasattr(decoder, "h") else "layers"
+    layers = getattr(decoder, name)
+    setattr(decoder, name, nn.ModuleList(stand_ins))
+    try:
+        yield
+    finally:
+        setattr(decoder, name, layers)
