@@ -48,7 +48,7 @@ def test_both_are_published_and_say_what_they_are_for(
     )
     done = publish(tmp_path / "adapter", "--repo-id", "me/an-edit", "--json")
     assert done.code == 0, done.err
-    serve = "hubsplice serve writer/a-carrier --adapters writer/an-edit"
+    serve = "hubsplice serve me/a-carrier --adapters me/an-edit"
     assert json.loads(done.out)["serve"] == serve
     files = hub.files("me/an-edit", "main")
     assert {"adapter_config.json", "adapter_model.safetensors", "splice.json"} <= set(files)
@@ -56,5 +56,5 @@ def test_both_are_published_and_say_what_they_are_for(
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("me/a-carrier", commit)
     card = (tmp_path / "adapter/README.md").read_text()
-    assert "base_model: writer/a-carrier\n" in card
+    assert "base_model: me/a-carrier\n" in card
     assert "base_model_relation: adapter\n" in card
