@@ -21,7 +21,7 @@ from hubsplice.cli.job import (
     run_job,
 )
 from hubsplice.errors import RecipeError
-from hubsplice.terminal import print_content, print_json, print_line, print_warning
+from hubsplice.terminal import print_content, print_json, print_warning
 
 
 def build(
@@ -78,6 +78,9 @@ def build(
         bool, typer.Option("--dry-run", help="Show the job, and start none.")
     ] = False,
     no_cache: NoCache = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print all tables, and not a summary.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, and measure it.
@@ -112,6 +115,7 @@ def build(
         raise typer.BadParameter(
             "missing; name the folder to write", param_hint="'--output' / '-o'"
         )
+    from hubsplice.building.told import build_summary
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(
@@ -124,7 +128,7 @@ def build(
         allow_misfit=allow_misfit,
         on_cost=print_cost,
     )
-    for warning in result.warnings if as_json else result.other_warnings:
+    for warning in result.warnings if as_json else () if details else result.other_warnings:
         print_warning(warning)
     report = result.report
     if as_json:
@@ -132,9 +136,9 @@ def build(
         amounts = [asdict(entry) for entry in result.amounts]
         print_json({"folder": str(result.folder), "report": shown, "amounts": amounts})
         return
-    if report:
-        print_content(report.content())
-    else:
-        for found in result.amounts:
-            print_line(str(found))
-    print_line(str(result.folder))
+    if details:
+        print_content(result.content())
+        return
+    for warning in report.warnings if report else ():
+        print_warning(warning)
+    print_content(build_summary(result))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,22 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from hubsplice.adapters.carrier import Carrier
-from hubsplice.adapters.opened import OpenAdapter
-from hubsplice.adapters.peft_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hubsplice.building.adapter import build_adapter
 from hubsplice.building.build import BuildResult
 from hubsplice.building.carrier import build_carrier
 from hubsplice.building.merge import merge
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.recipe.reading import parse_recipe
-from tests.building.conftest import TEXT, Workshop, build_text, quiet
+from tests.building.conftest import Workshop, build_text, quiet
 from tests.families.logits import same_bits
 
 EDITS = """
