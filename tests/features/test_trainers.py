@@ -149,7 +149,7 @@ def test_gemma_scope(tmp_path: Path) -> None:
         "b_dec": random(D),
         "threshold": random(WIDTH, seed=5).abs(),
     }
-    np.savez(tmp_path / "params.npz", **{name: t.numpy() for name, t in arrays.items()})
+    np.savez(tmp_path / "params.npz", **{name: t.numpy() for name, t in arrays.items()})  # type: ignore[arg-type]
     pre = H @ arrays["W_enc"] + arrays["b_enc"]
     expected = (pre > arrays["threshold"]) * torch.relu(pre)
     assert_encodes(SaeSource(path=tmp_path), expected, arrays["W_dec"])
