@@ -135,7 +135,7 @@ def check_carrier_statements(
         folder,
         repo_id,
         claim.manifest.hubsplice,
-        partial(_card, folder, claim.manifest, None, None),
+        partial(_card, render_card, folder, claim.manifest, None, None),
     )
     shown = set() if record.problems else set(record.shown)
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
