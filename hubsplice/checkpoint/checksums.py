@@ -13,8 +13,8 @@ from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.files.digest import FileDigest, digest_file
-from hubsplice.files.new_files import write_files
 from hubsplice.files.plain import read_plain
+from hubsplice.files.replacing import replace_file, require_inside
 
 CHECKSUMS = "reproduce/SHA256SUMS"
 """Where a spliced checkpoint carries it; names in it are relative to the checkpoint's folder."""
@@ -61,7 +61,12 @@ def write_checksums(folder: Path) -> None:
         files |= {name: digest_file(folder / name) for name in beside}
     except OSError as error:
         raise OutputError(f"{folder}: cannot be read: {error.strerror}") from None
-    write_files({CHECKSUMS: checksum_list(files)}, folder, force=True)
+    require_inside(folder, folder / CHECKSUMS)
+    try:
+        (folder / CHECKSUMS).parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+    replace_file(folder / CHECKSUMS, checksum_list(files))
 
 
 def _line(name: str, sha256: str) -> str:
