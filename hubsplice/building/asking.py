@@ -60,7 +60,7 @@ def _answers(
     if given == ():
         return None
     _require_room(subject.spliced)
-    asker = Asker(subject.base, subject.spliced, subject.intervention, subject.dtype, tokenizer)
+    asker = Asker(subject, tokenizer)
 
     def examples(model: Model, edits: Sequence[EditKey]) -> list[Asked]:
         return list(_examples(model, subject, text, tokenizer, edits))

@@ -26,11 +26,12 @@ def build_summary(result: BuildResult) -> Iterator[Part]:
     name = manifest.base.name.split("/")[-1]
     after = len(manifest.layer_map)
     size = sum(digest.size for digest in manifest.files.values())
-    yield Line(
-        f"Built {result.folder}: {after - len(manifest.layers)} layers became {after}, "
-        f"{readable_size(size)}",
-        Tone.STRONG,
+    what = (
+        f"{after - len(manifest.layers)} layers became {after}"
+        if manifest.carrier is None
+        else f"an adapter for {manifest.carrier.name}"
     )
+    yield Line(f"Built {result.folder}: {what}, {readable_size(size)}", Tone.STRONG)
     yield Line(sentence(name, (term for layer in manifest.edits for term in layer.terms)))
     yield Line()
     if result.report is None:
@@ -39,13 +40,14 @@ def build_summary(result: BuildResult) -> Iterator[Part]:
     else:
         yield from measured_summary(result.report)
     yield Line()
-    folder = shlex.quote(str(result.folder))
-    yield Line("Next:")
-    yield Code(
-        f"  hubsplice serve {folder}\n"
-        f"  hubsplice verify {folder}\n"
-        f"  hubsplice publish {folder} --repo-id YOU/NAME"
-    )
+    if manifest.carrier is None:
+        folder = shlex.quote(str(result.folder))
+        yield Line("Next:")
+        yield Code(
+            f"  hubsplice serve {folder}\n"
+            f"  hubsplice verify {folder}\n"
+            f"  hubsplice publish {folder} --repo-id YOU/NAME"
+        )
     tables = f"{result.folder / CARD}" + (f" and {REPORT}" if result.report else "")
     yield Line(f"The card is {tables}; --details prints all tables.", Tone.FAINT)
 

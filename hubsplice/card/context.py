@@ -196,7 +196,7 @@ def card_context(
     edits = _edits(manifest)
     requirements = Requirements.of(manifest)
     return CardContext(
-        title=clean(author.title or "") or f"{name}, spliced",
+        title=clean(author.title or "") or untitled(manifest),
         sentence=sentence(name, (term for layer in manifest.edits for term in layer.terms)),
         description=clean(author.description or "") or None,
         licence=license_id or _license(manifest.base.terms),
@@ -254,6 +254,15 @@ def card_context(
         definitions=tuple(summary.DEFINITIONS.items()),
         fidelity=None if report is None else _fidelity(report, manifest),
     )
+
+
+def untitled(manifest: Manifest) -> str:
+    """What to call a model whose recipe does not say."""
+    if manifest.carrier is not None:
+        what = "an edit"
+    else:
+        what = "spliced" if manifest.slots is None else "a carrier"
+    return f"{manifest.base.name.split('/')[-1]}, {what}"
 
 
 def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:

@@ -8,6 +8,7 @@ from functools import cache
 
 from jinja2 import Template
 
+from hubsplice.card.carriers import AdapterContext, CarrierContext
 from hubsplice.card.context import card_context
 from hubsplice.card.escape import as_markdown, code, table
 from hubsplice.card.metadata import card_metadata
@@ -16,8 +17,6 @@ from hubsplice.card.words import NOTHING_SAID, AuthorWords
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.templates import load_template
-
-_TEMPLATE = "card.md.j2"
 
 
 def render_card(
@@ -46,7 +45,13 @@ def render_card(
         license_id=license_id,
         model_id=model_id,
     )
-    body = _template().render(card=context)
+    if manifest.carrier is not None:
+        more: dict[str, object] = {"adapter": AdapterContext.of(manifest.carrier)}
+    elif manifest.slots is not None:
+        more = {"carrier": CarrierContext.of(manifest)}
+    else:
+        more = {}
+    body = _template(next(iter(more), "card")).render(card=context, **more)
     return f"---\n{card_metadata(manifest, license_id).to_yaml()}\n---\n\n{body}"
 
 
@@ -66,12 +71,13 @@ def card_data(
 
 
 @cache
-def _template() -> Template:
-    environment = load_template(_TEMPLATE).environment.overlay(finalize=as_markdown)
+def _template(kind: str) -> Template:
+    # The one without filters of its own can be loaded before there are any.
+    environment = load_template("card.md.j2").environment.overlay(finalize=as_markdown)
     environment.filters |= {
         "code": code,
         "python_string": python_string,
         "shell_word": shell_word,
         "table": table,
     }
-    return environment.get_template(_TEMPLATE)
+    return environment.get_template(f"{kind}.md.j2")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.answers import Answer, Answers, Said
+from hubsplice.fidelity.measure import Subject
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
@@ -52,17 +53,11 @@ class Asker:
     """What answers are made with.
 
     Attributes:
-        base: the base's folder.
-        spliced: the spliced checkpoint's.
-        intervention: the edit.
-        dtype: the serving precision.
-        tokenizer: of both.
+        subject: base, splice and edit.
+        tokenizer: of both models.
     """
 
-    base: Path
-    spliced: Path
-    intervention: Intervention
-    dtype: torch.dtype
+    subject: Subject
     tokenizer: Any
 
     def answers(
@@ -84,7 +79,7 @@ class Asker:
             None where there is no prompt.
         """
         considered = 0
-        with loaded(self.base, self.dtype) as model:
+        with loaded(self.subject.base, self.subject.dtype) as model:
             chosen = given
             if chosen is None:
                 chosen, considered = self._chosen(model, candidates, examples, progress)
@@ -92,7 +87,10 @@ class Asker:
                 return None
             said = [self._said(model, asked, progress, i, chosen) for i, asked in enumerate(chosen)]
             sampled = self._sampled(model, chosen[0])
-        with loaded(self.spliced, self.dtype) as model:
+        with (
+            loaded(self.subject.spliced, self.subject.dtype) as model,
+            self.subject.on(model),
+        ):
             edited = []
             for i, asked in enumerate(chosen):
                 edited.append(self._text(self._continued(model, asked)))
@@ -101,7 +99,7 @@ class Asker:
         return Answers(
             chosen="by effect" if given is None else "by the author",
             candidates=considered,
-            dtype=str(self.dtype).removeprefix("torch."),
+            dtype=str(self.subject.dtype).removeprefix("torch."),
             device="cuda" if torch.cuda.is_available() else "cpu",
             new_tokens=_NEW_TOKENS,
             temperature=_TEMPERATURE,
@@ -125,7 +123,7 @@ class Asker:
         self, model: Model, asked: Asked, progress: Progress, index: int, chosen: Sequence[Asked]
     ) -> tuple[str, str]:
         base = self._text(self._continued(model, asked))
-        with hooked(model, self.intervention):
+        with hooked(model, self.subject.intervention):
             hook = self._text(self._continued(model, asked))
         progress(_STEP, index + 1, 2 * len(chosen))
         return base, hook
@@ -143,7 +141,7 @@ class Asker:
         from transformers import GenerationConfig
 
         ids = torch.tensor([asked.ids], device=model.device)
-        ends = _ends(self.base, self.tokenizer)
+        ends = _ends(self.subject.base, self.tokenizer)
         config = GenerationConfig(
             max_new_tokens=_NEW_TOKENS,
             eos_token_id=ends or None,
@@ -159,7 +157,9 @@ class Asker:
 
     def _text(self, ids: list[int]) -> str:
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        was_cut = len(ids) == _NEW_TOKENS and ids[-1] not in _ends(self.base, self.tokenizer)
+        was_cut = len(ids) == _NEW_TOKENS and ids[-1] not in _ends(
+            self.subject.base, self.tokenizer
+        )
         return f"{text}…" if was_cut else text
 
     def _chosen(
@@ -175,11 +175,11 @@ class Asker:
         """
         step = "choosing prompts for the card"
         progress(step, 0, 1)
-        found = _effects(model, self.intervention, candidates)
-        keys = [(s.place, name) for s in self.intervention.sites for name in labels(s)]
+        found = _effects(model, self.subject.intervention, candidates)
+        keys = [(s.place, name) for s in self.subject.intervention.sites for name in labels(s)]
         missed = [key for key in keys if not any(key in effect.acting for effect in found)]
         if missed:
-            found += _effects(model, self.intervention, examples(model, missed))
+            found += _effects(model, self.subject.intervention, examples(model, missed))
         progress(step, 1, 1)
         acted = [effect for effect in found if effect.acting]
         ordered = sorted(acted, key=lambda effect: effect.same_tokens)

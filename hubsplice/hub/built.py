@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.card.context import untitled
 from hubsplice.card.write import card_files
 from hubsplice.checkpoint.checksums import CHECKSUMS, checksum_list
 from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
@@ -61,7 +62,7 @@ class BuiltFolder:
     def title(self) -> str:
         """What to call the publication; the same for every build of a recipe."""
         title = self.recipe.title if self.recipe else None
-        return title or f"{self.manifest.base.name.split('/')[-1]}, spliced"
+        return title or untitled(self.manifest)
 
     def files(
         self, model_id: str, license_id: str | None, *, keep_card: bool = False

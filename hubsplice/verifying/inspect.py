@@ -12,6 +12,7 @@ from hubsplice.checkpoint.base import read_weight_map
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.merged import require_merged
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
 from hubsplice.families.architecture import Architecture, architecture_of
@@ -117,6 +118,7 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
     published = find_published(model, revision, _SMALL)
     folder = published.folder
     manifest = read_manifest(folder / MANIFEST)
+    require_merged(manifest, "inspect")
     architecture = architecture_of(_base_config(folder, manifest))
     dtype = next((d for d in DTYPE_NAMES if str(d) == f"torch.{manifest.dtype}"), None)
     if dtype is None:

@@ -26,6 +26,8 @@ COMMANDS = (
     "inspect",
     "reproduce",
     "unsplice",
+    "carrier",
+    "merge",
     "diff",
     "serve",
     "card",

@@ -122,6 +122,26 @@ def check_statements(
     )
 
 
+def check_carrier_statements(
+    folder: Path,
+    claim: Claim,
+    opened: ResolvedBase,
+    repo_id: str | None,
+    checks: Sequence[Check],
+) -> Statements:
+    """The same of a carrier, which has no edits to say anything of."""
+    record = base_record(claim, opened)
+    card, written = compare_card(
+        folder,
+        repo_id,
+        claim.manifest.hubsplice,
+        partial(_card, render_card, folder, claim.manifest, None, None),
+    )
+    shown = set() if record.problems else set(record.shown)
+    claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
+    return Statements((_made(BASE_RECORD, record), card), (*claims, *written))
+
+
 def _card(
     render: Callable[..., str],
     folder: Path,
