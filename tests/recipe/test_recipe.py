@@ -330,7 +330,7 @@ def test_the_starter_and_everything_commented_out_in_it_are_valid(tmp_path: Path
     assert len(parse_recipe(starter, folder=tmp_path).splices[0].edits) == 1
     option = re.compile(r"^(\s*)# (- \{|  - |(?:  )?[a-z_]+: |[a-z]+:\s+#|publish:)", re.MULTILINE)
     everything = parse_recipe(option.sub(r"\1\2", starter), folder=tmp_path)
-    assert len(everything.splices[0].edits) == 6
+    assert len(everything.splices[0].edits) == 7
     assert everything.fidelity.require == 1.05
     assert everything.publish.tag == "v1.0"
     # The options that the starter shows as defaults are the defaults.
