@@ -252,7 +252,7 @@ def read_out_of_one(
     energy = (told @ layer.down_weight.double().T).square().sum(dim=-1) / view.r.square()
     share = energy / energy.mean().clamp(min=1e-300)
     # Where few tokens tell, sinks as a rule, few of the channels are spent on them.
-    weights = 0.1 + share
+    weights = 0.01 + share
     weighted = x * (weights / weights.sum())[:, None]
     second = x.T @ weighted
     second.diagonal().add_(1e-6 * second.diagonal().mean() + 1e-30)
