@@ -13,12 +13,14 @@ import torch
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.peft_files import write_adapter
 from hubsplice.adapters.subject import subject
+from hubsplice.building.asking import with_answers
 from hubsplice.building.build import BuildResult
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
 from hubsplice.card import write_card
+from hubsplice.card.words import require_words, write_words
 from hubsplice.checkpoint.manifest import (
     CarrierRecord,
     InsertedLayer,
@@ -109,6 +111,7 @@ def build_adapter(
     require = recipe.fidelity.require if require_fidelity is None else require_fidelity
     if require is not None and not measure:
         raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    require_words(recipe.card)
     planned = _in_layers(make_plan(recipe), carrier)
     with staged_directory(output) as folder:
         plan = open_plan(planned)
@@ -128,12 +131,16 @@ def build_adapter(
             held_out = held_out_text(
                 plan.recipe, plan.base, compiled.intervention, compiled.tokenizer, progress
             )
-            measured = measure_fidelity(
-                _subject(plan, compiled, adapted), held_out, require=require, progress=progress
+            served = _subject(plan, compiled, adapted)
+            measured = measure_fidelity(served, held_out, require=require, progress=progress)
+            report = with_answers(
+                findings.told_in(measured), recipe, served, held_out, compiled.tokenizer, progress
             )
-            report = write_report_and_picture(findings.told_in(measured), folder)
+            report = write_report_and_picture(report, folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
-        names += [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
+        words = write_words(recipe.card, folder)
+        written = (*REPRODUCTION, REPORT, PICTURE, *words)
+        names += [name for name in written if (folder / name).exists()]
         files = {name: digest_file(folder / name) for name in names}
         write_manifest(_described(plan, compiled, adapted, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)

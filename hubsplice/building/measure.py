@@ -10,10 +10,11 @@ import torch
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter, required_carrier
 from hubsplice.adapters.subject import adapter_subject
+from hubsplice.building.asking import with_answers
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import summary
-from hubsplice.card import write_card
+from hubsplice.card import edited_card, write_card
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
@@ -75,7 +76,8 @@ def measure(
     dtype: torch.dtype = getattr(torch, manifest.dtype)
     config = BaseConfig.open(resolved.folder)
     intervention = load_intervention(folder / INTERVENTION)
-    text = held_out_text(recipe, config, intervention, load_tokenizer(resolved.folder), progress)
+    tokenizer = load_tokenizer(resolved.folder)
+    text = held_out_text(recipe, config, intervention, tokenizer, progress)
     previous = read_report(folder)
     notes = previous.approximations if previous else ()
     if manifest.carrier is not None:
@@ -95,8 +97,13 @@ def measure(
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
     measured = measure_fidelity(subject, text, require=require, progress=progress)
-    report = _record_again(Findings.recorded(manifest).told_in(measured), manifest, folder)
-    write_card(folder, model_id=recipe.publish.repo_id)
+    report = with_answers(
+        Findings.recorded(manifest).told_in(measured), recipe, subject, text, tokenizer, progress
+    )
+    # What somebody wrote into the card is his.
+    edited = edited_card(folder) is not None
+    report = _record_again(report, manifest, folder)
+    write_card(folder, model_id=recipe.publish.repo_id, keep=edited)
     report.require_passed()
     return report
 

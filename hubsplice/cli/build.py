@@ -21,7 +21,7 @@ from hubsplice.cli.job import (
     run_job,
 )
 from hubsplice.errors import RecipeError
-from hubsplice.terminal import print_content, print_json, print_line, print_note, print_warning
+from hubsplice.terminal import print_content, print_json, print_note, print_warning
 
 if TYPE_CHECKING:
     from hubsplice.building.build import BuildResult
@@ -102,6 +102,9 @@ def build(
         bool, typer.Option("--dry-run", help="Show the job, and start none.")
     ] = False,
     no_cache: NoCache = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print all tables, and not a summary.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Build a checkpoint from a recipe, or an adapter for a carrier, and measure it.
@@ -127,6 +130,7 @@ def build(
             carrier,
             strengths,
             as_json,
+            details,
             require_fidelity=require_fidelity,
             measure=measure,
             allow_failed=allow_failed,
@@ -171,7 +175,7 @@ def build(
     if as_json:
         print_json(_as_data(result))
     else:
-        _show(result)
+        _show(result, details=details)
 
 
 def _required(output: Path | None) -> Path:
@@ -188,6 +192,7 @@ def _adapters(
     carrier: str,
     strengths: str | None,
     as_json: bool,
+    details: bool,
     **options: Any,
 ) -> None:
     from hubsplice.interface.adapters import build_adapter
@@ -209,7 +214,7 @@ def _adapters(
         if as_json:
             done.append(_as_data(result))
         else:
-            _show(result)
+            _show(result, details=details)
     if as_json:
         print_json(done[0] if strengths is None else done)
     else:
@@ -232,12 +237,12 @@ def _as_data(result: BuildResult) -> dict[str, Any]:
     return {"folder": str(result.folder), "report": shown, "amounts": amounts}
 
 
-def _show(result: BuildResult) -> None:
-    for warning in result.other_warnings:
+def _show(result: BuildResult, *, details: bool) -> None:
+    from hubsplice.building.told import build_summary
+
+    if details:
+        print_content(result.content())
+        return
+    for warning in (*result.other_warnings, *(result.report.warnings if result.report else ())):
         print_warning(warning)
-    if result.report:
-        print_content(result.report.content())
-    else:
-        for found in result.amounts:
-            print_line(str(found))
-    print_line(str(result.folder))
+    print_content(build_summary(result))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hubsplice.checkpoint.manifest import Manifest
     from hubsplice.compiling.cost import BuildCost
     from hubsplice.hub.built import BuiltFolder
-    from hubsplice.hub.plan import PublishPlan, Target
+    from hubsplice.hub.plan import CardChoice, PublishPlan, Target
     from hubsplice.recipe.models import Recipe
 
 
@@ -35,6 +35,7 @@ class PublishOptions:
     pull_request: bool = False
     license_id: str | None = None
     replace: bool = False
+    card: CardChoice | None = None
     allow_failed: bool = False
     allow_misfit: bool = False
     require_fidelity: float | None = None
@@ -200,4 +201,5 @@ def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
         pull_request=options.pull_request,
         license_id=options.license_id,
         replace=options.replace,
+        card=options.card,
     )

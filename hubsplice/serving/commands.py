@@ -17,6 +17,9 @@ from hubsplice.serving.quantization import QuantizationFormat, exclusions
 from hubsplice.serving.requirements import Requirements
 from hubsplice.serving.verdict import Outcome, Verdict, verdict
 
+GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+"""What llama.cpp's converter calls precisions."""
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -159,7 +162,7 @@ def _llama_cpp(model: str, manifest: Manifest, options: ServeOptions) -> list[li
     if options.revision is not None:
         folder = name
         steps.append(["hf", "download", model, *_revision(options), "--local-dir", folder])
-    kind = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}[manifest.dtype]
+    kind = GGUF_TYPES[manifest.dtype]
     converter = [str(options.python or "python"), "convert_hf_to_gguf.py", folder]
     steps.append([*converter, "--outtype", kind, "--outfile", file])
     serve = ["llama-server", "--model", file]
