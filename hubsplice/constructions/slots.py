@@ -251,9 +251,8 @@ def read_out_of_one(
     told = slope * ups * gate_rest + gates * opened * up_rest
     energy = (told @ layer.down_weight.double().T).square().sum(dim=-1) / view.r.square()
     share = energy / energy.mean().clamp(min=1e-300)
-    # As many tokens as share it; fewer than there are channels tell too little alone.
-    sharing = len(share) / share.square().mean().clamp(min=1.0)
-    weights = 0.1 + x.shape[1] / sharing + share
+    # Where few tokens tell, sinks as a rule, few of the channels are spent on them.
+    weights = 0.01 + share
     weighted = x * (weights / weights.sum())[:, None]
     second = x.T @ weighted
     second.diagonal().add_(1e-6 * second.diagonal().mean() + 1e-30)
