@@ -61,7 +61,7 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             MINIMAL + "fidelty: {tokens: 1000}",
             "fidelty: no such field. Did you mean 'fidelity'? Known: base_model, calibration, "
-            "description, dtype, fidelity, prompts, publish, revision, seed, splices, title.",
+            "card, description, dtype, fidelity, prompts, publish, revision, seed, splices, title.",
         ),
         (
             MINIMAL + "fidelity: {tokns: 1000}",
@@ -158,8 +158,8 @@ def test_every_problem_has_one_line() -> None:
     assert parse_error(text).splitlines() == [
         "fidelity.tokens: found 'many', expected a whole number",
         "fidelity.require: found 0, expected a number greater than 0",
-        "colour: no such field. Known: base_model, calibration, description, dtype, fidelity, "
-        "prompts, publish, revision, seed, splices, title.",
+        "colour: no such field. Known: base_model, calibration, card, description, dtype, "
+        "fidelity, prompts, publish, revision, seed, splices, title.",
     ]
 
 
