@@ -101,8 +101,9 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
     found = knob(recipe, asking.edit)
     variants = _variants(recipe, found, asking)
     plan = open_plan(make_plan(recipe))
+    warnings = list(plan.plan.warnings)
     for layer in asking.layers:
-        make_plan(_at_layer(recipe, found, layer))
+        warnings += make_plan(_at_layer(recipe, found, layer)).warnings
     record = Record(answers)
     tokenizer = load_tokenizer(plan.resolved.folder)
     progress("loading the model", 0, 1)
@@ -112,7 +113,6 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
         hooks = QuickHooks(
             plan, model, tokenizer, [v.recipe for v in variants if v.recipe is not None], progress
         )
-        warnings: list[str] = list(plan.plan.warnings)
         points = []
         for variant in variants:
             edit = None

@@ -140,6 +140,7 @@ def test_layers_are_swept(recipe: Path) -> None:
         ("2 x norm", 2),
     ]
     assert found.points[1].divergence != found.points[2].divergence
+    assert any("after_layer: 2, while" in warning for warning in found.warnings)
     with pytest.raises(hubsplice.RecipeError, match="layer"):
         sweep(recipe, strengths=["2"], layers=[9])
 
