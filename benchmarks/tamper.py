@@ -44,6 +44,7 @@ from hubsplice.verifying.response import (
     height_limit,
     height_problems,
     layer_responses,
+    rise_problems,
 )
 from hubsplice.verifying.weights import (
     StoredTensor,
@@ -118,9 +119,9 @@ class Model:
                 layer, self.intervention, self.streams[str(layer.place)]
             )
         ]
-        return list(
-            height_problems(found, height_limit(dtype, self.claim.architecture.hidden_size))
-        )
+        width = self.claim.architecture.hidden_size
+        problems = list(height_problems(found, height_limit(dtype, width)))
+        return [*problems, *rise_problems(found, self.intervention, dtype, width)]
 
     def named(self, part: str) -> str:
         """The tensor of the inserted layer whose name ends so."""
@@ -131,7 +132,9 @@ class Model:
     def used(self) -> int:
         """How many neurons the layer uses."""
         (layer,) = (x for x in self.claim.manifest.layers if "neurons" in x.constants)
-        return int(layer.constants["neurons"])
+        neurons = layer.constants["neurons"]
+        assert isinstance(neurons, int)
+        return neurons
 
 
 def flipped(tensor: Tensor, place: int, bit: int) -> Tensor:
@@ -149,7 +152,9 @@ def bit_flips(model: Model, places: int) -> Iterator[tuple[str, str, str, int, T
     for name, tensor in model.tensors.items():
         _, bits, mantissa = _BITS[tensor.dtype]
         held = tensor.flatten().nonzero()[:, 0]
-        chosen = held[torch.randint(len(held), (places,), generator=generator)] if len(held) else []
+        chosen: Any = (
+            held[torch.randint(len(held), (places,), generator=generator)] if len(held) else []
+        )
         empty = [int(torch.randint(tensor.numel(), (1,), generator=generator))]
         for where, some in (("held", [int(p) for p in chosen]), ("zero", empty)):
             for place in some:

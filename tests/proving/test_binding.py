@@ -13,6 +13,7 @@ from hubsplice.compiling.lowered_edits import lowered_edits
 from hubsplice.compiling.sources import SpliceSources
 from hubsplice.features.amounts import Activity
 from hubsplice.features.base import Feature, Probe, SiteStatistics
+from hubsplice.features.examples import LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.proving.binding import edit_problems
@@ -36,7 +37,7 @@ class Sources(SpliceSources):
     def subspace(self, source: TensorSource) -> Tensor:
         return torch.linalg.qr(torch.stack([random(8), random(9)]).T).Q.T.contiguous()
 
-    def probe(self, source: ProbeSource) -> Probe:
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
         return Probe("probe p", random(6), 0.4)
 
 
