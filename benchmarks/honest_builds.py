@@ -12,28 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.compiling.construct import compile_site
-from hubsplice.families.architecture import Architecture, architecture_of
-from hubsplice.intervention.site import Site, Term
-from hubsplice.proving.stored_layer import StoredLayer
-from hubsplice.streams.calibration import SiteActivations, median_norm, stream_at
-from hubsplice.streams.model import loaded
-from tests.compiling.trained import LENGTH, NOTHING, PLACE, text_ids
-from tests.constructions.streams import EDITS
-from tests.families.variants import VARIANTS, Variant, save_tiny
-from tests.proving.layers import Case, padded, plants
+from tests.families.variants import VARIANTS, Variant
+from tests.proving.layers import plants
+from tests.proving.tiny_models import DTYPES, Streams
 
 RESULTS = Path(__file__).parent / "results"
 KEPT, PAGE = RESULTS / "honest_builds.json", RESULTS / "honest_builds.md"
@@ -49,72 +36,8 @@ KINDS = (
     "project out",
     "two-sided ablate",
 )
-DTYPES = (torch.bfloat16, torch.float32)
 FAMILIES = ("gpt2", "gpt_neox", "starcoder2", "granite", "olmo2", "gemma2", "smollm3", "qwen3")
 ROOM = 512
-
-
-@dataclass(frozen=True, eq=False)
-class Streams:
-    """The stream of a tiny random model, [tokens, d], in both precisions."""
-
-    architecture: Architecture
-    at: dict[torch.dtype, Tensor]
-
-    @staticmethod
-    def of(variant: Variant, seed: int, tokens: int) -> Streams:
-        """The stream on text, behind layer 1 of a model of bfloat16 weights."""
-        ids = text_ids()
-        order = torch.randperm(len(ids), generator=torch.Generator().manual_seed(seed))
-        found = {}
-        with tempfile.TemporaryDirectory() as folder:
-            base = save_tiny(variant, Path(folder), torch.bfloat16, seed=seed)
-            for dtype in DTYPES:
-                with loaded(base, dtype) as model:
-                    at = stream_at(
-                        model, ids[order[: tokens // LENGTH]], [PLACE], NOTHING, lambda *_: None
-                    )
-                found[dtype] = at[PLACE]
-            return Streams(architecture_of(BaseConfig.open(base).config), found)
-
-    def case(self, kind: str, dtype: torch.dtype, seed: int, features: int, source: str) -> Case:
-        """A right layer of edits of some features."""
-        exact = self.at[torch.float32]
-        activations = SiteActivations(
-            exact, self.at[dtype], median_norm(exact), self.architecture.norm_eps
-        )
-        site = _site(kind, activations, seed, features, source)
-        layer = compile_site(self.architecture, site, activations, dtype)
-        filled: dict[str, Any] = {role: padded(role, t) for role, t in layer.tensors().items()}
-        stored = StoredLayer(
-            PLACE,
-            PLACE.layer + 1,
-            replace(layer, **filled),
-            {role: f"model.layers.{PLACE.layer + 1}.{role}" for role in filled},
-            {},
-            layer.constants | {"homes": list(layer.homes)},
-            activations.eps,
-        )
-        return Case(stored, site, activations.median_norm)
-
-
-def _site(kind: str, activations: SiteActivations, seed: int, features: int, source: str) -> Site:
-    """Features along random directions, or along what the stream itself takes."""
-    h, sink_norm = activations.reference, 5 * activations.median_norm
-    ordinary = h[h.norm(dim=1) <= sink_norm]
-    generator = torch.Generator().manual_seed(seed)
-    if source == "stream":
-        chosen = ordinary[torch.randperm(len(ordinary), generator=generator)[: 2 * features]]
-        axes = functional.normalize(chosen - ordinary.mean(dim=0), dim=1)
-    else:
-        axes = 0.3 * torch.randn(2 * features, h.shape[1], generator=generator)
-    terms = []
-    for i in range(features):
-        p = ordinary @ axes[2 * i]
-        bias = -float(p.quantile(0.9)) if source == "stream" else 0.1
-        function = EDITS[kind].function(float(p.std()))
-        terms.append(Term(f"feature {i}", axes[2 * i], bias, function, axes[2 * i + 1]))
-    return Site(PLACE.layer, tuple(terms), sink_norm, PLACE.block)
 
 
 def variants(families: list[str]) -> Iterator[Variant]:

@@ -44,6 +44,7 @@ from hubsplice.verifying.response import (
     height_limit,
     height_problems,
     layer_responses,
+    rise_problems,
 )
 from hubsplice.verifying.weights import (
     StoredTensor,
@@ -118,9 +119,9 @@ class Model:
                 layer, self.intervention, self.streams[str(layer.place)]
             )
         ]
-        return list(
-            height_problems(found, height_limit(dtype, self.claim.architecture.hidden_size))
-        )
+        width = self.claim.architecture.hidden_size
+        problems = list(height_problems(found, height_limit(dtype, width)))
+        return [*problems, *rise_problems(found, self.intervention, dtype, width)]
 
     def named(self, part: str) -> str:
         """The tensor of the inserted layer whose name ends so."""
@@ -131,7 +132,9 @@ class Model:
     def used(self) -> int:
         """How many neurons the layer uses."""
         (layer,) = (x for x in self.claim.manifest.layers if "neurons" in x.constants)
-        return int(layer.constants["neurons"])
+        neurons = layer.constants["neurons"]
+        assert isinstance(neurons, int)
+        return neurons
 
 
 def flipped(tensor: Tensor, place: int, bit: int) -> Tensor:
@@ -149,7 +152,9 @@ def bit_flips(model: Model, places: int) -> Iterator[tuple[str, str, str, int, T
     for name, tensor in model.tensors.items():
         _, bits, mantissa = _BITS[tensor.dtype]
         held = tensor.flatten().nonzero()[:, 0]
-        chosen = held[torch.randint(len(held), (places,), generator=generator)] if len(held) else []
+        chosen: Any = (
+            held[torch.randint(len(held), (places,), generator=generator)] if len(held) else []
+        )
         empty = [int(torch.randint(tensor.numel(), (1,), generator=generator))]
         for where, some in (("held", [int(p) for p in chosen]), ("zero", empty)):
             for place in some:
@@ -426,47 +431,12 @@ def _row(told: str, problems: list[str], *more: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _others(model: Model, spliced: Path, base: Path) -> list[str]:
-    """The tables of what is not the inserted layer."""
-    # Links need the model's own filesystem.
-    with tempfile.TemporaryDirectory(dir=spliced.parent) as folder:
-        flips: Counter[tuple[str, bool]] = Counter()
-        for name, kind, found in other_flips(model, Path(folder)):
-            flips[kind, found] += 1
-            if not found:
-                print("unnoticed", name, file=sys.stderr)
-        lines = ["", "### One bit in every other tensor", ""]
-        lines += ["| tensors | flips | unnoticed |", "|---|---|---|"]
-        for kind in sorted({kind for kind, _ in flips}):
-            missed = flips[kind, False]
-            lines.append(f"| {kind} | {missed + flips[kind, True]} | {missed} |")
-        made = list(fields(spliced, base, Path(folder)))
-    outcomes = Counter(outcome for _, outcome in made)
-    lines += ["", f"### Every field of the manifest: {len(made)} changes", ""]
-    lines += ["| outcome | changes |", "|---|---|"]
-    lines += [f"| {outcome} | {count} |" for outcome, count in outcomes.most_common()]
-    claimed = sorted({re.sub(r"\d+", "N", name) for name, outcome in made if outcome == "claimed"})
-    lines += ["", f"Claimed, as `verify` lists them: {', '.join(f'`{x}`' for x in claimed)}."]
-    lines += [f"Unnoticed: `{name}`." for name, outcome in made if outcome == "**unnoticed**"]
-    return lines
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("spliced", type=Path)
-    parser.add_argument("--base", type=Path, required=True)
-    parser.add_argument("--name", required=True)
-    parser.add_argument("--places", type=int, default=3, help="Elements flipped in a tensor.")
-    arguments = parser.parse_args()
-    torch.set_grad_enabled(False)
-    model = Model(arguments.spliced, arguments.base)
-    right = model.problems({})
-    if right:
-        sys.exit(f"the model has problems as it is: {right[:3]}")
+def _of_layer(model: Model, places: int) -> list[str]:
+    """The tables of the inserted layer, and of what is said of it."""
     counts: Counter[str] = Counter()
     missed: Counter[str] = Counter()
     worst: dict[str, list[tuple[str, float]]] = {}
-    for tensor, kind, _where, place, changed in bit_flips(model, arguments.places):
+    for tensor, kind, _where, place, changed in bit_flips(model, places):
         counts[kind] += 1
         if not model.problems(changed):
             missed[kind] += 1
@@ -504,9 +474,54 @@ def main() -> None:
     lines += [f"{sum(not problems for _, problems in found)} are unnoticed.", ""]
     lines += ["| change | problems | the first |", "|---|---|---|"]
     lines += [_row(*row) for row in found]
-    lines += _others(model, arguments.spliced, arguments.base)
+    return lines
+
+
+def _others(model: Model, spliced: Path, base: Path) -> list[str]:
+    """The tables of what is not the inserted layer."""
+    # Links need the model's own filesystem.
+    with tempfile.TemporaryDirectory(dir=spliced.parent) as folder:
+        flips: Counter[tuple[str, bool]] = Counter()
+        for name, kind, found in other_flips(model, Path(folder)):
+            flips[kind, found] += 1
+            if not found:
+                print("unnoticed", name, file=sys.stderr)
+        lines = ["", "### One bit in every other tensor", ""]
+        lines += ["| tensors | flips | unnoticed |", "|---|---|---|"]
+        for kind in sorted({kind for kind, _ in flips}):
+            missed = flips[kind, False]
+            lines.append(f"| {kind} | {missed + flips[kind, True]} | {missed} |")
+        made = list(fields(spliced, base, Path(folder)))
+    outcomes = Counter(outcome for _, outcome in made)
+    lines += ["", f"### Every field of the manifest: {len(made)} changes", ""]
+    lines += ["| outcome | changes |", "|---|---|"]
+    lines += [f"| {outcome} | {count} |" for outcome, count in outcomes.most_common()]
+    claimed = sorted({re.sub(r"\d+", "N", name) for name, outcome in made if outcome == "claimed"})
+    lines += ["", f"Claimed, as `verify` lists them: {', '.join(f'`{x}`' for x in claimed)}."]
+    lines += [f"Unnoticed: `{name}`." for name, outcome in made if outcome == "**unnoticed**"]
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("spliced", type=Path)
+    parser.add_argument("--base", type=Path, required=True)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--places", type=int, default=3, help="Elements flipped in a tensor.")
+    parser.add_argument("--part", choices=("layer", "files"), help="Both if not given.")
+    arguments = parser.parse_args()
+    torch.set_grad_enabled(False)
+    model = Model(arguments.spliced, arguments.base)
+    right = model.problems({})
+    if right:
+        sys.exit(f"the model has problems as it is: {right[:3]}")
+    found = {}
+    if arguments.part != "files":
+        found["the inserted layer"] = _of_layer(model, arguments.places)
+    if arguments.part != "layer":
+        found["all other files"] = _others(model, arguments.spliced, arguments.base)
     results = json.loads(KEPT.read_text()) if KEPT.is_file() else {}
-    results[arguments.name] = {"lines": lines}
+    results |= {f"{arguments.name}: {part}": {"lines": lines} for part, lines in found.items()}
     KEPT.write_text(json.dumps(results, indent=1))
     PAGE.write_text(page(results))
 

@@ -160,8 +160,10 @@ class GatedCheck(GatedRowsCheck[SplicedLayer]):
         self._note_scale("the slopes of lines")
         first = start - len(self.parts.bends)
         if self.parts.bends:
-            # The same read-out of the scale, four times two apart.
-            place = first_unequal(self.gate[start], self.up[first] * _LINE_LEVEL / _SCALE_LEVEL)
+            # The same read-out of the scale, four times two apart if it was brought to a level.
+            unscaled = self._unscaled(self.gate_bias[start])
+            apart = 1.0 if unscaled else _LINE_LEVEL / _SCALE_LEVEL
+            place = first_unequal(self.gate[start], self.up[first] * apart)
             if place is not None:
                 self.wrong_at(
                     "gate_weight", (start, place), f"reads another scale than neuron {first}"

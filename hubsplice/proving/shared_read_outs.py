@@ -74,6 +74,8 @@ def wrong_rows(rows: Sequence[Row], dtype: torch.dtype) -> list[tuple[Row, int]]
         noise = (half.norm(dim=1) * flatness)[:, None]
         across = _across(amounts / noise)
         flatness = _flatnesses(stored / noise, encoders / noise, across, flatness, known)
+    noise = (half.norm(dim=1) * flatness)[:, None]
+    across = _across(amounts / noise)
     off = noise * (across @ ((flatness[:, None] * stored - encoders) / noise))
     room = noise * (across.abs() @ (half * flatness[:, None] / noise))
     # The fit of a steepness moves a row as a whole.

@@ -17,6 +17,7 @@ from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.curve import Response, respond
 from hubsplice.fidelity.sweep import sweeps
 from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.proving.layer_check import WIDE
 from hubsplice.proving.stored_layer import StoredLayer, stored_layers
 from hubsplice.recipe.models import TextSource
@@ -35,6 +36,9 @@ RESPONSE = "response"
 _TOKENS, _LENGTH = 2048, 64
 
 _HEIGHT = {torch.float32: 0.03, torch.bfloat16: 0.08}
+_RISE = {torch.float32: 0.03, torch.bfloat16: 0.05}
+# Points that are left out at either end of a piece, and how many it takes beside them.
+_BESIDE, _FEWEST = 3, 3
 _NARROW_HEIGHT = {torch.float32: 0.15, torch.bfloat16: 0.6}
 
 
@@ -75,6 +79,7 @@ def response_check(
     ]
     limit = height_limit(dtype, claim.architecture.hidden_size)
     problems = list(height_problems(found, limit))
+    problems += rise_problems(found, intervention, dtype, claim.architecture.hidden_size)
     if not found:
         return Check.of(RESPONSE, [], "no edit depends on the token, and weights prove the others")
     worst = max((abs(r.figures.height - 1) for r in found if r.figures.height), default=0.0)
@@ -119,6 +124,44 @@ def height_problems(found: list[Response], limit: float) -> Iterator[str]:
                 f"layer {response.place}: {response.label}: the layer makes {height:.3f} times the "
                 "edit on streams of the base"
             )
+
+
+def rises(response: Response, function: PiecewiseLinear) -> Iterator[float]:
+    """How much faster than φ a layer's response rises, on every sloping piece of φ.
+
+    A jump is exact by its weights and hides what a bend behind it does: the height of both together
+    says little of the bend. The points of a piece that lie next to a jump are left out, since a
+    ramp stands for the jump there.
+    """
+    p, exact, made = (
+        torch.tensor(values, dtype=torch.float64)
+        for values in (response.p, response.exact, response.layer.median)
+    )
+    pieces = (p[:, None] > torch.tensor(function.breakpoints, dtype=torch.float64)).sum(dim=1)
+    for piece, slope in enumerate(function.slopes):
+        on_it = (pieces == piece).nonzero()[:, 0][_BESIDE:-_BESIDE]
+        if not slope or len(on_it) < _FEWEST:
+            continue
+        x = exact[on_it] - exact[on_it].mean()
+        y = made[on_it] - made[on_it].mean()
+        yield float(x @ y / x.square().sum())
+
+
+def rise_problems(
+    found: list[Response], intervention: Intervention, dtype: torch.dtype, width: int
+) -> Iterator[str]:
+    """The edits that rise otherwise than φ; streams that are narrow tell nothing of it."""
+    if width < WIDE:
+        return
+    terms = {(s.place, t.label): t for s in intervention.sites for t in s.terms}
+    for response in found:
+        function = terms[response.place, response.label].function
+        for rise in rises(response, function):
+            if abs(rise - 1) > _RISE.get(dtype, _RISE[torch.bfloat16]):
+                yield (
+                    f"layer {response.place}: {response.label}: it rises {rise:.3f} times as fast "
+                    "as the edit on streams of the base"
+                )
 
 
 def base_streams(claim: Claim, intervention: Intervention, progress: Progress) -> dict[str, Tensor]:
