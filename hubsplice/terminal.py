@@ -121,7 +121,8 @@ def _bars(console: Console) -> Iterator[Progress]:
     steps: dict[str, TaskID] = {}
     bars = Bars(
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        # In rich's own style, a bar that is not full is as red as an error.
+        BarColumn(complete_style="cyan"),
         TaskProgressColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -138,6 +139,9 @@ def _bars(console: Console) -> Iterator[Progress]:
 
     with bars:
         yield report
+        # What ends well is done, also where a step turned out to have less to do.
+        for task in bars.tasks:
+            bars.update(task.id, completed=task.total)
 
 
 class _Lines:

@@ -64,3 +64,29 @@ def test_a_step_that_fails_says_how_long_it_took(
     with pytest.raises(ValueError, match="broken"):
         work()
     assert capsys.readouterr().err == "writing\nwriting: took 5 s\n"
+
+
+def test_a_bar_is_full_where_the_command_ends_well(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with show_progress() as report:
+        report("reading", 98, 100)
+    assert "100%" in capsys.readouterr().err
+
+
+def test_a_bar_stays_where_it_was_if_the_command_fails(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+
+    def work() -> None:
+        with show_progress() as report:
+            report("reading", 98, 100)
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        work()
+    shown = capsys.readouterr().err
+    assert "98%" in shown
+    assert "100%" not in shown
