@@ -382,10 +382,10 @@ def main() -> None:
     for name, tally in tallies.items():
         for line in tally.broken:
             print(f"{name}: {line}")
-    _write(tallies)
+    _write(tallies, given.kills)
 
 
-def _write(tallies: dict[str, Tally]) -> None:
+def _write(tallies: dict[str, Tally], kills: int) -> None:
     head = __doc__ or ""
     rows = [
         f"| {name} | {t.killed} | {t.too_late} | {len(t.broken)} |" for name, t in tallies.items()
@@ -396,7 +396,7 @@ def _write(tallies: dict[str, Tally]) -> None:
             "",
             " ".join(head.partition("\n\n    ")[2].partition("\n\n")[2].split()),
             "",
-            "    python -m benchmarks.kills",
+            f"    python -m benchmarks.kills --kills {kills}",
             "",
             "| command | killed | done before the kill | something half-written, lost or other |",
             "|---|---|---|---|",
