@@ -7,10 +7,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from hubsplice.building.build import build
@@ -71,6 +71,7 @@ class EngineProcess:
         temperature: float = 0.0,
         stop: Sequence[int] = (),
         hook: str | None = None,
+        adapters: Sequence[Path | None] | None = None,
     ) -> Answer:
         request = {
             "prompts": prompts,
@@ -79,6 +80,7 @@ class EngineProcess:
             "temperature": temperature,
             "stop": list(stop),
             "hook": hook,
+            "adapters": adapters and [None if a is None else str(a) for a in adapters],
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -120,8 +122,12 @@ def start_vllm(
     length: int,
     threads: int,
     log: Path,
+    more: Mapping[str, Any] = MappingProxyType({}),
 ) -> EngineProcess:
-    """vLLM with a model, for sequences of up to `length` tokens; no prompt is cached."""
+    """vLLM with a model, for sequences of up to `length` tokens; no prompt is cached.
+
+    `more` are further arguments of `vllm.LLM`.
+    """
     block = 32
     options = {
         "model": str(folder),
@@ -136,6 +142,7 @@ def start_vllm(
             # No larger than is needed: several engines share the memory.
             "block_size": block,
             "num_gpu_blocks_override": max_num_seqs * (length // block + 1),
+            **more,
         },
     }
     return EngineProcess(python, "vllm", options, threads=threads, log=log)

@@ -37,7 +37,7 @@ VOCABULARY = {"tiny": 320, "1b": 32000, "8b": 128256}
 
 # In a process of its own: a build, or plain passes; the last line that it prints is its result.
 CHILD = """
-import json, resource, sys, time
+import hashlib, json, resource, sys, time
 from collections import Counter
 from pathlib import Path
 import torch
@@ -58,13 +58,13 @@ began = time.monotonic()
 result = {}
 if what == "plain":
     from hubsplice.streams.model import loaded
+    torch.manual_seed(0)
     ids = torch.randint(3, 259, (tokens // length, length))
-    for dtype in (torch.float32, torch.bfloat16):
-        with loaded(Path(base), dtype) as model, torch.inference_mode():
-            model.base_model(ids[:1], use_cache=False)
-            start = time.monotonic()
-            model.base_model(ids, use_cache=False)
-            result[str(dtype)] = time.monotonic() - start
+    with loaded(Path(base), getattr(torch, strength)) as model, torch.inference_mode():
+        start = time.monotonic()
+        last = model.base_model(ids, use_cache=False).last_hidden_state
+        result["pass"] = time.monotonic() - start
+    result["sha256"] = hashlib.sha256(last.view(torch.uint8).numpy().tobytes()).hexdigest()
 else:
     from hubsplice.building.build import build
     from hubsplice.recipe.reading import parse_recipe
@@ -104,7 +104,7 @@ def make_base(folder: Path, size: str) -> int:
     from safetensors.torch import save_file
     from transformers import LlamaConfig
 
-    from tests.conftest import byte_tokenizer
+    from tests.tiny_tokenizer import byte_tokenizer
 
     fields = SIZES[size]
     d, inner, heads = fields["hidden_size"], fields["intermediate_size"], fields["heads"]
@@ -171,7 +171,7 @@ def make_base(folder: Path, size: str) -> int:
 def child(
     what: str, folder: Path, layer: int, code: Path, memory: str, options: argparse.Namespace
 ) -> Any:
-    """Run a build of a strength (`build 2`) or plain passes, and give what it measured."""
+    """Run a build of a strength (`build 2`) or a pass (`plain float32`), and give its figures."""
     what, _, strength = what.partition(" ")
     environment = os.environ | {
         "PYTHONPATH": str(code),
@@ -206,6 +206,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--size", choices=SIZES, default="1b")
     parser.add_argument("--old", type=Path)
+    parser.add_argument("--plain", action="store_true", help="forward passes alone, no build")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=2048, help="of either kind of text")
     parser.add_argument("--memory", nargs="*", default=["0"], help="HUBSPLICE_MEMORY of each build")
@@ -225,9 +226,19 @@ def main() -> None:
             "processor": platform.processor() or platform.machine(),
             "least": least(layers, layer, options.tokens),
         }
-        runs = [("plain", "plain", ROOT, "0")]
+        runs = [
+            (f"plain {dtype}, memory {m}", f"plain {dtype}", ROOT, m)
+            for dtype in ("bfloat16", "float32")
+            for m in ("whole", "0")
+        ]
+        if options.plain:
+            options.memory, options.old = [], None
         runs += [(f"new, memory {m}", "build 1", ROOT, m) for m in options.memory]
-        runs.append(("new, another strength", "build 2", ROOT, options.memory[-1]))
+        runs += [
+            (f"{name} again, another strength", "build 2", *more)
+            for name, _, *more in runs[-1:]
+            if options.memory
+        ]
         if options.old:
             runs.append(("old", "build 1", options.old, "whole"))
         for name, what, code, memory in runs:

@@ -7,7 +7,7 @@ hooked with. A line of JSON on stdin is a request:
 
     {"prompts": [[token ids], ...], "new_tokens": n, "samples": of each prompt,
      "temperature": 0 for greedy, "stop": ids of tokens that end a sample,
-     "hook": name or null}
+     "hook": name or null, "adapters": null, or a LoRA adapter's folder or null for each prompt}
 
 and a line on stdout its answer: `wall` and `cpu`, the seconds on the clock and those of this
 process on a core; `tokens`, for each prompt its samples.
@@ -42,6 +42,7 @@ class Vllm:
 
         self.version = vllm.__version__
         self._llm = vllm.LLM(model=options["model"], **options["llm"])
+        self._numbers: dict[str, int] = {}
 
     def generate(self, request: dict[str, Any]) -> list[list[list[int]]]:
         from vllm import SamplingParams
@@ -55,8 +56,22 @@ class Vllm:
             detokenize=False,
         )
         prompts = [{"prompt_token_ids": prompt} for prompt in request["prompts"]]
-        outputs = self._llm.generate(prompts, parameters, use_tqdm=False)
+        outputs = self._llm.generate(
+            prompts, parameters, use_tqdm=False, lora_request=self._adapters(request["adapters"])
+        )
         return [[list(sample.token_ids) for sample in output.outputs] for output in outputs]
+
+    def _adapters(self, folders: list[str | None] | None) -> list[Any] | None:
+        """What vLLM asks for of each prompt; None where none has an adapter."""
+        if not folders or not any(folders):
+            return None
+        from vllm.lora.request import LoRARequest
+
+        # One number for each folder, as long as this process lives.
+        for folder in folders:
+            if folder is not None:
+                self._numbers.setdefault(folder, len(self._numbers) + 1)
+        return [None if f is None else LoRARequest(f, self._numbers[f], f) for f in folders]
 
 
 class Transformers:

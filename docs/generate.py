@@ -190,6 +190,32 @@ _BESIDE = (
 )
 
 
+RECIPE_EXAMPLE = """\
+base_model: google/gemma-2-9b-it
+splices:
+  - sae: {release: gemma-scope-9b-it-res, id: layer_9/width_16k/average_l0_88}
+    edits:
+      - {feature: 3585, kind: clamp, to: 0, when: active, label: "regular expressions"}
+card:
+  prompts: ["How do I match a date in a text?"]
+fidelity: {require: 1.05}
+publish: {repo_id: me/gemma-2-9b-it-no-regex}
+"""
+EDIT_EXAMPLES = {
+    "ablate": "{feature: 12, kind: ablate}",
+    "add": "{feature: 12, kind: add, strength: 0.2 x max}",
+    "cap": "{feature: 12, kind: cap, at: 0.5 x max}",
+    "clamp": "{feature: 12, kind: clamp, to: 0.5 x max, when: active}",
+    "clamp_projection": "{kind: clamp_projection, vector: {path: v.safetensors}, to: 0}",
+    "floor": "{feature: 12, kind: floor, at: 0.1 x max}",
+    "gated_steer": "{feature: 12, kind: gated_steer, strength: 0.3 x norm}",
+    "project": "{kind: project, vector: {path: v.safetensors}, factor: 0}",
+    "scale": "{feature: 12, kind: scale, factor: -2}",
+    "steer": "{kind: steer, vector: {path: v.safetensors}, strength: 0.2 x norm}",
+}
+"""One of each kind, as it stands in a list of edits."""
+
+
 def schema_text(name: str) -> str:
     """What the file of that name must hold."""
     return json.dumps(SCHEMAS[name](), indent=2, ensure_ascii=False) + "\n"
@@ -198,10 +224,14 @@ def schema_text(name: str) -> str:
 def recipe_page() -> str:
     """Every section of a recipe and its fields."""
     definitions = recipe_schema()["$defs"]
-    sections = ("Recipe", "Splice", "SaeSource", "Calibration", "Fidelity", "Publish")
+    sections = ("Recipe", "Splice", "SaeSource", "Calibration", "Fidelity", "Card", "Publish")
     return "\n".join(
         [
             "# Recipes",
+            "",
+            "```yaml",
+            RECIPE_EXAMPLE.rstrip(),
+            "```",
             "",
             _STRICT,
             "",
@@ -234,7 +264,10 @@ def edits_page() -> str:
             *(
                 line
                 for kind, edit in kinds.items()
-                for line in _section(definitions, edit.__name__, f"`{kind}` {{ #{kind} }}")
+                for line in (
+                    *_section(definitions, edit.__name__, f"`{kind}` {{ #{kind} }}"),
+                    *_edit_example(kind),
+                )
             ),
             *(
                 line
@@ -249,6 +282,11 @@ def edits_page() -> str:
             ),
         ]
     )
+
+
+def _edit_example(kind: str) -> list[str]:
+    example = EDIT_EXAMPLES.get(kind)
+    return [] if example is None else ["", "```yaml", f"- {example}", "```"]
 
 
 def cli_page() -> str:

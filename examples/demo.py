@@ -1,42 +1,38 @@
-"""Splice the example recipe into SmolLM2, measure it, and show what it says: `make demo`.
+"""Splice the example recipe into SmolLM2, and show what it says: `make demo`.
 
-Every prompt is answered three times, greedily: by the base model, by the base model with the
-exact hook, and by the spliced checkpoint as transformers loads it, without any of hubsplice.
+The build itself asks every prompt of the recipe three times, greedily: the base model, the base
+model with the exact hook, and the spliced checkpoint as transformers loads it, without any of
+hubsplice. With `--svg FILE`, what is printed is also drawn, for the README.
 """
 
 from __future__ import annotations
 
+import argparse
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import takewhile
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich import box
+from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 import hubsplice
 from examples.smollm2 import fetch_smollm2
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import HubspliceError, OutputError
-from hubsplice.streams.model import Model, loaded
+from hubsplice.fidelity.answers import Answer
+from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.terminal import print_error
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
 OUTPUT = Path(__file__).parent.parent / "demo-output"
-
-PROMPTS = (
-    "Who are you?",
-    "What is a computer?",
-    "What makes a good breakfast?",
-    "Tell me about your weekend.",
-)
-NEW_TOKENS = 40
+WIDTH = 100
 
 
 def remove_previous_output(folder: Path) -> None:
@@ -51,88 +47,66 @@ def remove_previous_output(folder: Path) -> None:
         raise OutputError(f"{folder}: holds no {MANIFEST}, so it is not an earlier demo's")
 
 
-def generate(model: Model, tokenizer: Any, prompt: str) -> list[int]:
-    """The tokens of the greedy answer to a prompt."""
-    chat = tokenizer.apply_chat_template(
-        [{"role": "user", "content": prompt}],
-        add_generation_prompt=True,
-        return_dict=True,
-        return_tensors="pt",
-    ).to(model.device)
-    with torch.inference_mode():
-        ids = model.generate(**chat, max_new_tokens=NEW_TOKENS, do_sample=False)
-    answer: list[int] = ids[0, chat["input_ids"].shape[1] :].tolist()
-    return answer
+def agreement(answer: Answer) -> str:
+    """Whether the exact hook says what the checkpoint says."""
+    if answer.hook is None:
+        return "The exact hook on the base says the same."
+    return f"The exact hook on the base says: {' '.join(answer.hook.split())}"
 
 
-@dataclass(frozen=True)
-class Answers:
-    """The answers to one prompt, and how far those of hook and splice agree."""
-
-    prompt: str
-    before: str
-    hook: str
-    splice: str
-    agreement: str
-
-
-def answer_prompts(base: Path, spliced: Path) -> Iterator[Answers]:
-    """Ask the base, the base with the exact hook, and the spliced checkpoint."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(spliced)
-    after = AutoModelForCausalLM.from_pretrained(spliced)
-
-    def text(ids: Sequence[int]) -> str:
-        return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-    with loaded(base, after.dtype) as model:
-        for prompt in PROMPTS:
-            before = generate(model, tokenizer, prompt)
-            with hubsplice.hooked(model, spliced):
-                hook = generate(model, tokenizer, prompt)
-            splice = generate(after, tokenizer, prompt)
-            yield Answers(prompt, text(before), text(hook), text(splice), agreement(hook, splice))
-
-
-def agreement(hook: Sequence[int], splice: Sequence[int]) -> str:
-    """Say how far the tokens of two answers agree."""
-    if list(hook) == list(splice):
-        return f"The same {len(hook)} tokens from hook and splice."
-    pairs = zip(hook, splice, strict=False)
-    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-    return f"The same first {same} of {len(hook)} tokens from hook and splice."
-
-
-def render_answers(answers: Answers) -> RenderableType:
-    """The three answers side by side."""
+def render_answer(answer: Answer) -> RenderableType:
+    """The answers to one prompt side by side."""
     table = Table(
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         expand=True,
-        title=Text(answers.prompt, style="bold"),
+        title=Text(answer.prompt, style="bold"),
         title_justify="left",
-        caption=Text(answers.agreement, style="dim"),
+        caption=Text(agreement(answer), style="dim"),
         caption_justify="left",
     )
-    for name in ("before", "with the hook", "after: the spliced checkpoint"):
+    for name in ("before: SmolLM2", "after: the spliced checkpoint"):
         table.add_column(name, ratio=1)
-    table.add_row(*map(Text, (answers.before, answers.hook, answers.splice)))
+    table.add_row(Text(answer.greedy.base), Text(answer.greedy.edited))
     return table
 
 
+def render_demo(report: FidelityReport, folder: str) -> Iterator[RenderableType]:
+    """What the demo shows: the answers, the verdict, and where the rest is."""
+    for answer in report.answers.prompts if report.answers else ():
+        yield render_answer(answer)
+        yield ""
+    yield Text(report.verdict, style="bold")
+    yield Text(
+        f"All measurements: {folder}/README.md, the model's card. To serve it: "
+        f"hubsplice serve {folder}",
+        style="dim",
+    )
+
+
 def main() -> None:
-    """Fetch, build, report, and answer prompts."""
-    console = Console()
-    base = fetch_smollm2()
-    remove_previous_output(OUTPUT)
-    result = hubsplice.build(RECIPE, OUTPUT)
-    assert result.report is not None
-    console.print(result.report)
-    for answers in answer_prompts(base, result.folder):
-        console.print()
-        console.print(render_answers(answers))
-    console.print(f"\nThe spliced model is in {result.folder}", highlight=False, soft_wrap=True)
+    """Fetch, build, and show what it says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--svg", type=Path, help="draw what is printed into this file")
+    parser.add_argument("--show", type=Path, help="show a model that was built already")
+    options = parser.parse_args()
+    console = Console(record=options.svg is not None, width=WIDTH if options.svg else None)
+    started = time.monotonic()
+    if options.show is None:
+        fetch_smollm2()
+        remove_previous_output(OUTPUT)
+        report = hubsplice.build(RECIPE, OUTPUT).report
+    else:
+        report = read_report(options.show)
+    assert report is not None
+    for part in render_demo(report, OUTPUT.name):
+        console.print(part, highlight=False)
+    if options.svg is not None:
+        # The picture asks no other site for a font.
+        form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
+        console.save_svg(str(options.svg), title="make demo", theme=MONOKAI, code_format=form)
+    if options.show is None:
+        console.print(f"It took {time.monotonic() - started:.0f} s.", style="dim", highlight=False)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from hubsplice.explore.show import ShownFeature
     from hubsplice.explore.swept import Sweep
     from hubsplice.fidelity.report import FidelityReport
+    from hubsplice.interface.adapters import build_adapter, carrier, merge
     from hubsplice.interface.answers import answers
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
@@ -79,6 +80,8 @@ __all__ = [
     "__version__",
     "answers",
     "build",
+    "build_adapter",
+    "carrier",
     "check",
     "diff",
     "dump_recipe",
@@ -88,6 +91,7 @@ __all__ = [
     "load_recipe",
     "lower",
     "measure",
+    "merge",
     "publish",
     "reproduce",
     "show",
@@ -114,6 +118,7 @@ _MODULES = {
     "explore.show": ("ShownFeature",),
     "explore.swept": ("Sweep",),
     "fidelity.report": ("FidelityReport",),
+    "interface.adapters": ("build_adapter", "carrier", "merge"),
     "interface.answers": ("answers",),
     "interface.build": ("build",),
     "interface.check": ("check",),

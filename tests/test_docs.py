@@ -7,9 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from docs.generate import families_page, layout_page, pipeline
+from docs.generate import (
+    EDIT_EXAMPLES,
+    RECIPE_EXAMPLE,
+    families_page,
+    layout_page,
+    pipeline,
+)
 from hubsplice.cli import app
+from hubsplice.edits.registry import EDITS
 from hubsplice.families.registry import FAMILIES
+from hubsplice.recipe.reading import parse_recipe
 
 CHECKOUT = Path(__file__).parent.parent
 QUIRKS = (CHECKOUT / "docs/quirks.md").read_text(encoding="utf-8")
@@ -21,10 +29,35 @@ def row(text: str, name: str) -> list[str]:
     return line.removeprefix(f"| {name} |").removesuffix("|").strip().split("; ")
 
 
-def test_the_readme_names_every_family() -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_limits_names_every_family() -> None:
+    page = (CHECKOUT / "docs/limits.md").read_text(encoding="utf-8")
     titles = [family.title for _, family in FAMILIES.items()]
-    assert sorted(row(readme, "models")) == sorted(titles)
+    assert sorted(row(page, "models")) == sorted(titles)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/faq.md"])
+def test_pages_for_newcomers_name_commands_and_files_that_are_there(page: str) -> None:
+    text = (CHECKOUT / page).read_text(encoding="utf-8")
+    commands = {command.name for command in app.registered_commands}
+    blocks = "\n".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    named = set(re.findall(r"^hubsplice (\w+)", blocks, re.MULTILINE))
+    assert named
+    assert named <= commands
+    if page == "README.md":
+        for link in re.findall(r"\]\(([^)#]+)\)", text):
+            assert (CHECKOUT / link).exists(), link
+
+
+def test_the_examples_of_recipes_are_recipes() -> None:
+    parse_recipe(RECIPE_EXAMPLE, folder=CHECKOUT)
+    assert set(EDIT_EXAMPLES) == {kind for kind, _ in EDITS.items()}
+    for kind, text in EDIT_EXAMPLES.items():
+        recipe = parse_recipe(
+            "base_model: me/model\nsplices: [{after_layer: 1, sae: {path: ./sae}, edits: ["
+            f"{text}]}}]",
+            folder=CHECKOUT,
+        )
+        assert recipe.splices[0].edits[0].kind == kind
 
 
 def test_the_page_of_families_has_every_family_once() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from torch import Tensor
 
-from examples.demo import RECIPE, agreement, remove_previous_output
+from examples.demo import RECIPE, agreement, remove_previous_output, render_answer
 from examples.slice_sae import slice_sae
 from examples.train_sae import main as train_sae
 from hubsplice.checkpoint.companions import MANIFEST
@@ -21,6 +22,7 @@ from hubsplice.errors import OutputError
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import load_sae
 from hubsplice.features.sae_config import find_sae
+from hubsplice.fidelity.answers import Answer, Said
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.reading import load_recipe
 from tests.conftest import MakeCheckpoint
@@ -204,14 +206,13 @@ def test_a_folder_of_somebody_elses_is_not_removed(tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.parametrize(
-    ("hook", "splice", "said"),
-    [
-        ([5, 6, 7], [5, 6, 7], "The same 3 tokens"),
-        ([5, 6, 7], [5, 6, 8], "The same first 2 of 3 tokens"),
-        ([5, 6, 7], [5, 6], "The same first 2 of 3 tokens"),
-        ([5, 6], [9, 6], "The same first 0 of 2 tokens"),
-    ],
-)
-def test_how_far_two_answers_agree(hook: list[int], splice: list[int], said: str) -> None:
-    assert agreement(hook, splice).startswith(said)
+def test_the_demo_says_whether_the_hook_says_the_same() -> None:
+    said = Said(base="A bot.", edited="A star.")
+    answer = Answer(prompt="Who?", form="chat", greedy=said)
+    assert agreement(answer) == "The exact hook on the base says the same."
+    other = answer.model_copy(update={"hook": "A\nsun."})
+    assert agreement(other) == "The exact hook on the base says: A sun."
+    console = Console(width=80, record=True)
+    console.print(render_answer(other))
+    printed = console.export_text()
+    assert all(words in printed for words in ("Who?", "A bot.", "A star.", "A sun."))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST
+from hubsplice.checkpoint.fingerprint import carrier_fingerprint
 from hubsplice.checkpoint.layer_map import LayerMap, inserted_places
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import CARRIER, Manifest, SlotsRecord, read_manifest
@@ -19,11 +19,10 @@ from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.construct import empty_layer
 from hubsplice.compiling.linker import Linker
 from hubsplice.constructions.slots import Slots
-from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
+from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.families.blocks import Construction
 from hubsplice.families.tensors import ATTENTION_OUTPUT, GATED_MLP
-from hubsplice.files.digest import digest_bytes
 from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
@@ -99,36 +98,14 @@ def slot_tensors(
     return {name: Padded(b.to(dtype), layout[name].shape) for name, b in filled.items()}
 
 
-def fingerprint(manifest: Manifest) -> str:
-    """What tells a carrier from every other: its base's weights, its layers and its slots.
-
-    Raises:
-        CheckpointError: the manifest is of no carrier.
-    """
-    slots = slots_of(manifest)
-    told = {
-        "weights": {
-            name: digest.sha256
-            for name, digest in manifest.base.files.items()
-            if name.endswith(".safetensors")
-        },
-        "class": manifest.architectures.after,
-        "layers": [layer.model_dump(mode="json") for layer in manifest.layer_map],
-        "slots": slots.counts,
-    }
-    return digest_bytes(json.dumps(told, sort_keys=True).encode()).sha256
-
-
 def slots_of(manifest: Manifest) -> Slots:
     """The slots of a carrier.
 
     Raises:
         CheckpointError: the manifest is of no carrier.
     """
-    if manifest.slots is None:
-        raise CheckpointError(
-            f"{MANIFEST}: it is of no carrier; `hubsplice carrier` makes one of a base"
-        )
+    carrier_fingerprint(manifest)
+    assert manifest.slots is not None
     return Slots(**manifest.slots.model_dump())
 
 
@@ -185,8 +162,8 @@ class Carrier:
 
     @property
     def fingerprint(self) -> str:
-        """See `fingerprint`."""
-        return fingerprint(self.manifest)
+        """What adapters know it by."""
+        return carrier_fingerprint(self.manifest)
 
     @property
     def layers(self) -> LayerMap:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,10 +13,14 @@ from pydantic import JsonValue
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.peft_files import ADAPTER_WEIGHTS, read_adapter
 from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.layout import NewTensor
+from hubsplice.checkpoint.manifest import InsertedLayer, Manifest, read_manifest
+from hubsplice.compiling.linker import Linker
 from hubsplice.constructions.slots import Factors, SlottedLayer, of_one_rank, recovered
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.families.tensors import ATTENTION_OUTPUT
+
+_ONLY_OF_ADAPTERS = ("slots", "constant_slot", "rounded_biases")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,44 @@ class OpenAdapter:
             folder, carrier, manifest, changes, dict(_layers(carrier, manifest, changes))
         )
 
+    @property
+    def used(self) -> list[int]:
+        """Which of the carrier's inserted layers are edited."""
+        return sorted(self.layers)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision that it was compiled for."""
+        return self.layers[self.used[0]].layer.gate_weight.dtype
+
+    @cached_property
+    def merged(self) -> Linker:
+        """What a checkpoint of carrier and adapter is made of: it has no empty layers."""
+        architecture = self.carrier.architecture
+        return Linker(
+            architecture,
+            architecture.layer_map([self.carrier.places[splice] for splice in self.used]),
+        )
+
+    def merged_manifest(self) -> Manifest:
+        """What a direct build's manifest says of the layers; the rest is the adapter's."""
+        kept = [self.manifest.layers[splice] for splice in self.used]
+        return self.manifest.model_copy(
+            update={
+                "layer_map": self.merged.layers,
+                "layers": tuple(map(_plain, kept)),
+                "carrier": None,
+            }
+        )
+
+    def merged_tensors(self) -> dict[str, NewTensor]:
+        """The tensors of the inserted layers of that checkpoint, by name."""
+        tensors: dict[str, NewTensor] = {}
+        for index, splice in enumerate(self.used):
+            layer = self.layers[splice].layer
+            tensors |= self.merged.inserted_tensors(index, layer, self.dtype)
+        return tensors
+
     def problems(self) -> Iterator[str]:
         """What the adapter holds beside its layers in their slots; nothing for one that was built.
 
@@ -80,6 +123,25 @@ class OpenAdapter:
                 if not _equal(found.a, expected.a) or not _equal(found.b, expected.b):
                     name = self.carrier.modules(splice)[role]
                     yield f"{ADAPTER_WEIGHTS}: {name}: it holds more than a layer in its slots"
+
+
+def _plain(layer: InsertedLayer) -> InsertedLayer:
+    kept = {k: v for k, v in layer.constants.items() if k not in _ONLY_OF_ADAPTERS}
+    return layer.model_copy(update={"constants": kept})
+
+
+def required_carrier(manifest: Manifest, carrier: Carrier | None) -> Carrier:
+    """The carrier of an adapter, which has to be given.
+
+    Raises:
+        RecipeError: it is not.
+    """
+    assert manifest.carrier is not None
+    if carrier is None:
+        raise RecipeError(
+            f"--carrier: the adapter is for {manifest.carrier.name}; give its folder or repository"
+        )
+    return carrier
 
 
 def _layers(

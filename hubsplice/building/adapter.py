@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hubsplice.adapters.attached import attached
 from hubsplice.adapters.carrier import Carrier
-from hubsplice.adapters.inserted import in_slots
 from hubsplice.adapters.peft_files import write_adapter
+from hubsplice.adapters.subject import subject
+from hubsplice.building.asking import with_answers
 from hubsplice.building.build import BuildResult
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
+from hubsplice.card import write_card
+from hubsplice.card.words import require_words, write_words
 from hubsplice.checkpoint.manifest import (
     CarrierRecord,
     InsertedLayer,
@@ -50,7 +51,6 @@ from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
-from hubsplice.streams.model import Model
 from hubsplice.terminal import Progress
 
 
@@ -111,6 +111,7 @@ def build_adapter(
     require = recipe.fidelity.require if require_fidelity is None else require_fidelity
     if require is not None and not measure:
         raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    require_words(recipe.card)
     planned = _in_layers(make_plan(recipe), carrier)
     with staged_directory(output) as folder:
         plan = open_plan(planned)
@@ -130,13 +131,19 @@ def build_adapter(
             held_out = held_out_text(
                 plan.recipe, plan.base, compiled.intervention, compiled.tokenizer, progress
             )
-            subject = _subject(plan, compiled, adapted)
-            measured = measure_fidelity(subject, held_out, require=require, progress=progress)
-            report = write_report_and_picture(findings.told_in(measured), folder)
+            served = _subject(plan, compiled, adapted)
+            measured = measure_fidelity(served, held_out, require=require, progress=progress)
+            report = with_answers(
+                findings.told_in(measured), recipe, served, held_out, compiled.tokenizer, progress
+            )
+            report = write_report_and_picture(report, folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
-        names += [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
+        words = write_words(recipe.card, folder)
+        written = (*REPRODUCTION, REPORT, PICTURE, *words)
+        names += [name for name in written if (folder / name).exists()]
         files = {name: digest_file(folder / name) for name in names}
         write_manifest(_described(plan, compiled, adapted, files, report), folder)
+        write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
     warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
@@ -194,12 +201,12 @@ def _adapted(
     slots, layers = carrier.slots, {}
     for planned, (site, activations, layer) in zip(plan.splices, seen, strict=True):
         assert isinstance(layer, SplicedLayer)
-        one = (
-            read_out_of_one(site, activations.agreeing(), layer)
-            if layer.neurons
-            else torch.zeros_like(layer.attention_bias)
-        )
         try:
+            one = (
+                read_out_of_one(site, activations.agreeing(), layer, slots)
+                if layer.neurons
+                else torch.zeros_like(layer.attention_bias)
+            )
             found = SlottedLayer.of(layer, one, slots)
         except NoRoomError as error:
             raise _too_many(plan, carrier, planned, site, activations, error) from None
@@ -243,23 +250,15 @@ def _too_many(
 
 
 def _subject(plan: OpenPlan, compiled: Compiled, adapted: _Adapted) -> Subject:
-    carrier, changes = adapted.carrier, adapted.changes
-
-    def on(model: Model) -> AbstractContextManager[None]:
-        return attached(model, carrier, changes)
-
     made = dict(zip(sorted(adapted.layers), compiled.layers, strict=True))
-    constants = {
-        splice: layer_constants(layer) | adapted.record(splice) for splice, layer in made.items()
-    }
-    return Subject(
+    return subject(
+        adapted.carrier,
+        adapted.changes,
+        {splice: layer_constants(layer) | adapted.record(splice) for splice, layer in made.items()},
         plan.resolved.folder,
-        carrier.folder,
         compiled.intervention,
-        in_slots(carrier, constants),
         plan.dtype,
         compiled.approximations,
-        adapted=on,
     )
 
 

@@ -8,12 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.building.asking import with_answers
 from hubsplice.building.estimate import estimate
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
 from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
 from hubsplice.card import write_card
+from hubsplice.card.words import require_words, write_words
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
@@ -105,6 +107,7 @@ def build(
     refuse_no_ratio(require)
     if require is not None and not measure:
         raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
+    require_words(recipe.card)
     refuse_occupied(Path(os.path.realpath(output)))
     # Configurations are read in a moment, and find most mistakes before any weight is loaded.
     planned = make_plan(recipe)
@@ -136,9 +139,14 @@ def build(
                 bias_indices(plan.linker.layers, compiled.biases),
             )
             measured = measure_fidelity(subject, held_out, require=require, progress=progress)
-            report = write_report_and_picture(findings.told_in(measured), folder)
+            report = with_answers(
+                findings.told_in(measured), recipe, subject, held_out, compiled.tokenizer, progress
+            )
+            report = write_report_and_picture(report, folder)
         write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
-        described = [n for n in (*REPRODUCTION, REPORT, PICTURE) if (folder / n).exists()]
+        words = write_words(recipe.card, folder)
+        written_files = (*REPRODUCTION, REPORT, PICTURE, *words)
+        described = [name for name in written_files if (folder / name).exists()]
         files = {**written.files, **{name: digest_file(folder / name) for name in described}}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)

@@ -9,12 +9,13 @@ from pathlib import Path
 from hubsplice import __version__
 from hubsplice.adapters.carrier import (
     carrier_tensors,
-    fingerprint,
     require_slots,
     slots_record,
 )
 from hubsplice.building.record import base_record, versions
+from hubsplice.card import write_card
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.fingerprint import carrier_fingerprint
 from hubsplice.checkpoint.layout import Zeros
 from hubsplice.checkpoint.manifest import (
     CARRIER,
@@ -148,4 +149,5 @@ def build_carrier(
             files=dict(written.files),
         )
         write_manifest(manifest, folder)
-    return CarrierResult(output, manifest, fingerprint(manifest), slots)
+        write_card(folder, model_id=output.resolve().name)
+    return CarrierResult(output, manifest, carrier_fingerprint(manifest), slots)

@@ -14,7 +14,6 @@ from hubsplice.compiling.cost import (
     Work,
     disk,
     free_disk,
-    free_memory,
     operations,
     peak_memory,
     seconds,
@@ -25,6 +24,7 @@ from hubsplice.compiling.probe import probe
 from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.passes import generations, measuring_passes
 from hubsplice.recipe.models import Recipe, TextSource
+from hubsplice.streams.room import free_memory, room_for_weights
 
 _DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
 
@@ -69,7 +69,7 @@ def estimate(plan: Plan, *, measure: bool) -> BuildCost:
     return BuildCost(
         download_bytes=sizes.missing,
         disk_bytes=disk(shapes),
-        memory_bytes=peak_memory(shapes, dtype, text) + _sae_bytes(plan),
+        memory_bytes=peak_memory(shapes, dtype, text, room_for_weights()) + _sae_bytes(plan),
         token_layers=tuple(sum(p.token_layers for p in w.passes) for w in (least, most)),  # type: ignore[arg-type]
         operations=tuple(
             sum(operations(p, shapes, length) for p in w.passes) for w in (least, most)
@@ -103,6 +103,7 @@ def _work(plan: Plan, shapes: Shapes, dtype: torch.dtype, measure: bool, all_tex
         dtype,
         layers=shapes.num_layers,
         added=shapes.added_layers,
+        plain=any(splice.splice.sinks == "skip" for splice in plan.splices),
         **tokens(recipe.fidelity),
     )
     return Work(tuple(passes), tuple(generations(dtype)))

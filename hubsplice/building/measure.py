@@ -7,13 +7,18 @@ from pathlib import Path
 
 import torch
 
+from hubsplice.adapters.carrier import Carrier
+from hubsplice.adapters.opened import OpenAdapter, required_carrier
+from hubsplice.adapters.subject import adapter_subject
+from hubsplice.building.asking import with_answers
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import summary
-from hubsplice.card import write_card
+from hubsplice.card import edited_card, write_card
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
+from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
 from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.families.architecture import architecture_of
@@ -34,7 +39,12 @@ from hubsplice.text.tokenizer import load_tokenizer
 
 @exact_products()
 def measure(
-    folder: Path, *, base: str | None, require_fidelity: float | None, progress: Progress
+    folder: Path,
+    *,
+    base: str | None,
+    require_fidelity: float | None,
+    progress: Progress,
+    carrier: Carrier | None = None,
 ) -> FidelityReport:
     """Measure a built folder again, against the intervention that it carries.
 
@@ -46,6 +56,7 @@ def measure(
         require_fidelity: the largest ratio that passes; None takes what the report in the folder
             was held to.
         progress: told of every step.
+        carrier: of an adapter, what it is for.
 
     Raises:
         FidelityError: the requirement is not met; report and card say so.
@@ -54,6 +65,8 @@ def measure(
     """
     refuse_no_ratio(require_fidelity)
     manifest = read_manifest(folder / MANIFEST)
+    if manifest.slots is not None:
+        require_merged(manifest, "measure")
     recipe = recorded_recipe(folder / RECIPE)
     if base is None:
         require_repository(manifest.base)
@@ -63,24 +76,34 @@ def measure(
     dtype: torch.dtype = getattr(torch, manifest.dtype)
     config = BaseConfig.open(resolved.folder)
     intervention = load_intervention(folder / INTERVENTION)
-    text = held_out_text(recipe, config, intervention, load_tokenizer(resolved.folder), progress)
+    tokenizer = load_tokenizer(resolved.folder)
+    text = held_out_text(recipe, config, intervention, tokenizer, progress)
     previous = read_report(folder)
-    architecture = architecture_of(config.config)
-    subject = Subject(
-        resolved.folder,
-        folder,
-        intervention,
-        inserted_layers(manifest, architecture),
-        dtype,
-        previous.approximations if previous else (),
-        bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
-    )
+    notes = previous.approximations if previous else ()
+    if manifest.carrier is not None:
+        adapter = OpenAdapter.open(folder, required_carrier(manifest, carrier))
+        subject = adapter_subject(adapter, resolved.folder, intervention, dtype, notes)
+    else:
+        subject = Subject(
+            resolved.folder,
+            folder,
+            intervention,
+            inserted_layers(manifest, architecture_of(config.config)),
+            dtype,
+            notes,
+            bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
+        )
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
     measured = measure_fidelity(subject, text, require=require, progress=progress)
-    report = _record_again(Findings.recorded(manifest).told_in(measured), manifest, folder)
-    write_card(folder, model_id=recipe.publish.repo_id)
+    report = with_answers(
+        Findings.recorded(manifest).told_in(measured), recipe, subject, text, tokenizer, progress
+    )
+    # What somebody wrote into the card is his.
+    edited = edited_card(folder) is not None
+    report = _record_again(report, manifest, folder)
+    write_card(folder, model_id=recipe.publish.repo_id, keep=edited)
     report.require_passed()
     return report
 

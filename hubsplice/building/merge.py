@@ -14,9 +14,8 @@ from hubsplice.building.reproduction import REPRODUCTION
 from hubsplice.card import write_card
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layout import DTYPE_NAMES, NewTensor, Zeros
-from hubsplice.checkpoint.manifest import InsertedLayer, write_manifest
+from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.checkpoint.writer import write_checkpoint
-from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.plain import LARGEST_COMPANION, read_plain
@@ -25,8 +24,6 @@ from hubsplice.files.staging import staged_directory
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
-
-_ONLY_OF_ADAPTERS = ("slots", "constant_slot", "rounded_biases")
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,28 +75,22 @@ def merge(
     opened = OpenAdapter.open(adapter, carrier)
     for problem in opened.problems():
         raise CheckpointError(f"{adapter}: {problem}")
-    used = sorted(opened.layers)
-    architecture = carrier.architecture
-    linker = Linker(
-        architecture, architecture.layer_map([carrier.places[splice] for splice in used])
-    )
+    linker = opened.merged
     source = BaseCheckpoint.open(carrier.folder)
     base_shards, added = _told_apart(source, carrier)
-    dtype = opened.layers[used[0]].layer.gate_weight.dtype
     tensors: dict[str, NewTensor] = {
         linker.rename(original): Zeros(tensor.shape, _dtype(tensor.dtype))
         for tensor in added.tensors
         if (original := carrier.linker.original_name(tensor.name)) is not None
     }
-    for index, splice in enumerate(used):
-        tensors |= linker.inserted_tensors(index, opened.layers[splice].layer, dtype)
+    tensors |= opened.merged_tensors()
 
     def rename(name: str) -> str:
         original = carrier.linker.original_name(name)
         assert original is not None
         return linker.rename(original)
 
-    config = linker.config(dtype)
+    config = linker.config(opened.dtype)
     with staged_directory(output) as folder:
         written = write_checkpoint(
             replace(source, shards=base_shards),
@@ -112,13 +103,10 @@ def merge(
         )
         files = dict(written.files) | _reproduction(adapter, folder)
         zeros = tuple(sorted(n for n, t in tensors.items() if isinstance(t, Zeros)))
-        manifest = opened.manifest.model_copy(
+        manifest = opened.merged_manifest().model_copy(
             update={
-                "layer_map": linker.layers,
-                "layers": tuple(_plain(opened.manifest.layers[splice]) for splice in used),
                 "config_changes": linker.config_changes(config),
                 "zero_tensors": zeros,
-                "carrier": None,
                 "files": files,
                 "fidelity": {},
             }
@@ -159,11 +147,6 @@ def _reproduction(adapter: Path, folder: Path) -> dict[str, FileDigest]:
         (folder / name).write_bytes(read_plain(adapter / name, LARGEST_COMPANION))
         found[name] = digest_file(folder / name)
     return found
-
-
-def _plain(layer: InsertedLayer) -> InsertedLayer:
-    kept = {k: v for k, v in layer.constants.items() if k not in _ONLY_OF_ADAPTERS}
-    return layer.model_copy(update={"constants": kept})
 
 
 def _differences(adapter: OpenAdapter) -> Iterator[str]:

@@ -12,8 +12,7 @@ from hubsplice.checkpoint.checksums import checksum_list
 from hubsplice.checkpoint.manifest import Record
 from hubsplice.checkpoint.record_file import read_record, write_record
 from hubsplice.errors import CheckpointError
-from hubsplice.features.sae_config import CONFIG_FILENAME
-from hubsplice.features.sae_files import WEIGHTS_FILENAME
+from hubsplice.features.sae_files import files_of
 from hubsplice.files.digest import Sha256, digest_bytes, digest_file
 from hubsplice.recipe.local_paths import TEXTS, local_paths
 from hubsplice.recipe.models import Recipe
@@ -102,4 +101,4 @@ def _names(field: str, folder: Path) -> Iterator[str]:
         for path in text_files(folder, field):
             yield path.relative_to(folder).as_posix()
     else:
-        yield from (CONFIG_FILENAME, WEIGHTS_FILENAME)
+        yield from files_of(folder)

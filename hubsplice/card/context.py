@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
-from hubsplice.card.escape import Markdown, clean, code, inline
+from hubsplice.card.escape import Markdown, clean, code, fenced, inline, words
 from hubsplice.card.metadata import license_files
+from hubsplice.card.phrases import sentence, with_numbers
+from hubsplice.card.words import AuthorWords
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
 from hubsplice.checkpoint.manifest import (
     SPLIT,
@@ -29,13 +31,14 @@ from hubsplice.families.engines import EngineKey
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
+from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.format import MISSING, count, percent, significant
 from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import BUILTIN
 from hubsplice.rendering.content import Table
-from hubsplice.serving.commands import quantization_options
+from hubsplice.serving.commands import GGUF_TYPES, quantization_options
 from hubsplice.serving.engines import ENGINES
 from hubsplice.serving.measured import by_scheme
 from hubsplice.serving.online import OnlineQuantization
@@ -93,11 +96,46 @@ class FidelityContext:
 
 
 @dataclass(frozen=True)
+class AnswersContext:
+    """What base and edited model answer.
+
+    Attributes:
+        greedy: a row for each prompt.
+        sampled: the same of sampled answers.
+        hook: answers at which the exact hook parts from the checkpoint.
+        how: how answers were made, and who chose the prompts.
+        all_same: whether no answer is changed.
+    """
+
+    greedy: Table
+    sampled: Table
+    hook: Table
+    how: str
+    sampling: str
+    all_same: bool
+
+
+@dataclass(frozen=True)
 class CardContext:
-    """Everything that the template shows; see templates/card.md.j2."""
+    """Everything that the template shows, and `card.json`; see templates/card.md.j2."""
 
     title: str
+    sentence: str
     description: str | None
+    licence: str | None
+    faithful: str
+    before: Markdown
+    after: Markdown
+    answers: AnswersContext | None
+    is_chat: bool
+    transformers: str | None
+    vllm: str | None
+    serves: bool
+    request: Markdown
+    converts: bool
+    gguf_type: str
+    recipe: Markdown | None
+    citation: Markdown
     model_id: str
     base: Markdown
     base_commit: Markdown | None
@@ -144,19 +182,37 @@ def card_context(
     manifest: Manifest,
     report: FidelityReport | None,
     *,
-    title: str | None,
-    description: str | None,
+    author: AuthorWords,
     license_id: str | None,
     model_id: str,
 ) -> CardContext:
     """Gather what the template shows."""
+    name = manifest.base.name.split("/")[-1]
+    outcomes = {
+        engine: verdict(ENGINES[engine], Requirements.of(manifest)).outcome for engine in EngineKey
+    }
     before, after = manifest.architectures.before, manifest.architectures.after
     previous = manifest.base.previous
     edits = _edits(manifest)
     requirements = Requirements.of(manifest)
     return CardContext(
-        title=clean(title or "") or f"{manifest.base.name.split('/')[-1]}, spliced",
-        description=clean(description or "") or None,
+        title=clean(author.title or "") or untitled(manifest),
+        sentence=sentence(name, (term for layer in manifest.edits for term in layer.terms)),
+        description=clean(author.description or "") or None,
+        licence=license_id or _license(manifest.base.terms),
+        faithful=_faithful(report),
+        before=author.before,
+        after=author.after,
+        answers=_shown_answers(report),
+        is_chat=_is_chat(manifest, report),
+        transformers=manifest.versions.get("transformers"),
+        vllm=ENGINES[EngineKey.VLLM].version,
+        serves=outcomes[EngineKey.VLLM] is not Outcome.REFUSES,
+        request=_request(model_id, is_chat=_is_chat(manifest, report)),
+        gguf_type=GGUF_TYPES.get(manifest.dtype, "auto"),
+        converts=outcomes[EngineKey.LLAMA_CPP] in (Outcome.WORKS, Outcome.NEEDS),
+        recipe=fenced(author.recipe, "yaml") if author.recipe else None,
+        citation=_citation(model_id),
         model_id=model_id,
         base=_model(manifest.base),
         base_commit=_commit(manifest.base),
@@ -200,6 +256,15 @@ def card_context(
     )
 
 
+def untitled(manifest: Manifest) -> str:
+    """What to call a model whose recipe does not say."""
+    if manifest.carrier is not None:
+        what = "an edit"
+    else:
+        what = "spliced" if manifest.slots is None else "a carrier"
+    return f"{manifest.base.name.split('/')[-1]}, {what}"
+
+
 def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
     text = report.text
     return FidelityContext(
@@ -233,6 +298,120 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
         greedy=summary.greedy_match(report),
         approximations=report.approximations,
     )
+
+
+def _faithful(report: FidelityReport | None) -> str:
+    """The verdict for those who only want to use the model."""
+    if report is None or not report.precisions:
+        return "not measured; nothing says how close the weights come to the edit"
+    dtype = report.precisions[0].dtype
+    if report.outcome == "shown":
+        ratio = report.precisions[0].ratio
+        error = (
+            f"; the error of the whole model is {significant(ratio.value)} times what {dtype} "
+            "itself costs"
+            if ratio
+            else ""
+        )
+        return f"in {dtype}, the weights do what an exact hook on the base does{error}"
+    if report.outcome == "fails":
+        return (
+            f"in {dtype}, at least one edit is NOT made as an exact hook makes it; the verdict "
+            "below names it"
+        )
+    return (
+        f"it was measured in {dtype}, and that was not enough to show that the weights do what "
+        "an exact hook does; the verdict below says why"
+    )
+
+
+def _shown_answers(report: FidelityReport | None) -> AnswersContext | None:
+    answers = report.answers if report else None
+    return _answers(answers) if answers and answers.prompts else None
+
+
+def _answers(answers: Answers) -> AnswersContext:
+    def table(last: str, rows: Iterable[tuple[str, str, str]]) -> Table:
+        return Table.of_text(
+            ("you ask", "the base says", last),
+            tuple((words(a), words(b), words(c)) for a, b, c in rows),
+            "",
+        )
+
+    greedy = [(a.prompt, a.greedy.base, a.greedy.edited) for a in answers.prompts]
+    by = (
+        "The prompts are the author's."
+        if answers.chosen == "by the author"
+        else f"Of {count(answers.candidates)} prompts, these are the ones on which the edit acts "
+        "and where the answers part soonest: they show what it does, not how often."
+    )
+    form = (
+        "through the chat template"
+        if any(answer.form == "chat" for answer in answers.prompts)
+        else "as plain text to go on with"
+    )
+    same = sum(answer.hook is None for answer in answers.prompts)
+    return AnswersContext(
+        greedy=table("this model says", greedy),
+        sampled=table(
+            "this model says",
+            (
+                (a.prompt, a.sampled.base, a.sampled.edited)
+                for a in answers.prompts
+                if a.sampled is not None
+            ),
+        ),
+        hook=Table.of_text(
+            ("you ask", "an exact hook on the base says", "this model says"),
+            tuple(
+                (words(a.prompt), words(a.hook), words(a.greedy.edited))
+                for a in answers.prompts
+                if a.hook is not None
+            ),
+            "",
+        ),
+        how=(
+            f"Both models were asked when this one was built: {form}, greedily, in "
+            f"{answers.dtype}, for at most {answers.new_tokens} tokens. {by} An exact hook on the "
+            f"base says the same to {same} of {len(answers.prompts)}."
+        ),
+        sampling=(
+            f"temperature {answers.temperature:g}, top-p {answers.top_p:g}, seed {answers.seed}"
+        ),
+        all_same=all(answer.greedy.base == answer.greedy.edited for answer in answers.prompts),
+    )
+
+
+def _is_chat(manifest: Manifest, report: FidelityReport | None) -> bool:
+    asked = report.answers.prompts if report and report.answers else ()
+    return any("chat_template" in name for name in manifest.files) or any(
+        answer.form == "chat" for answer in asked
+    )
+
+
+def _request(model_id: str, *, is_chat: bool) -> Markdown:
+    """What curl sends to a server, as one word of a shell."""
+    asked: dict[str, JsonValue] = (
+        {"messages": [{"role": "user", "content": "Who are you?"}]}
+        if is_chat
+        else {"prompt": "Once upon a time", "max_tokens": 50}
+    )
+    body = json.dumps({"model": clean(model_id), **asked, "temperature": 0}, ensure_ascii=False)
+    return Markdown(shlex.quote(body))
+
+
+def _citation(model_id: str) -> Markdown:
+    name = re.sub(r"[{}\\%#$&~^_`\"]", "", clean(model_id))
+    key = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-").lower() or "spliced-model"
+    lines = (
+        f"@misc{{{key},",
+        f"  title = {{{name}: a model with compiled feature edits}},",
+        f"  howpublished = {{\\url{{https://huggingface.co/{name}}}}},"
+        if _REPO_ID.fullmatch(name) and "/" in name
+        else "  howpublished = {a checkpoint made with hubsplice},",
+        "}",
+    )
+    return fenced("\n".join(lines), "bibtex")
 
 
 def _model(base: BaseRecord) -> Markdown:
@@ -353,12 +532,12 @@ def _inserted(manifest: Manifest) -> Table:
 
 def _edits(manifest: Manifest) -> Table:
     return Table(
-        ("edit", "after layer", "kind", "feature", "formula", "settings"),
+        ("edit", "after layer", "what it does", "feature", "formula", "settings"),
         tuple(
             (
                 term.label,
                 str(layer.place),
-                term.kind,
+                with_numbers(term),
                 MISSING if term.feature is None else str(term.feature),
                 code(term.formula),
                 _settings(term),

@@ -9,7 +9,7 @@ import re
 
 from hubsplice.fidelity.format import MISSING
 from hubsplice.rendering.content import Table
-from hubsplice.visible import HIDDEN
+from hubsplice.visible import HIDDEN, visible
 
 
 class Markdown(str):
@@ -63,6 +63,19 @@ def code(text: str) -> Markdown:
     if not text or set("`|") & set(text):
         return inline(text)
     return Markdown(f"`{text}`")
+
+
+def words(text: str) -> Markdown:
+    """Text of several lines as words in a table's cell; a break where a line ends."""
+    lines = [inline(line) for line in text.splitlines() if clean(line)]
+    return Markdown("<br>".join(lines)) if lines else Markdown(MISSING)
+
+
+def fenced(text: str, language: str) -> Markdown:
+    """The text as a block of code, whatever backticks it holds."""
+    text = visible(text).rstrip("\n")
+    fence = "`" * (1 + max(2, *(len(run) for run in re.findall(r"`+", text)), 0))
+    return Markdown(f"{fence}{language}\n{text}\n{fence}")
 
 
 def table(content: Table) -> Markdown:

@@ -30,10 +30,14 @@ def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
         known = HubLicense((clean(license_id),))
     # The Hub wants to know where to read a licence that has no identifier of its own.
     other = known.name is not None
+    # What the Hub shows it under: the base, or of an adapter the carrier.
+    adapter = manifest.carrier is not None
+    parent = manifest.base.repo_id if manifest.carrier is None else manifest.carrier.repo_id
+    relation = "adapter" if adapter else "finetune"
     return ModelCardData(
-        base_model=_cleaned(manifest.base.repo_id),
-        base_model_relation="finetune" if manifest.base.repo_id is not None else None,
-        library_name="transformers",
+        base_model=_cleaned(parent),
+        base_model_relation=relation if parent is not None else None,
+        library_name="peft" if adapter else "transformers",
         pipeline_tag="text-generation",
         # A card may list several; the type knows of one.
         license=cast(str, list(known.ids)) if len(known.ids) > 1 else next(iter(known.ids), None),

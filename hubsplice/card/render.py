@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from functools import cache
 
 from jinja2 import Template
 
+from hubsplice.card.carriers import AdapterContext, CarrierContext
 from hubsplice.card.context import card_context
 from hubsplice.card.escape import as_markdown, code, table
 from hubsplice.card.metadata import card_metadata
 from hubsplice.card.snippets import python_string, shell_word
+from hubsplice.card.words import NOTHING_SAID, AuthorWords
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.templates import load_template
-
-_TEMPLATE = "card.md.j2"
 
 
 def render_card(
     manifest: Manifest,
     report: FidelityReport | None,
     *,
-    title: str | None = None,
-    description: str | None = None,
+    author: AuthorWords = NOTHING_SAID,
     license_id: str | None = None,
     model_id: str,
 ) -> str:
@@ -33,30 +34,50 @@ def render_card(
     Args:
         manifest: of the checkpoint.
         report: its fidelity; None where it was not measured, which the card then says.
-        title: the heading; the base's name where it is None or blank.
-        description: a paragraph; none where it is None or blank.
+        author: what the card has from the model's author.
         license_id: another licence than the base's, as the Hub writes it (`apache-2.0`).
         model_id: the Hub id or folder that the examples load.
     """
     context = card_context(
         manifest,
         report,
-        title=title,
-        description=description,
+        author=author,
         license_id=license_id,
         model_id=model_id,
     )
-    body = _template().render(card=context)
+    if manifest.carrier is not None:
+        more: dict[str, object] = {"adapter": AdapterContext.of(manifest.carrier)}
+    elif manifest.slots is not None:
+        more = {"carrier": CarrierContext.of(manifest)}
+    else:
+        more = {}
+    body = _template(next(iter(more), "card")).render(card=context, **more)
     return f"---\n{card_metadata(manifest, license_id).to_yaml()}\n---\n\n{body}"
 
 
+def card_data(
+    manifest: Manifest,
+    report: FidelityReport | None,
+    *,
+    author: AuthorWords = NOTHING_SAID,
+    license_id: str | None = None,
+    model_id: str,
+) -> str:
+    """Everything that `render_card` shows, as JSON for programs; the same arguments."""
+    context = card_context(
+        manifest, report, author=author, license_id=license_id, model_id=model_id
+    )
+    return json.dumps(asdict(context), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 @cache
-def _template() -> Template:
-    environment = load_template(_TEMPLATE).environment.overlay(finalize=as_markdown)
+def _template(kind: str) -> Template:
+    # The one without filters of its own can be loaded before there are any.
+    environment = load_template("card.md.j2").environment.overlay(finalize=as_markdown)
     environment.filters |= {
         "code": code,
         "python_string": python_string,
         "shell_word": shell_word,
         "table": table,
     }
-    return environment.get_template(_TEMPLATE)
+    return environment.get_template(f"{kind}.md.j2")

@@ -2,38 +2,85 @@
 
 from __future__ import annotations
 
+import difflib
+import json
+import re
 from pathlib import Path
 
-from hubsplice.card.render import render_card
-from hubsplice.checkpoint.checksums import write_checksums
-from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.card.render import card_data, render_card
+from hubsplice.card.words import read_words
+from hubsplice.checkpoint.checksums import recorded_digest, write_checksums
+from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.fidelity.report import read_report
-from hubsplice.files.plain import exists
+from hubsplice.files.digest import digest_bytes
+from hubsplice.files.plain import exists, read_plain
 from hubsplice.files.replacing import replace_file
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.reading import recorded_recipe
 
+_MODEL_ID = re.compile(r'^model_id = ("(?:[^"\\]|\\.)*")$', re.MULTILINE)
 
-def card_text(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> str:
-    """The card that `write_card` writes, with the same arguments.
+
+def card_files(
+    folder: Path, *, model_id: str | None = None, license_id: str | None = None
+) -> dict[str, str]:
+    """What `write_card` writes, by name, with the same arguments.
 
     Raises:
         CheckpointError: the manifest is missing, or one of the files is malformed.
     """
     recipe = recorded_recipe(folder / RECIPE) if exists(folder / RECIPE) else None
-    return render_card(
-        read_manifest(folder / MANIFEST),
-        read_report(folder),
-        title=recipe.title if recipe else None,
-        description=recipe.description if recipe else None,
-        license_id=license_id,
-        model_id=model_id or folder.resolve().name,
+    manifest, report = read_manifest(folder / MANIFEST), read_report(folder)
+    author, named = read_words(folder, recipe), model_id or folder.resolve().name
+    return {
+        CARD: render_card(manifest, report, author=author, license_id=license_id, model_id=named),
+        CARD_DATA: card_data(
+            manifest, report, author=author, license_id=license_id, model_id=named
+        ),
+    }
+
+
+def edited_card(folder: Path) -> str | None:
+    """How a folder's card differs from what hubsplice wrote, as a diff; None where it does not.
+
+    Args:
+        folder: what `hubsplice build` wrote.
+
+    Raises:
+        CheckpointError: the manifest, the report or the list of checksums can't be read.
+    """
+    try:
+        found = read_plain(folder / CARD)
+    except OSError:
+        return None
+    if recorded_digest(folder, CARD) == digest_bytes(found).sha256:
+        return None
+    text = found.decode(errors="replace")
+    loads = _MODEL_ID.search(text)
+    model_id = None if loads is None else str(json.loads(loads[1]))
+    written = card_files(folder, model_id=model_id)[CARD]
+    if text == written:
+        return None
+    return "".join(
+        difflib.unified_diff(
+            written.splitlines(keepends=True),
+            text.splitlines(keepends=True),
+            "as hubsplice writes it",
+            CARD,
+            n=1,
+        )
     )
 
 
-def write_card(folder: Path, *, model_id: str | None = None, license_id: str | None = None) -> Path:
-    """Write `README.md` from the folder's manifest, report and recipe, over an earlier one.
+def write_card(
+    folder: Path,
+    *,
+    model_id: str | None = None,
+    license_id: str | None = None,
+    keep: bool = False,
+) -> Path:
+    """Write `README.md` and `card.json` from the folder's manifest, report and recipe, over others.
 
     The list of checksums in `reproduce/`, which has the card's, is written again. The report and
     the recipe, which gives the title and the description, may be missing.
@@ -42,6 +89,7 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
         folder: holds `splice.json`, and perhaps `fidelity.json` and `reproduce/recipe.yaml`.
         model_id: what the examples load; the folder's name where it is None.
         license_id: another licence than the base's, as the Hub writes it (`apache-2.0`).
+        keep: leave `README.md` as it is, since somebody edited it.
 
     Returns:
         The path of the card.
@@ -50,8 +98,9 @@ def write_card(folder: Path, *, model_id: str | None = None, license_id: str | N
         CheckpointError: the manifest is missing, or one of the files is malformed.
         OutputError: the card can't be written.
     """
-    text = card_text(folder, model_id=model_id, license_id=license_id)
-    path = folder / CARD
-    replace_file(path, text)
+    for name, text in card_files(folder, model_id=model_id, license_id=license_id).items():
+        if name == CARD and keep:
+            continue
+        replace_file(folder / name, text)
     write_checksums(folder)
-    return path
+    return folder / CARD

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.errors import OutputError
+from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.files.digest import FileDigest, digest_file
-from hubsplice.files.new_files import write_files
+from hubsplice.files.plain import read_plain
+from hubsplice.files.replacing import replace_file, require_inside
 
 CHECKSUMS = "reproduce/SHA256SUMS"
 """Where a spliced checkpoint carries it; names in it are relative to the checkpoint's folder."""
@@ -26,6 +27,23 @@ def checksum_list(files: Mapping[str, FileDigest]) -> str:
     return "".join(_line(name, files[name].sha256) for name in sorted(files))
 
 
+def recorded_digest(folder: Path, name: str) -> str | None:
+    """The SHA-256 that a checkpoint's list has of one of its files; None where it has none.
+
+    Raises:
+        CheckpointError: the list is there, and can't be read.
+    """
+    try:
+        lines = read_plain(folder / CHECKSUMS).decode().splitlines()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{folder / CHECKSUMS}: cannot be read: {error}") from None
+    return next(
+        (x[:64] for x in lines if x.endswith(f"  {name}") and len(x) == 66 + len(name)), None
+    )
+
+
 def write_checksums(folder: Path) -> None:
     """Write the list of a checkpoint whose manifest and card are there, over an earlier one.
 
@@ -36,14 +54,19 @@ def write_checksums(folder: Path) -> None:
         OutputError: the list can't be written.
     """
     files = dict(read_manifest(folder / MANIFEST).files)
-    beside = [name for name in (MANIFEST, CARD) if (folder / name).is_file()]
+    beside = [name for name in (MANIFEST, CARD, CARD_DATA) if (folder / name).is_file()]
     if (folder / CHECKSUMS).parent.is_symlink():
         raise OutputError(f"{(folder / CHECKSUMS).parent}: a link is in the way of a folder")
     try:
         files |= {name: digest_file(folder / name) for name in beside}
     except OSError as error:
         raise OutputError(f"{folder}: cannot be read: {error.strerror}") from None
-    write_files({CHECKSUMS: checksum_list(files)}, folder, force=True)
+    require_inside(folder, folder / CHECKSUMS)
+    try:
+        (folder / CHECKSUMS).parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written: {error.strerror}") from None
+    replace_file(folder / CHECKSUMS, checksum_list(files))
 
 
 def _line(name: str, sha256: str) -> str:

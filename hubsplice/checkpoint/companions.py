@@ -10,6 +10,7 @@ SINGLE_WEIGHTS = "model.safetensors"
 WEIGHTS_INDEX = "model.safetensors.index.json"
 MANIFEST = "splice.json"
 CARD = "README.md"
+CARD_DATA = "card.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 
 COMPANION_PATTERNS: tuple[str, ...] = (

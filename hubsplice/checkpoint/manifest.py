@@ -272,10 +272,18 @@ class Manifest(Record):
     files: dict[FileName, FileDigest] = Field(description="All files but the manifest itself.")
     fidelity: FreeForm = Field(default_factory=dict, description="A summary of fidelity.json.")
 
+    @model_serializer(mode="wrap")
+    def _without_what_checkpoints_have_not(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        content: dict[str, Any] = handler(self)
+        only_of_others = ("slots", "carrier")
+        return {k: v for k, v in content.items() if v is not None or k not in only_of_others}
+
     @property
     def editing_layers(self) -> tuple[InsertedLayer, ...]:
-        """The inserted layers that edit, one per site: not those that only prepare it."""
-        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT))
+        """The inserted layers that edit, one per site: none that only prepares it or is empty."""
+        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT, CARRIER))
 
     @property
     def edits(self) -> tuple[InsertedLayer | EditedBias, ...]:

@@ -30,6 +30,12 @@ class Padded:
         """The dtype of the whole."""
         return self.corner.dtype
 
+    def whole(self) -> Tensor:
+        """All of it, on the CPU."""
+        found = torch.zeros(self.shape, dtype=self.dtype)
+        found[tuple(map(slice, self.corner.shape))] = self.corner.detach()
+        return found
+
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows `start` to `stop` of the whole, on the CPU, where the corner has any of them."""
         filled = self.corner[start:stop].detach()

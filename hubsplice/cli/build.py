@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,10 @@ from hubsplice.cli.job import (
     run_job,
 )
 from hubsplice.errors import RecipeError
-from hubsplice.terminal import print_content, print_json, print_line, print_warning
+from hubsplice.terminal import print_content, print_json, print_note, print_warning
+
+if TYPE_CHECKING:
+    from hubsplice.building.build import BuildResult
 
 
 def build(
@@ -60,6 +63,27 @@ def build(
             help="Use an SAE that explains nothing of the model's residual stream.",
         ),
     ] = False,
+    adapter: Annotated[
+        bool,
+        typer.Option("--adapter", help="Build a LoRA adapter for a carrier, not a checkpoint."),
+    ] = False,
+    carrier: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|REPO",
+            help="The carrier that the adapter is for; `hubsplice carrier` makes one.",
+            show_default=False,
+        ),
+    ] = None,
+    strengths: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N]",
+            help="Build an adapter for each of these strengths, which take the place of the "
+            "recipe's in their units, in folders of their own under the output.",
+            show_default=False,
+        ),
+    ] = None,
     on: On = None,
     flavor: Flavor = None,
     timeout: Timeout = None,
@@ -78,14 +102,41 @@ def build(
         bool, typer.Option("--dry-run", help="Show the job, and start none.")
     ] = False,
     no_cache: NoCache = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="Print all tables, and not a summary.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a checkpoint from a recipe, and measure it.
+    """Build a checkpoint from a recipe, or an adapter for a carrier, and measure it.
 
     With --on hf-jobs a Hugging Face Job builds it and stores it in a private repository. Its log is
     shown on stderr, and its exit code is this command's.
     """
     apply_no_cache(no_cache)
+    if adapter or carrier is not None or strengths is not None:
+        for name, given in {
+            "--carrier, --strengths": not adapter,
+            "--on, --repo-id, --dry-run": on is not None or repo_id is not None or dry_run,
+            "--hard-link": hard_link,
+        }.items():
+            if given:
+                what = "of adapters; add --adapter" if not adapter else "not of adapters"
+                raise RecipeError(f"{name}: {what}")
+        if carrier is None:
+            raise RecipeError("--adapter: for which carrier? Give --carrier")
+        _adapters(
+            recipe,
+            _required(output),
+            carrier,
+            strengths,
+            as_json,
+            details,
+            require_fidelity=require_fidelity,
+            measure=measure,
+            allow_failed=allow_failed,
+            allow_misfit=allow_misfit,
+        )
+        return
     job = job_options(on, flavor=flavor, timeout=timeout, namespace=namespace, install=install)
     if job is not None:
         for name, given in {"--no-measure": not measure, "--hard-link": hard_link}.items():
@@ -108,10 +159,7 @@ def build(
     for name, given in {"--repo-id": repo_id is not None, "--dry-run": dry_run}.items():
         if given:
             raise RecipeError(f"{name}: it is for jobs; add --on {Elsewhere.HF_JOBS}")
-    if output is None:
-        raise typer.BadParameter(
-            "missing; name the folder to write", param_hint="'--output' / '-o'"
-        )
+    output = _required(output)
     from hubsplice.interface.build import build as build_recipe
 
     result = build_recipe(
@@ -124,17 +172,77 @@ def build(
         allow_misfit=allow_misfit,
         on_cost=print_cost,
     )
-    for warning in result.warnings if as_json else result.other_warnings:
-        print_warning(warning)
-    report = result.report
     if as_json:
-        shown = report.model_dump(mode="json") if report else None
-        amounts = [asdict(entry) for entry in result.amounts]
-        print_json({"folder": str(result.folder), "report": shown, "amounts": amounts})
-        return
-    if report:
-        print_content(report.content())
+        print_json(_as_data(result))
     else:
-        for found in result.amounts:
-            print_line(str(found))
-    print_line(str(result.folder))
+        _show(result, details=details)
+
+
+def _required(output: Path | None) -> Path:
+    if output is None:
+        raise typer.BadParameter(
+            "missing; name the folder to write", param_hint="'--output' / '-o'"
+        )
+    return output
+
+
+def _adapters(
+    recipe: Path,
+    output: Path,
+    carrier: str,
+    strengths: str | None,
+    as_json: bool,
+    details: bool,
+    **options: Any,
+) -> None:
+    from hubsplice.interface.adapters import build_adapter
+    from hubsplice.interface.recipes import load_recipe
+    from hubsplice.recipe.strengths import with_strength
+
+    whole = load_recipe(recipe)
+    wanted = (
+        {output: whole}
+        if strengths is None
+        else {
+            output / f"strength-{value:g}": with_strength(whole, value)
+            for value in _numbers(strengths)
+        }
+    )
+    done = []
+    for folder, one in wanted.items():
+        result = build_adapter(one, folder, carrier=carrier, **options)
+        if as_json:
+            done.append(_as_data(result))
+        else:
+            _show(result, details=details)
+    if as_json:
+        print_json(done[0] if strengths is None else done)
+    else:
+        names = ",".join(str(folder) for folder in wanted)
+        print_note(f"Next: hubsplice serve {carrier} --adapters {names}")
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"--strengths: found {text!r}, expected numbers such as 2,4,8") from None
+
+
+def _as_data(result: BuildResult) -> dict[str, Any]:
+    for warning in result.warnings:
+        print_warning(warning)
+    shown = result.report.model_dump(mode="json") if result.report else None
+    amounts = [asdict(entry) for entry in result.amounts]
+    return {"folder": str(result.folder), "report": shown, "amounts": amounts}
+
+
+def _show(result: BuildResult, *, details: bool) -> None:
+    from hubsplice.building.told import build_summary
+
+    if details:
+        print_content(result.content())
+        return
+    for warning in (*result.other_warnings, *(result.report.warnings if result.report else ())):
+        print_warning(warning)
+    print_content(build_summary(result))

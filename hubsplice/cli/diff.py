@@ -19,7 +19,7 @@ def diff(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Say what differs between two recipes, or two spliced checkpoints.
+    """Compare two recipes, or two checkpoints.
 
     Of recipes: base, edits, text and precision, in words. Of checkpoints also what strengths came
     to, every inserted tensor, the verdicts, and the environments. Exits with 0 either way.

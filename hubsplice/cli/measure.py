@@ -21,18 +21,22 @@ def measure(
             show_default=False,
         ),
     ] = None,
+    carrier: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
+    ] = None,
     require_fidelity: RequireFidelity = None,
     no_cache: NoCache = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a built checkpoint again.
+    """Measure a built checkpoint or adapter again.
 
-    Compares the checkpoint with its hook, and rewrites its report and its card.
+    Compares it with its hook, and rewrites its report and its card.
     """
     apply_no_cache(no_cache)
     from hubsplice.interface.measure import measure as measure_folder
 
-    report = measure_folder(folder, base=base, require_fidelity=require_fidelity)
+    report = measure_folder(folder, base=base, carrier=carrier, require_fidelity=require_fidelity)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import sys
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +18,14 @@ from hubsplice.terminal import print_content, print_note, print_warning
 
 if TYPE_CHECKING:
     from hubsplice.building.build import BuildResult
+    from hubsplice.interface.publishing import Publishing
+
+
+class CardChoice(enum.StrEnum):
+    """What becomes of a card that was edited by hand."""
+
+    KEEP = "keep"
+    REWRITE = "rewrite"
 
 
 def publish(
@@ -65,6 +76,15 @@ def publish(
             "--replace", help="Replace the files of a repository that hubsplice did not publish."
         ),
     ] = False,
+    card: Annotated[
+        CardChoice | None,
+        typer.Option(
+            "--card",
+            help="What becomes of a README.md that was edited by hand: published as it is, or "
+            "written anew. On a terminal you are asked.",
+            show_default=False,
+        ),
+    ] = None,
     allow_failed: Annotated[
         bool,
         typer.Option("--allow-failed", help="Publish a result that misses the required fidelity."),
@@ -106,6 +126,7 @@ def publish(
         pull_request=pull_request,
         license_id=license_id,
         replace=replace,
+        card=None if card is None else card.value,
         allow_failed=allow_failed,
         allow_misfit=allow_misfit,
         require_fidelity=require_fidelity,
@@ -121,6 +142,8 @@ def publish(
         )
     elif not publishing.is_built:
         _print_built(publishing.build(print_cost), as_json=as_json)
+    if card is None and not as_json and sys.stdin.isatty() and publishing.is_built:
+        publishing = _asked(publishing)
     built, plan = publishing.plan()
     for warning in plan.warnings:
         print_warning(warning)
@@ -135,8 +158,26 @@ def publish(
     print_publication(publication, as_json=as_json)
 
 
+def _asked(publishing: Publishing) -> Publishing:
+    """The same, knowing what becomes of a card that was edited by hand."""
+    from hubsplice.card import edited_card
+
+    diff = edited_card(publishing.folder)
+    if diff is None:
+        return publishing
+    print_note(f"{publishing.folder / 'README.md'} was edited by hand:\n{diff}")
+    choice = typer.prompt("keep it, or rewrite it?", type=CardChoice, err=True)
+    return replace_fields(
+        publishing, target=replace_fields(publishing.target, card=CardChoice(choice).value)
+    )
+
+
 def _print_built(result: BuildResult, *, as_json: bool) -> None:
+    from hubsplice.building.told import measured_summary
+
     for warning in result.warnings if as_json else result.other_warnings:
         print_warning(warning)
     if result.report is not None and not as_json:
-        print_content(result.report.content())
+        for warning in result.report.warnings:
+            print_warning(warning)
+        print_content(measured_summary(result.report))

@@ -17,6 +17,8 @@ from hubsplice.serving.online import OnlineQuantization
 from hubsplice.terminal import print_json, print_line, print_note, print_warning
 
 if TYPE_CHECKING:
+    from hubsplice.checkpoint.manifest import Manifest
+    from hubsplice.serving.adapters import ServedAdapter
     from hubsplice.serving.commands import ServeCommand
 
 
@@ -58,6 +60,24 @@ def serve(
             show_default=False,
         ),
     ] = None,
+    adapters: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[NAME=]DIR|REPO[,…]",
+            help="Of a carrier: the adapters to serve beside the base. A request picks one by its "
+            "name as the model.",
+            show_default=False,
+        ),
+    ] = None,
+    max_lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="The largest rank of adapters that there is to be room for. [default: what "
+            "--adapters need]",
+            show_default=False,
+        ),
+    ] = None,
     run: Annotated[
         bool, typer.Option("--run", help="Start the server, instead of printing its command.")
     ] = False,
@@ -71,6 +91,7 @@ def serve(
     from hubsplice.checkpoint.companions import CONFIG, MANIFEST
     from hubsplice.checkpoint.manifest import read_manifest
     from hubsplice.files.strict_json import read_object
+    from hubsplice.serving.adapters import adapter_options
     from hubsplice.serving.commands import ServeOptions, serve_command
     from hubsplice.serving.quantized import quantized_problem
     from hubsplice.verifying.source import find_published
@@ -81,8 +102,17 @@ def serve(
         )
     found = find_published(model, revision, (MANIFEST, CONFIG))
     manifest = read_manifest(found.folder / MANIFEST)
+    if manifest.carrier is not None:
+        raise RecipeError(
+            f"{model}: it is an adapter; serve its carrier with it: hubsplice serve CARRIER "
+            f"--adapters {model}"
+        )
     if (problem := quantized_problem(read_object(found.folder / CONFIG), manifest)) is not None:
         print_warning(f"{CONFIG}: {problem}")
+    served = [_adapter(given, manifest) for given in (adapters or "").split(",") if given]
+    if max_lora_rank is not None and not served:
+        raise RecipeError("--max-lora-rank: it is of adapters; add --adapters")
+    lora = adapter_options(manifest, served, engine, max_lora_rank) if served else ()
     command = serve_command(
         ENGINES[engine],
         model,
@@ -94,7 +124,8 @@ def serve(
             revision=None if found.folder == Path(model).expanduser() else found.folder.name,
             quantization=quantization,
             python=python,
-            extra=tuple(extra or ()),
+            dtype=served[0].dtype if served else None,
+            extra=(*lora, *(extra or ())),
         ),
     )
     if run:
@@ -114,6 +145,20 @@ def serve(
         print_line(command.text)
         if command.verdict.reason:
             print_note(f"{command.verdict.engine.name}: {command.verdict.reason}")
+
+
+def _adapter(given: str, carrier: Manifest) -> ServedAdapter:
+    """The adapter that is called `NAME=PLACE`, or `PLACE`, which then gives the name."""
+    from hubsplice.checkpoint.companions import MANIFEST
+    from hubsplice.serving.adapters import FILES, find_adapter
+    from hubsplice.verifying.source import find_published
+
+    name, _, place = given.rpartition("=")
+    found = find_published(place, None, (MANIFEST, *FILES))
+    # A snapshot's folder is called after its commit.
+    name = name or (place.rpartition("/")[2] if found.repo_id is not None else "")
+    folder = found.folder if found.repo_id is not None else Path(place)
+    return find_adapter(folder, carrier, name)
 
 
 def _become(command: ServeCommand) -> None:

@@ -73,6 +73,10 @@ def verify(
             "on its streams.",
         ),
     ] = False,
+    carrier: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a spliced checkpoint against its base.
@@ -82,6 +86,9 @@ def verify(
     is zero; and that the edits follow from the recipe's words. With --streams, also tests how much
     the layers write on streams of the base. With --engine, also tests that the engine serves these
     weights, and that the weights make the edit.
+
+    Of a carrier, proves that it is the base and nothing but empty slots; of an adapter, that it
+    changes nothing but its carrier's slots, and what edit that is.
     """
     from hubsplice.interface.verify import verify as verify_model
     from hubsplice.verifying.statements.table import claims_table
@@ -97,6 +104,7 @@ def verify(
         prompts=prompts,
         max_new_tokens=max_new_tokens,
         streams=streams,
+        carrier=carrier,
     )
     if as_json:
         print_json(result.model_dump(mode="json"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.streams.passes import Decoding, Pass
 from hubsplice.terminal import duration
 
-_LIBRARIES = 450e6
+_LIBRARIES = 750e6
 """Bytes that Python, PyTorch, transformers and SAELens take."""
 
 _LOGITS_AT_ONCE = 2**25
 _BYTES_PER_LOGIT = 36  # what divergence.compare holds of two models, in the dtype and in float64
-_STREAMS = 8  # copies of the text's hidden states and streams, in float32
+_STREAMS = 12  # copies of the text's hidden states and streams, in float32
 _LONG = 3600.0
 _READING = 1e9  # bytes a second from a disk
 
@@ -160,20 +159,24 @@ def seconds(work: Work, shapes: Shapes, length: int, speeds: Mapping[torch.dtype
     return total
 
 
-def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int) -> int:
-    """The most memory at a time, in bytes, for a model that is held whole in float32.
+def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int, room: float) -> int:
+    """The most memory at a time, in bytes.
 
     Args:
         shapes: of the model.
         dtype: the serving precision.
         tokens: of the held-out text, or of the calibration text if it is longer.
+        room: bytes that weights may take; a model that takes more is read layer by layer.
     """
     sizes = shapes.sizes
-    weights = 4 * sizes.parameters
+    head = sizes.vocabulary * shapes.hidden_size
+    held = sizes.parameters
+    if 4 * held > room:
+        held = max(head, sizes.in_layers // shapes.num_layers)
+    weights = 4 * held
     # Files that are read into another precision are mapped while they are.
     if set(sizes.bytes_by_dtype) != {"F32"}:
-        weights += sizes.stored
-    head = sizes.vocabulary * shapes.hidden_size
+        weights += sizes.stored * held // sizes.parameters
     heads = head * (4 + (0 if dtype is torch.float32 else dtype.itemsize))
     streams = _STREAMS * 4 * tokens * shapes.hidden_size
     logits = _BYTES_PER_LOGIT * min(_LOGITS_AT_ONCE, tokens * sizes.vocabulary)
@@ -184,20 +187,6 @@ def disk(shapes: Shapes) -> int:
     """Bytes of the result."""
     layer = shapes.sizes.stored * shapes.sizes.in_layers / shapes.sizes.parameters
     return int(shapes.sizes.stored + shapes.added_layers * layer / shapes.num_layers)
-
-
-def free_memory() -> int:
-    """Bytes that are free where models are computed."""
-    if torch.cuda.is_available():
-        return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def free_disk() -> int:

@@ -228,21 +228,33 @@ class NoRoomError(UnsupportedError):
         return max(math.ceil(count / _SHARES[kind]) for kind, count in self.needed.items())
 
 
-def read_out_of_one(site: Site, activations: SiteActivations, layer: SplicedLayer) -> Tensor:
-    """Weights [d] whose product with what the layer's MLP reads is nearly 1, at sinks as well.
+def read_out_of_one(
+    site: Site, activations: SiteActivations, layer: SplicedLayer, slots: Slots
+) -> Tensor:
+    """Weights [d] whose product with what the layer's MLP reads is nearly 1.
 
-    Tokens count as for all read-outs: those at which the edit acts count most.
+    A token counts by what the layer would write wrong there, relative to the stream, if the product
+    were off: by how much the biases that the slots leave over tell there, at sinks as well.
     """
     view = SiteView.of(site, activations, layer, damping=0.0)
-    energy = site.delta(activations.reference).double().pow(2).sum(dim=-1)
-    ordinary = ~view.is_sink
-    share = energy / energy[ordinary].mean().clamp(min=1e-30)
-    weights = torch.where(ordinary, (1.0 + share).clamp(max=100.0), 0.0)
-    sinks = int(view.is_sink.sum())
-    if sinks:
-        weights = torch.where(view.is_sink, 0.1 * weights.sum() / sinks, weights)
-    weighted = view.x * (weights / weights.sum())[:, None]
-    second = view.x.T @ weighted
+    x = view.x
+    held = slots.biases()
+    at = torch.tensor(SlottedLayer.of(layer, view.bias, slots).neurons, dtype=torch.int64)
+    gate_rest, up_rest = (
+        bias.double() - there.double()[at]
+        for bias, there in zip((layer.gate_bias, layer.up_bias), held, strict=True)
+    )
+    gates = x @ layer.gate_weight.double().T + layer.gate_bias.double()
+    ups = x @ layer.up_weight.double().T + layer.up_bias.double()
+    opened = gates.sigmoid()
+    slope = opened * (1 + gates * (1 - opened))
+    told = slope * ups * gate_rest + gates * opened * up_rest
+    energy = (told @ layer.down_weight.double().T).square().sum(dim=-1) / view.r.square()
+    share = energy / energy.mean().clamp(min=1e-300)
+    # Where few tokens tell, sinks as a rule, few of the channels are spent on them.
+    weights = 0.01 + share
+    weighted = x * (weights / weights.sum())[:, None]
+    second = x.T @ weighted
     second.diagonal().add_(1e-6 * second.diagonal().mean() + 1e-30)
     return torch.linalg.solve(second, weighted.sum(dim=0))
 
@@ -286,9 +298,18 @@ def recovered(
 
 
 def _kinds(layer: SplicedLayer) -> Iterator[str]:
-    """The kind of slot that each neuron takes, by its gate's bias first."""
+    """The kind of slot that each neuron takes: one of its levels is exactly the slot's.
+
+    What a ramp's gate is off by is small beside its row, whatever the slot's is; what its `up` is
+    off by would scale what it writes.
+    """
     for gate, up in zip(layer.gate_bias.tolist(), layer.up_bias.tolist(), strict=True):
-        yield min(BIASES, key=lambda k: (abs(gate - BIASES[k][0]), abs(up - BIASES[k][1])))
+        if math.isclose(gate, BIASES["lines"][0], rel_tol=1e-4):
+            yield "lines"
+        elif math.isclose(up, BIASES["bends"][1], rel_tol=1e-4):
+            yield "bends"
+        else:
+            yield "above" if abs(gate - _OPEN) <= abs(gate + _OPEN) else "below"
 
 
 def _units(layer: SplicedLayer) -> list[list[tuple[int, float]]]:

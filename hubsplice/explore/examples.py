@@ -9,8 +9,9 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.errors import RecipeError
+from hubsplice.features.prompt import Prompt
 from hubsplice.files.plain import read_plain
-from hubsplice.recipe.models import Prompt, TextSource
+from hubsplice.recipe.models import TextSource
 from hubsplice.text.local import local_corpus
 from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences

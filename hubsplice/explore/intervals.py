@@ -22,17 +22,19 @@ class Mean:
     count: int
 
 
-def mean(values: Sequence[float]) -> Mean | None:
+def mean(values: Sequence[float], *, shares: bool = False) -> Mean | None:
     """The mean of one value for each prompt or sequence; None of none.
 
-    Values that are all 0 or 1 get Wilson's interval, which has a width also where all are alike;
-    others are resampled.
+    Args:
+        values: of the prompts or sequences.
+        shares: whether they say how often something is. Then values that are all 0 or 1 get
+            Wilson's interval, which has a width also where all are alike; others are resampled.
     """
     if not values:
         return None
     n = len(values)
     found = math.fsum(values) / n
-    if set(values) <= {0.0, 1.0}:
+    if shares and set(values) <= {0.0, 1.0}:
         middle = (found + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z / (1 + _Z**2 / n) * math.sqrt(found * (1 - found) / n + _Z**2 / (4 * n * n))
         return Mean(found, max(0.0, middle - half), min(1.0, middle + half), n)

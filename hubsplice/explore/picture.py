@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from hubsplice.explore.swept import Sweep
@@ -36,7 +37,7 @@ def picture(sweep: Sweep) -> str:
         top = bottom + 1.0
 
     def across(value: float) -> str:
-        return f"{_LEFT + _WIDTH * max(value, 0.0) / most:.1f}"
+        return f"{_LEFT + _WIDTH * math.sqrt(max(value, 0.0) / most):.1f}"
 
     def down(value: float) -> str:
         return f"{_TOP + _HEIGHT * (top - value) / (top - bottom):.1f}"

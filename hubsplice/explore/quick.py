@@ -15,12 +15,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.compiling.calibrated import calibrate
-from hubsplice.compiling.learned import Learned, learn
+from hubsplice.compiling.learned import Learned, examples_in, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.explore.amounts import counts_in_maximum
 from hubsplice.features.amounts import Activity
+from hubsplice.features.examples import Examples
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
@@ -70,7 +71,7 @@ class QuickHooks:
         """
         self._plan, self._model, self._progress = plan, model, progress
         self._tokenizer = tokenizer
-        self._learned: dict[tuple[int, Place], Learned] = {}
+        self._learned: dict[tuple[Place, frozenset[Examples]], Learned] = {}
         self._seen: dict[Place, Mapping[str, Activity]] = {}
         self._streams: dict[Place, Tensor] = {}
         self.whole = any(map(counts_in_maximum, variants))
@@ -106,7 +107,7 @@ class QuickHooks:
                     planned.field,
                     drawn=self._text.drawn * self._text.ids.shape[1],
                     seen=self._seen.get(planned.place, {}),
-                    learned=self._learned_at(planned),
+                    learned=self._learn(planned),
                 )
             )
         doubts = [d for splice in lowered for d in (*splice.approximations, *splice.warnings)]
@@ -114,11 +115,12 @@ class QuickHooks:
             Intervention(tuple(splice.site for splice in lowered)), tuple(dict.fromkeys(doubts))
         )
 
-    def _learned_at(self, planned: PlannedSplice) -> Learned:
-        # Variants differ in strengths and layers, and not in their examples.
-        known = planned.index, planned.place
+    def _learn(self, planned: PlannedSplice) -> Learned:
+        """What examples of a splice teach, once for all strengths."""
+        sources = frozenset(source for _, source in examples_in(planned.splice.edits, ""))
+        known = planned.place, sources
         if known not in self._learned:
-            splice = planned.field, planned.splice, planned.place
+            splice = (planned.field, planned.splice, planned.place)
             (self._learned[known],) = learn([splice], self._model, self._tokenizer, self._progress)
         return self._learned[known]
 

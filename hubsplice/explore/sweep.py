@@ -22,11 +22,15 @@ from hubsplice.explore.quick import QuickHooks
 from hubsplice.explore.record import Record, key_of
 from hubsplice.explore.scorers.base import Scorable, Scorer
 from hubsplice.explore.swept import Point, Sweep, Want, judged
+from hubsplice.features.prompt import Prompt
 from hubsplice.fidelity.divergence import Readable, compare
 from hubsplice.fidelity.effect import text_loss
 from hubsplice.fidelity.runs import head_weight, logit_scale, run_model
+from hubsplice.files.digest import digest_file
+from hubsplice.files.plain import is_plain
 from hubsplice.intervention.intervention import Intervention
-from hubsplice.recipe.models import Prompt, Recipe, TextSource
+from hubsplice.recipe.local_paths import local_paths
+from hubsplice.recipe.models import Recipe, TextSource
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.prompts import prompt_tokens
@@ -97,8 +101,9 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
     found = knob(recipe, asking.edit)
     variants = _variants(recipe, found, asking)
     plan = open_plan(make_plan(recipe))
+    warnings = list(plan.plan.warnings)
     for layer in asking.layers:
-        make_plan(_at_layer(recipe, found, layer))
+        warnings += make_plan(_at_layer(recipe, found, layer)).warnings
     record = Record(answers)
     tokenizer = load_tokenizer(plan.resolved.folder)
     progress("loading the model", 0, 1)
@@ -108,7 +113,6 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
         hooks = QuickHooks(
             plan, model, tokenizer, [v.recipe for v in variants if v.recipe is not None], progress
         )
-        warnings: list[str] = list(plan.plan.warnings)
         points = []
         for variant in variants:
             edit = None
@@ -172,6 +176,7 @@ class _Run:
             plan.recipe.base_model,
             plan.recipe.revision,
             [None if sae is None else sae.sha256 for sae in plan.saes],
+            _digests(plan.recipe),
         ]
         self._ends = end_tokens(model, tokenizer, plan.resolved.folder)
         has_template = getattr(tokenizer, "chat_template", None) is not None
@@ -204,7 +209,7 @@ class _Run:
         return Point(
             name=variant.name,
             layer=variant.layer,
-            scores=tuple(mean([v for v in one if v is not None]) for one in scored),
+            scores=tuple(mean([v for v in one if v is not None], shares=True) for one in scored),
             divergence=divergence,
             perplexity=float(torch.tensor(neutral["loss"], dtype=torch.float64).exp()),
             distinct=mean([share for w in words if (share := _distinct(w)) is not None]),
@@ -314,6 +319,12 @@ class _Run:
                 ids = self._tokenizer(text, add_special_tokens=False).input_ids
                 found.update(ids[:1])
         return sorted(found)
+
+
+def _digests(recipe: Recipe) -> dict[str, str]:
+    """Of the local files that a recipe names: vectors, probes, examples and text."""
+    paths = local_paths(recipe)
+    return {field: digest_file(p).sha256 for field, p in paths.items() if is_plain(p)}
 
 
 def _distinct(words: Sequence[str]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,7 @@ from hubsplice.rendering.rendered import Rendered
 Want = Literal["more", "less"]
 
 _WIDTH, _HEIGHT = 56, 10
+_LONGEST = 20
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Sweep(Rendered):
                 "",
                 "strength",
                 *(("layer",) if layers else ()),
-                *self.scorers,
+                *map(_short, self.scorers),
                 "KL",
                 "perplexity",
                 "distinct",
@@ -113,7 +115,7 @@ class Sweep(Rendered):
             ),
             2,
             f"{self.edit} ({self.label}): {self.prompts} prompts, {self.neutral_tokens} tokens of "
-            f"neutral text; {self.want} of {self.scorers[0]} is wanted",
+            f"neutral text; {self.want} of {_short(self.scorers[0])} is wanted",
         )
         yield Code(plot(self.points))
         yield Line(
@@ -183,7 +185,8 @@ def plot(points: tuple[Point, ...]) -> str:
     most = max(p.divergence.value for _, p, _ in known) or 1.0
     grid = [[" "] * _WIDTH for _ in range(_HEIGHT)]
     for i, point, target in known:
-        across = round((_WIDTH - 1) * max(point.divergence.value, 0.0) / most)
+        # On a scale of square roots, since a few strengths diverge far more than the rest.
+        across = round((_WIDTH - 1) * math.sqrt(max(point.divergence.value, 0.0) / most))
         share = (target.value - low) / (high - low) if high > low else 0.0
         grid[_HEIGHT - 1 - round((_HEIGHT - 1) * share)][across] = letter(i)
     lines = [
@@ -192,9 +195,12 @@ def plot(points: tuple[Point, ...]) -> str:
         else f"{'':>8} │{''.join(cells).rstrip()}"
         for row, cells in enumerate(grid)
     ]
-    names = "  ".join(f"{letter(i)} {p.name}" for i, p, _ in known)
+    names = "  ".join(
+        f"{letter(i)} {p.name}" + ("" if p.layer is None else f" (layer {p.layer})")
+        for i, p, _ in known
+    )
     return "\n".join(
-        [*lines, f"{'':>8} └{'─' * _WIDTH}", f"{'KL':>8}  0{most:>{_WIDTH - 1}.3g}", "", names]
+        [*lines, f"{'':>8} └{'─' * _WIDTH}", f"{'√KL':>8}  0{most:>{_WIDTH - 1}.3g}", "", names]
     )
 
 
@@ -202,6 +208,10 @@ def letter(number: int) -> str:
     """What stands for a point in a plot: 0 for the base, then letters."""
     letters = "0abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return letters[number] if number < len(letters) else "*"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _interval(found: Mean | None) -> str:

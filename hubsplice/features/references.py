@@ -31,7 +31,11 @@ class SaeSource(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    path: Path | None = Field(None, description="A local folder that SAELens saved.")
+    path: Path | None = Field(
+        None,
+        description="A local folder that SAELens, sparsify or "
+        "dictionary_learning saved, or one of Gemma Scope.",
+    )
     release: str | None = Field(None, description="A release in SAELens's registry.")
     id: str | None = Field(None, description="The SAE's id within the release.")
     neuronpedia: str | None = Field(

@@ -20,6 +20,7 @@ from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_files import WEIGHTS_FILENAME, require_weights_in
 from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.features.trainers import TrainerFolder, trainer_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +66,15 @@ def load_sae(source: SaeSource | FoundSae, *, device: str = "cpu") -> LoadedSae:
     found = source if isinstance(source, FoundSae) else find_sae(source)
     # The configuration refuses hopeless cases before any weight is fetched.
     require_supported(found.config)
+    if found.source.path is not None and found.trainer is not None:
+        trainer, weights = found.trainer, trainer_weights(found.trainer, found.source.path)
+        return _loaded(lambda: _in_saelens(trainer, weights, device), found)
     if found.source.path is not None:
         return _load_folder(found.source.path, found, device)
     if found.source.repo_id is not None:
         prefix = f"{found.source.subfolder}/" if found.source.subfolder else ""
-        weights = fetch(found.source.repo_id, prefix + WEIGHTS_FILENAME, found.commit)
-        return _load_folder(weights.path.parent, found, device)
+        file = fetch(found.source.repo_id, prefix + WEIGHTS_FILENAME, found.commit)
+        return _load_folder(file.path.parent, found, device)
     return _load_release(found, device)
 
 
@@ -97,6 +101,14 @@ def _load_folder(path: Path, found: FoundSae, device: str) -> LoadedSae:
     from sae_lens import SAE
 
     return _loaded(lambda: SAE.load_from_disk(path, device=device, dtype="float32"), found)
+
+
+def _in_saelens(trainer: TrainerFolder, weights: Mapping[str, Tensor], device: str) -> Any:
+    from sae_lens import SAE
+
+    module: Any = SAE.from_dict({**trainer.config, "device": device})
+    module.load_state_dict(weights)
+    return module
 
 
 def _load_release(found: FoundSae, device: str) -> LoadedSae:

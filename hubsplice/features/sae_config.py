@@ -20,6 +20,7 @@ from hubsplice.features.sae_registry import (
     registered_at,
     registry_entry,
 )
+from hubsplice.features.trainers import TrainerFolder, trainer_folder
 from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
@@ -89,6 +90,7 @@ class FoundSae:
         scaling: what the encoder has to be multiplied with once it is loaded, since its inputs
             were scaled in training and its files don't say by how much; None for nothing.
         neuronpedia: what Neuronpedia calls it, as far as the registry says.
+        trainer: its folder in the form of its trainer; None for SAELens's own.
     """
 
     source: SaeSource
@@ -97,6 +99,7 @@ class FoundSae:
     notes: tuple[str, ...] = ()
     scaling: float | None = None
     neuronpedia: str | None = None
+    trainer: TrainerFolder | None = None
 
 
 def find_sae(source: SaeSource) -> FoundSae:
@@ -108,8 +111,11 @@ def find_sae(source: SaeSource) -> FoundSae:
         CheckpointError: a configuration that is missing, damaged or cannot be fetched.
     """
     if source.path is not None:
-        path = source.path / CONFIG_FILENAME
-        return FoundSae(source, _parse_file(path, folder_origin(source.path)))
+        origin = folder_origin(source.path)
+        trainer = trainer_folder(source.path)
+        if trainer is not None:
+            return FoundSae(source, parse_sae_config(trainer.config, origin), trainer=trainer)
+        return FoundSae(source, _parse_file(source.path / CONFIG_FILENAME, origin))
     if source.repo_id is not None:
         name = f"{source.subfolder}/{CONFIG_FILENAME}" if source.subfolder else CONFIG_FILENAME
         file = fetch(source.repo_id, name, source.revision)

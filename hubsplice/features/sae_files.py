@@ -5,16 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubsplice.errors import CheckpointError
-from hubsplice.features.sae_config import FoundSae
+from hubsplice.features.sae_config import CONFIG_FILENAME, FoundSae
+from hubsplice.features.trainers import trainer_folder
 from hubsplice.files.plain import is_plain
 
 WEIGHTS_FILENAME = "sae_weights.safetensors"
 _PICKLES = (".pt", ".pth", ".bin", ".pkl", ".ckpt")
 
 
+def files_of(folder: Path) -> tuple[str, ...]:
+    """The files of an SAE in a folder, by name, in alphabetical order."""
+    trainer = trainer_folder(folder)
+    return (CONFIG_FILENAME, WEIGHTS_FILENAME) if trainer is None else trainer.files
+
+
 def require_weights(found: FoundSae) -> None:
     """Raise `CheckpointError` unless a local SAE's weights are there; of others nothing is said."""
-    if found.source.path is not None:
+    if found.source.path is not None and found.trainer is None:
         require_weights_in(found.source.path, found.config.origin)
 
 

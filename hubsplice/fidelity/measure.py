@@ -144,7 +144,8 @@ def measure_fidelity(
     precise, served = references.precise, references.served
     scored = precise.ordinary
     common = common_layers(subject.intervention)
-    alike = begins_alike(subject.base, subject.spliced, common)
+    # What an adapter changes is in no file of the checkpoint.
+    alike = subject.adapted is None and begins_alike(subject.base, subject.spliced, common)
     precisions = []
     greedy = None
     missing = Missing([*precise.missing, *(served.missing if served else ())])

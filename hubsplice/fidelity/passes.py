@@ -17,6 +17,7 @@ def measuring_passes(
     *,
     layers: int,
     added: int,
+    plain: bool,
     drawn: int,
     prompts: int,
     scanned: int,
@@ -29,6 +30,7 @@ def measuring_passes(
         dtype: the serving precision.
         layers: how many the base has.
         added: how many are inserted.
+        plain: whether a hook that edits sinks is measured too.
         drawn: tokens that are drawn at random.
         prompts: tokens of the recipe's prompts.
         scanned: tokens that are read in search of more.
@@ -37,16 +39,20 @@ def measuring_passes(
     if places and (scanned or prompts):
         yield Pass(torch.float32, drawn + prompts + scanned, places[-1].layer + 1)
     text = drawn + prompts + kept
-    yield Pass(torch.float32, text, layers, read=1)  # the base
-    yield Pass(torch.float32, text, layers, read=1)  # the hook
-    yield Pass(torch.float32, text, layers, read=1)  # a plain hook
+    # What all variants of a precision have in common is passed once.
+    common = max(0, places[0].layer) if places else 0
+    behind = layers - common
+    yield Pass(torch.float32, text, common)
+    yield Pass(torch.float32, text, behind, read=1)  # the base
+    yield Pass(torch.float32, text, behind, read=1)  # the hook
+    yield Pass(torch.float32, text, behind if plain else 0, read=1)  # a plain hook
     yield Pass(torch.float32, drawn, 0, read=2)  # what base and hook lose on the text
     if dtype is not torch.float32:
         yield Pass(dtype, text, layers, read=1)  # the hook
-        yield Pass(dtype, text, layers + added, read=1)  # the splice
+        yield Pass(dtype, text, behind + added, read=1)  # the splice
         # With what they are compared.
         yield Pass(torch.float32, text, 0, read=2)
-    yield Pass(torch.float32, text, layers + added, read=2)  # the splice
+    yield Pass(torch.float32, text, behind + added, read=2)  # the splice
 
 
 def generations(dtype: torch.dtype) -> Iterator[Decoding]:

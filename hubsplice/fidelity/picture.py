@@ -1,7 +1,8 @@
-"""The response curves as a picture for the model card: SVG, since the Hub and browsers show it."""
+"""Response curves and divergences as a picture for the card: SVG, which the Hub shows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ _TEMPLATE = "responses.svg.j2"
 _COLUMNS, _WIDTH, _HEIGHT = 3, 190, 120
 _LEFT, _TOP, _RIGHT, _BELOW = 56, 62, 18, 52
 _LONGEST_LABEL = 30
+_BAR_STEP, _BAR_WIDTH = 20, 430
 
 
 class PictureError(Exception):
@@ -47,12 +49,24 @@ class _Panel:
 
 
 @dataclass(frozen=True)
+class _Bar:
+    """One divergence; numbers are pixels."""
+
+    y: int
+    width: str
+    label: str
+    value: str
+    colour: str
+
+
+@dataclass(frozen=True)
 class _Picture:
     """What the template shows."""
 
     title: str
     dtype: str
     panels: tuple[_Panel, ...]
+    bars: tuple[_Bar, ...]
 
     @property
     def width(self) -> int:
@@ -60,8 +74,12 @@ class _Picture:
         return _COLUMNS * (_LEFT + _WIDTH) + _RIGHT
 
     @property
+    def bars_top(self) -> int:
+        return max(panel.y + panel.height for panel in self.panels) + 58
+
+    @property
     def height(self) -> int:
-        return max(panel.y + panel.height for panel in self.panels) + 26
+        return self.bars_top + _BAR_STEP * len(self.bars) + 8
 
 
 def description(report: FidelityReport) -> str:
@@ -74,7 +92,14 @@ def description(report: FidelityReport) -> str:
         what = f"{shown} edits"
     return (
         f"Response curves of {what}: what the inserted layer writes against the pre-activation p, "
-        f"beside the exact edit, in {served.dtype}; the largest deviation of all is {worst:.1%}"
+        f"beside the exact edit, in {served.dtype}; the largest deviation of all is {worst:.1%}. "
+        f"Below them the splice error of the whole model, {significant(served.splice_error.mean)} "
+        f"nats a token"
+        + (
+            f", beside the noise floor, {significant(served.noise_floor.mean)}"
+            if served.noise_floor
+            else ""
+        )
     )
 
 
@@ -100,7 +125,7 @@ def _drawn(report: FidelityReport) -> str:
         _panel(number, curve, next(p for p in curve.precisions if p.dtype == dtype))
         for number, curve in enumerate(report.curves[:MOST_PANELS])
     )
-    shown = _Picture(description(report), dtype, panels)
+    shown = _Picture(description(report), dtype, panels, _bars(report))
     return load_template(_TEMPLATE).render(picture=shown)
 
 
@@ -124,6 +149,30 @@ def write_report_and_picture(report: FidelityReport, folder: Path) -> FidelityRe
     if text is not None:
         (folder / PICTURE).write_text(text, encoding="utf-8", newline="\n")
     return report
+
+
+def _bars(report: FidelityReport) -> tuple[_Bar, ...]:
+    """What the edit does, what the precision costs, and what the splice does, on one scale."""
+    served = report.precisions[0]
+    floor = served.noise_floor
+    values = [
+        ("edit effect", report.edit_effect.mean, "#90a4ae"),
+        *([] if floor is None else [("noise floor", floor.mean, "#546e7a")]),
+        ("splice error", served.splice_error.mean, "#e65100"),
+    ]
+    positive = [value for _, value, _ in values if value > 0]
+    low = 10.0 ** math.floor(math.log10(min(positive)) - 0.5) if positive else 1.0
+    widest = max((math.log10(value / low) for value in positive), default=1.0)
+    return tuple(
+        _Bar(
+            y=_BAR_STEP * index,
+            width=f"{_BAR_WIDTH * math.log10(value / low) / widest:.1f}" if value > 0 else "0",
+            label=label,
+            value=significant(value),
+            colour=colour,
+        )
+        for index, (label, value, colour) in enumerate(values)
+    )
 
 
 def _panel(number: int, curve: ResponseCurve, found: CurvePrecision) -> _Panel:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.fidelity.answers import Answers
 from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
 from hubsplice.intervention.place import Block, Place
@@ -337,6 +338,9 @@ class FidelityReport(Rendered, Record):
     greedy: Greedy | None
     effect: EditEffect | None = Field(
         None, description="What the edit does, in words; it doesn't change the verdict."
+    )
+    answers: Answers | None = Field(
+        None, description="Prompts as base and spliced checkpoint answer them."
     )
     curves: tuple[ResponseCurve, ...] = Field(
         (), description="One for every term of an edit that reads the stream."

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hubsplice.errors import UnsupportedError
 from hubsplice.fidelity.divergence import LogitScale
 from hubsplice.fidelity.inserted import InsertedAt, watching
+from hubsplice.files.space import readable_size
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.in_step import Entered, InStep
@@ -24,10 +26,12 @@ from hubsplice.streams.model import (
     removed_afterwards,
     seeing,
 )
-from hubsplice.streams.on_disk import OnDisk
+from hubsplice.streams.on_disk import OnDisk, bytes_on_disk
 
 _PROMPTS, _PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 _SEED = 0
+# Bytes of weights: some ten minutes from most disks.
+_MOST_READ = 10**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +194,12 @@ def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Te
     """Exactly `new_tokens` tokens after each prompt, past any end of a sequence."""
     from transformers import GenerationConfig
 
+    read = bytes_on_disk(model)
+    if read * new_tokens > _MOST_READ:
+        raise UnsupportedError(
+            f"each of {new_tokens} new tokens would read the model from the disk, "
+            f"{readable_size(read)}"
+        )
     with torch.inference_mode():
         output: Tensor = model.generate(
             prompts.to(model.device),

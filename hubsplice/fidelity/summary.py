@@ -15,7 +15,7 @@ from hubsplice.rendering.content import Table
 EDIT_EFFECT = "edit effect"
 NOISE_FLOOR = "noise floor"
 SPLICE_ERROR = "splice error"
-PLAIN_HOOK = "plain hook"
+PLAIN_HOOK = "hook that edits sinks"
 RATIO = "ratio"
 CLIPPED_RATIO = "clipped ratio"
 TOP1_AGREEMENT = "top-1 agreement"
@@ -39,7 +39,7 @@ DEFINITIONS = {
     RATIO: "splice error / noise floor; 1 means that the splice costs nothing of its own.",
     CLIPPED_RATIO: "the ratio with each token's divergence clipped at 0.05 nat, so that no single "
     "token decides it.",
-    PLAIN_HOOK: "KL(hook ‖ a hook that edits sinks too), in float32.",
+    PLAIN_HOOK: "KL(hook ‖ one that edits sinks too, as SAELens would), in float32.",
     TOP1_AGREEMENT: "tokens at which the likeliest next token is that of the hook in float32.",
     GREEDY_MATCH: "new tokens of a greedy continuation before the first that differs.",
     RESIDUAL_ERROR: "‖splice's change − hook's change‖ / ‖hook's change‖ at the edited layer, over "

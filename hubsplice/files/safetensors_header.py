@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,30 +112,42 @@ def read_header(path: Path) -> Header:
     """
     try:
         with open_plain(path) as file:
-            file_size = os.fstat(file.fileno()).st_size
-            prefix = file.read(_PREFIX)
-            _refuse_pointer(path, prefix)
-            if len(prefix) < _PREFIX:
-                raise CheckpointError(
-                    f"{path}: truncated: {file_size} bytes, and the header's size alone takes 8"
-                )
-            length = int.from_bytes(prefix, "little")
-            if length > _LARGEST_HEADER:
-                raise CheckpointError(
-                    f"{path}: corrupt: a header of {length} bytes is declared, and safetensors "
-                    f"allows {_LARGEST_HEADER}"
-                )
-            if _PREFIX + length > file_size:
-                raise CheckpointError(
-                    f"{path}: truncated: a header of {length} bytes is declared, and the file has "
-                    f"{file_size} bytes in all"
-                )
-            text = file.read(length)
+            return header_of(path, os.fstat(file.fileno()).st_size, file.read)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: the file is missing") from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    return _checked(path, text, file_size)
+
+
+def header_of(path: Path, file_size: int, read: Callable[[int], bytes]) -> Header:
+    """The same of a file that is open, or lies elsewhere.
+
+    Args:
+        path: what messages call it.
+        file_size: in bytes.
+        read: gives the next bytes, of the number that it is told, from the file's beginning.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
+    prefix = read(_PREFIX)
+    _refuse_pointer(path, prefix)
+    if len(prefix) < _PREFIX:
+        raise CheckpointError(
+            f"{path}: truncated: {file_size} bytes, and the header's size alone takes 8"
+        )
+    length = int.from_bytes(prefix, "little")
+    if length > _LARGEST_HEADER:
+        raise CheckpointError(
+            f"{path}: corrupt: a header of {length} bytes is declared, and safetensors "
+            f"allows {_LARGEST_HEADER}"
+        )
+    if _PREFIX + length > file_size:
+        raise CheckpointError(
+            f"{path}: truncated: a header of {length} bytes is declared, and the file has "
+            f"{file_size} bytes in all"
+        )
+    return _checked(path, read(length), file_size)
 
 
 def serialize_header(

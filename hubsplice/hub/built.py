@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.card.write import card_text
+from hubsplice.card.context import untitled
+from hubsplice.card.write import card_files
 from hubsplice.checkpoint.checksums import CHECKSUMS, checksum_list
-from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError, UnsupportedError
 from hubsplice.fidelity.report import FidelityReport, read_report
@@ -61,9 +62,11 @@ class BuiltFolder:
     def title(self) -> str:
         """What to call the publication; the same for every build of a recipe."""
         title = self.recipe.title if self.recipe else None
-        return title or f"{self.manifest.base.name.split('/')[-1]}, spliced"
+        return title or untitled(self.manifest)
 
-    def files(self, model_id: str, license_id: str | None) -> dict[str, LocalFile]:
+    def files(
+        self, model_id: str, license_id: str | None, *, keep_card: bool = False
+    ) -> dict[str, LocalFile]:
         """All files to publish, by name, with a card that bears the model's id.
 
         The list of checksums has that card's.
@@ -71,9 +74,12 @@ class BuiltFolder:
         Args:
             model_id: what the card's examples load.
             license_id: another licence than the base's, or None.
+            keep_card: publish the folder's README.md as it is.
         """
-        text = card_text(self.folder, model_id=model_id, license_id=license_id).encode()
-        files = {**self._files, CARD: _in_memory(text)}
+        made = card_files(self.folder, model_id=model_id, license_id=license_id)
+        files = {**self._files, **{name: _in_memory(text.encode()) for name, text in made.items()}}
+        if keep_card:
+            files[CARD] = _in_memory(read_plain(self.folder / CARD))
         digests = {name: file.digest for name, file in files.items()}
         files[CHECKSUMS] = _in_memory(checksum_list(digests).encode())
         return dict(sorted(files.items()))
@@ -112,7 +118,7 @@ def open_built(
         _refuse_failed(folder, report, require_fidelity)
     if not allow_misfit:
         _refuse_misfit(folder, manifest)
-    _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD, CHECKSUMS})
+    _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD, CARD_DATA, CHECKSUMS})
     total = sum(expected.size for expected in manifest.files.values())
     done = 0
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from huggingface_hub import HfApi
 
+from hubsplice.card import edited_card
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.errors import ConflictError, HubError, OutputError
 from hubsplice.files.space import readable_size
@@ -20,6 +22,9 @@ from hubsplice.hub.repository import RemoteFile, Repository, RepositoryState, sa
 from hubsplice.recipe.tags import require_tag
 from hubsplice.rendering.content import Part
 from hubsplice.rendering.rendered import Rendered
+
+CardChoice = Literal["keep", "rewrite"]
+"""Publish a card that was edited by hand as it is, or write it anew."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,7 @@ class Target:
         pull_request: propose the commit, rather than put it on main.
         license_id: another licence than the base's.
         replace: publish over what hubsplice did not publish.
+        card: what becomes of a card that was edited by hand; None refuses to choose.
     """
 
     repo_id: str
@@ -45,6 +51,7 @@ class Target:
     pull_request: bool = False
     license_id: str | None = None
     replace: bool = False
+    card: CardChoice | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +190,8 @@ def _compared(
     repository = Repository(api, target.repo_id)
     state = repository.state()
     _refuse_conflicts(target, state)
-    files = built.files(target.repo_id, target.license_id)
+    keep = _keeps_card(built, target)
+    files = built.files(target.repo_id, target.license_id, keep_card=keep)
     # A pull request is about what main holds, and sets no tag.
     tagged = None
     if state is not None and target.tag is not None and not target.pull_request:
@@ -232,6 +240,27 @@ def _compared(
         passed=report.passed if report else None,
         warnings=tuple(warnings),
     )
+
+
+def _keeps_card(built: BuiltFolder, target: Target) -> bool:
+    """Whether the folder's card is published as it is.
+
+    Raises:
+        ConflictError: it was edited by hand, and nothing says what becomes of it.
+    """
+    if target.card == "rewrite":
+        return False
+    diff = edited_card(built.folder)
+    if diff is None:
+        return False
+    if target.card is None:
+        raise ConflictError(
+            f"{built.folder / CARD}: it was edited by hand:\n{diff}"
+            "Give --card keep to publish it as it is, or --card rewrite to write it anew. Words "
+            "that shall outlive a build go into a file that the recipe names as card.before or "
+            "card.after"
+        )
+    return True
 
 
 def _summary(built: BuiltFolder) -> str:

@@ -84,7 +84,11 @@ def build_adapter(
         output: the folder of the new adapter; it must be missing or empty.
         carrier: the carrier's folder or its Hub repository.
         carrier_revision: the repository's commit, branch or tag.
-        require_fidelity, measure, allow_failed, allow_misfit, progress: as in `build`.
+        require_fidelity: as in `build`.
+        measure: the same.
+        allow_failed: the same.
+        allow_misfit: the same.
+        progress: the same.
 
     Returns:
         The folder, the fidelity report, and warnings.
@@ -147,6 +151,29 @@ def merge(
             hard_link=hard_link,
             progress=report,
         )
+
+
+def places_of_recipe(recipe: RecipeSource) -> tuple[str, str | None, list[int]]:
+    """The base of a recipe, its revision, and the layers after which the recipe edits.
+
+    Raises:
+        HubspliceError: the recipe can't be planned, or edits between blocks, where carriers have
+            no layers.
+    """
+    parsed = as_recipe(recipe)
+    from hubsplice.compiling.plan import make_plan
+    from hubsplice.errors import UnsupportedError
+    from hubsplice.intervention.place import Block
+
+    plan = make_plan(parsed)
+    for planned in plan.splices:
+        if planned.place.block is not Block.MLP:
+            raise UnsupportedError(
+                f"{planned.field}: a carrier has layers behind the base's layers, and none between "
+                "attention and MLP; build a merged checkpoint"
+            )
+    layers = [planned.place.layer for planned in plan.splices]
+    return plan.recipe.base_model, plan.recipe.revision, layers
 
 
 def open_carrier(carrier: AnyPath, revision: str | None) -> Carrier:

@@ -16,6 +16,7 @@ def measure(
     folder: AnyPath,
     *,
     base: AnyPath | None = None,
+    carrier: AnyPath | None = None,
     require_fidelity: float | None = None,
     progress: ProgressChoice = True,
 ) -> FidelityReport:
@@ -24,6 +25,7 @@ def measure(
     Args:
         folder: what `build` wrote, or a download of it.
         base: the base model, where the checkpoint was made from a local folder.
+        carrier: of an adapter, the folder or the Hub repository of what it is for.
         require_fidelity: the largest ratio of splice error to noise floor that passes; what the
             earlier report was held to where it is not given.
         progress: as in `build`.
@@ -37,6 +39,7 @@ def measure(
         CheckpointError: hubsplice did not build the folder, or the base is another one.
     """
     from hubsplice.building.measure import measure as measure_folder
+    from hubsplice.interface.adapters import open_carrier
 
     with reporting(progress) as report:
         return measure_folder(
@@ -44,4 +47,5 @@ def measure(
             base=None if base is None else fspath(base),
             require_fidelity=require_fidelity,
             progress=report,
+            carrier=None if carrier is None else open_carrier(carrier, None),
         )

@@ -25,6 +25,7 @@ class Publication(Rendered):
         dtype: the precision that its layers were compiled for.
         endpoint: the address of the Hub.
         published: what is on the Hub now; None after a dry run.
+        carrier: of an adapter, what its carrier is called.
     """
 
     plan: PublishPlan
@@ -32,6 +33,7 @@ class Publication(Rendered):
     dtype: str
     endpoint: str
     published: Published | None
+    carrier: str | None = None
 
     @property
     def url(self) -> str | None:
@@ -43,6 +45,8 @@ class Publication(Rendered):
     @property
     def serve(self) -> str:
         """The command that serves the published model with vLLM."""
+        if self.carrier is not None:
+            return f"hubsplice serve {self.carrier} --adapters {self.plan.target.repo_id}"
         return f"vllm serve {self.plan.target.repo_id} --dtype {self.dtype}"
 
     def lines(self) -> Iterator[str]:

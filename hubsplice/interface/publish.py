@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from hubsplice.interface.progress import ProgressChoice
 from hubsplice.interface.publication import Publication
 from hubsplice.interface.publishing import Publishing, PublishOptions
@@ -17,6 +19,7 @@ def publish(
     pull_request: bool = False,
     license_id: str | None = None,
     replace: bool = False,
+    card: Literal["keep", "rewrite"] | None = None,
     allow_failed: bool = False,
     allow_misfit: bool = False,
     require_fidelity: float | None = None,
@@ -37,6 +40,8 @@ def publish(
         pull_request: whether to open a pull request, or to update the one that is open.
         license_id: another licence than the base's, such as `apache-2.0`.
         replace: whether to publish over files that hubsplice did not publish.
+        card: what becomes of a README.md that was edited by hand: `keep` publishes it as it is,
+            and `rewrite` writes it anew.
         allow_failed: whether to publish what missed the fidelity that it requires.
         allow_misfit: whether to build and publish with an SAE that does not fit the model.
         require_fidelity: the largest ratio of splice error to noise floor that passes.
@@ -50,7 +55,8 @@ def publish(
         FidelityError: the required fidelity was missed, or not measured.
         UnsupportedError: an SAE does not fit the model.
         CheckpointError: hubsplice did not build the folder, or a file was altered.
-        ConflictError: the repository or the tag holds something else than expected.
+        ConflictError: the repository or the tag holds something else than expected, or the card
+            was edited by hand.
         HubError: no token, or the Hub refuses, or it can't be reached.
         HubspliceError: as `build` raises, where a recipe is built.
     """
@@ -61,6 +67,7 @@ def publish(
         pull_request=pull_request,
         license_id=license_id,
         replace=replace,
+        card=card,
         allow_failed=allow_failed,
         allow_misfit=allow_misfit,
         require_fidelity=require_fidelity,

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from hubsplice.building.build import BuildResult
+    from hubsplice.checkpoint.manifest import Manifest
     from hubsplice.compiling.cost import BuildCost
     from hubsplice.hub.built import BuiltFolder
-    from hubsplice.hub.plan import PublishPlan, Target
+    from hubsplice.hub.plan import CardChoice, PublishPlan, Target
     from hubsplice.recipe.models import Recipe
 
 
@@ -34,6 +35,7 @@ class PublishOptions:
     pull_request: bool = False
     license_id: str | None = None
     replace: bool = False
+    card: CardChoice | None = None
     allow_failed: bool = False
     allow_misfit: bool = False
     require_fidelity: float | None = None
@@ -129,18 +131,23 @@ class Publishing:
 
     def publish(self, built: BuiltFolder, plan: PublishPlan) -> Publication:
         """Carry the plan out, unless this is a dry run."""
-        if self.options.dry_run:
-            return Publication(plan, built.folder, built.manifest.dtype, self.api.endpoint, None)
-        from hubsplice.hub.publish import publish
+        published = None
+        if not self.options.dry_run:
+            from hubsplice.hub.publish import publish
 
-        with reporting(self.progress):
-            published = publish(self.api, plan)
-        return Publication(plan, built.folder, built.manifest.dtype, self.api.endpoint, published)
+            with reporting(self.progress):
+                published = publish(self.api, plan)
+        manifest = built.manifest
+        carrier = None if manifest.carrier is None else manifest.carrier.name
+        return Publication(
+            plan, built.folder, manifest.dtype, self.api.endpoint, published, carrier
+        )
 
 
 def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
     """The recipe, and the folder where it is built already."""
     from hubsplice.checkpoint.companions import MANIFEST
+    from hubsplice.checkpoint.manifest import read_manifest
     from hubsplice.files.plain import is_folder
     from hubsplice.intervention.saved import RECIPE
     from hubsplice.recipe.reading import recorded_recipe
@@ -151,8 +158,19 @@ def _opened(source: RecipeSource) -> tuple[Recipe, Path | None]:
                 f"{source}: hubsplice did not build it, for it holds no {MANIFEST}; give a recipe, "
                 "or a folder that `hubsplice build` wrote"
             )
-        return recorded_recipe(as_path(source) / RECIPE), as_path(source)
+        folder = as_path(source)
+        if not (folder / RECIPE).exists() and (manifest := read_manifest(folder / MANIFEST)).slots:
+            return _of_carrier(manifest), folder
+        return recorded_recipe(folder / RECIPE), folder
     return as_recipe(source), None
+
+
+def _of_carrier(manifest: Manifest) -> Recipe:
+    """A recipe that says of a carrier what publishing looks at."""
+    from hubsplice.recipe.models import Recipe
+
+    places = [{"after_layer": layer.site} for layer in manifest.layers]
+    return Recipe(base_model=manifest.base.name, splices=places)
 
 
 def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
@@ -183,4 +201,5 @@ def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
         pull_request=options.pull_request,
         license_id=options.license_id,
         replace=options.replace,
+        card=options.card,
     )

@@ -32,6 +32,7 @@ def verify(
     prompts: AnyPath | None = None,
     max_new_tokens: int = 16,
     streams: bool = False,
+    carrier: AnyPath | None = None,
     progress: ProgressChoice = True,
 ) -> Verification:
     """Prove what a spliced checkpoint is: every tensor of its base, and nothing undeclared.
@@ -50,6 +51,7 @@ def verify(
         max_new_tokens: how many tokens the engine generates after each prompt.
         streams: also run the base in float32 on a short text, and test the heights of the edits on
             its streams. Weights alone leave these to read-outs that were fitted to calibration.
+        carrier: of an adapter, the folder or the Hub repository of what it is for.
         progress: as in `build`.
 
     Returns:
@@ -60,6 +62,7 @@ def verify(
         CheckpointError: there is nothing to check: no manifest, or files that can't be read.
         HubError: the Hub refuses, or can't be reached.
     """
+    from hubsplice.interface.adapters import open_carrier
     from hubsplice.verifying import verify as verify_model
 
     given = {"dtype": dtype, "python": python, "prompts": prompts}
@@ -74,6 +77,7 @@ def verify(
             progress=report,
             run=run,
             streams=streams,
+            carrier=None if carrier is None else open_carrier(carrier, None),
         )
 
 

@@ -16,6 +16,7 @@ from hubsplice.building.sources import SOURCES, Sources, read_sources
 from hubsplice.checkpoint.base import read_weight_map
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_recorded
 from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import digest_file
@@ -93,6 +94,7 @@ def reproduce(
     if output is not None:
         refuse_inside(published.folder, output)
     manifest = read_manifest(published.folder / MANIFEST)
+    require_merged(manifest, "reproduce")
     recorded = read_environment(published.folder)
     _require_readable(published.folder)
     local = read_sources(published.folder)

@@ -19,7 +19,7 @@ TEXTS = ("calibration", "fidelity")
 def local_paths(recipe: Recipe) -> dict[str, Path]:
     """Every SAE, vector, probe and text of a recipe that is local, in the recipe's order.
 
-    The base is not among them.
+    Neither the base nor what the card shows is among them: no layer is made from that.
 
     Args:
         recipe: with absolute paths, as `load_recipe` gives it.
@@ -30,7 +30,8 @@ def local_paths(recipe: Recipe) -> dict[str, Path]:
     found: dict[str, Path] = {}
 
     def note(field: str, path: Path) -> Path:
-        found[field] = path
+        if not field.startswith("card."):
+            found[field] = path
         return path
 
     map_paths(recipe, note)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -184,6 +185,29 @@ class Fidelity(TextSource):
     )
 
 
+class Card(Section):
+    """What the model card shows beside what hubsplice finds out."""
+
+    prompts: tuple[AnyPrompt, ...] | None = Field(
+        None,
+        max_length=8,
+        description="What base and edited model are asked, for the card's *before and after*. "
+        "Where nothing is said, prompts are chosen on which the edits act; an empty list asks "
+        "nothing.",
+    )
+    before: Path | None = Field(
+        None,
+        description="A file of your own Markdown, which stands on the card before everything that "
+        "hubsplice writes but the title and the first sentence.",
+    )
+    after: Path | None = Field(None, description="The same, at the card's end, before the credits.")
+    images: tuple[Path, ...] = Field(
+        (),
+        description="Pictures that the two show, as PNG, JPEG, GIF or WebP. They travel with the "
+        "model in card/, and links to them by name lead there.",
+    )
+
+
 class Publish(Section):
     """Where `hubsplice publish` puts the result."""
 
@@ -227,6 +251,7 @@ class Recipe(Rendered, Section):
         description="Text on which the edits act. Half of the prompts are calibrated on, and the "
         "others are measured on.",
     )
+    card: Card = Field(Card(), description="What the model card shows beside what is measured.")
     publish: Publish = Field(Publish(), description="Where `hubsplice publish` puts the result.")
     seed: NonNegativeInt = Field(0, description="The seed of all random choices.")
 

@@ -22,6 +22,9 @@ _STYLES = {
     Tone.FAINT: "dim",
 }
 
+_MARKED = r"‹[^›]*›|«[^»]*»"
+"""Tokens and words that a table marks; where there are no colours the marks are seen alone."""
+
 
 def drawn(content: Iterable[Part]) -> RenderableType:
     """What rich prints of it."""
@@ -77,7 +80,9 @@ def _of_numbers(table: Table) -> RichTable:
 
 
 def _cell(text: str) -> Text:
-    return Text(visible(text))
+    cell = Text(visible(text))
+    cell.highlight_regex(_MARKED, "bold")
+    return cell
 
 
 def _title(table: Table) -> Text | None:

@@ -17,6 +17,9 @@ from hubsplice.serving.quantization import QuantizationFormat, exclusions
 from hubsplice.serving.requirements import Requirements
 from hubsplice.serving.verdict import Outcome, Verdict, verdict
 
+GGUF_TYPES = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}
+"""What llama.cpp's converter calls precisions."""
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -28,6 +31,7 @@ class ServeOptions:
         revision: of a Hub repository, the commit that was looked at.
         quantization: None to serve the weights as they are.
         python: the interpreter of the engine's environment; None for the engine on the PATH.
+        dtype: the precision to serve in; None for the one that the manifest names.
         extra: further arguments of the engine, as they are.
     """
 
@@ -36,6 +40,7 @@ class ServeOptions:
     revision: str | None = None
     quantization: OnlineQuantization | None = None
     python: Path | None = None
+    dtype: str | None = None
     extra: tuple[str, ...] = ()
 
 
@@ -114,7 +119,7 @@ def _vllm(model: str, manifest: Manifest, options: ServeOptions) -> list[list[st
         # `vllm serve` asks for a package named vllm, which builds for other devices are not.
         else [str(options.python), "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     )
-    command += [*_revision(options), "--dtype", manifest.dtype]
+    command += [*_revision(options), "--dtype", options.dtype or manifest.dtype]
     if options.max_model_len is not None:
         command += ["--max-model-len", str(options.max_model_len)]
     if options.quantization is not None:
@@ -157,7 +162,7 @@ def _llama_cpp(model: str, manifest: Manifest, options: ServeOptions) -> list[li
     if options.revision is not None:
         folder = name
         steps.append(["hf", "download", model, *_revision(options), "--local-dir", folder])
-    kind = {"bfloat16": "bf16", "float16": "f16", "float32": "f32"}[manifest.dtype]
+    kind = GGUF_TYPES[manifest.dtype]
     converter = [str(options.python or "python"), "convert_hf_to_gguf.py", folder]
     steps.append([*converter, "--outtype", kind, "--outfile", file])
     serve = ["llama-server", "--model", file]

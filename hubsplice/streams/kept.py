@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import sys
+import zlib
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -129,11 +130,14 @@ class Kept:
 
         path = self._path(ids, layer)
         try:
-            found: Tensor = load_file(path)["h"]
+            found = load_file(path)
             os.utime(path)
-        except (OSError, SafetensorError, KeyError):
+        except (OSError, SafetensorError):
             return None
-        return found if found.shape[:2] == ids.shape else None
+        h = found.get("h")
+        if h is None or h.shape[:2] != ids.shape or not torch.equal(_sum(h), found["sum"]):
+            return None
+        return h
 
     def put(self, ids: Tensor, layer: int, h: Tensor) -> None:
         """Keep it, and drop what has been of no use for longest where the limit is passed."""
@@ -147,7 +151,7 @@ class Kept:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # It is whole where it has its name.
-            save_file({"h": h.contiguous()}, new)
+            save_file({"h": h.contiguous(), "sum": _sum(h)}, new)
             new.replace(path)
             total = 0
             for file in kept_files():
@@ -163,6 +167,12 @@ class Kept:
         digest = hashlib.sha256(f"{self.identity} {layer} {tuple(ids.shape)} ".encode())
         digest.update(ids.cpu().contiguous().numpy().astype("<i8").tobytes())
         return kept_folder() / f"{digest.hexdigest()}{_SUFFIX}"
+
+
+def _sum(h: Tensor) -> Tensor:
+    """What tells a damaged stream: a checksum of its bytes."""
+    content = h.contiguous().view(torch.uint8).numpy()
+    return torch.tensor(zlib.crc32(content.data), dtype=torch.int64)
 
 
 def _digest(path: Path) -> str:

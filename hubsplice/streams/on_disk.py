@@ -121,7 +121,8 @@ class OnDisk:
         """Read the parameters, unless they are in memory."""
         if self._entered == 0:
             for owner, own, name, _ in self._owners:
-                self._set(owner, own, self.stored(name).to(self._device, self._dtype))
+                # Widened where it is used: half as much has to get there.
+                self._set(owner, own, self.stored(name).to(self._device).to(self._dtype))
         self._entered += 1
 
     def leave(self) -> None:
@@ -177,6 +178,12 @@ def is_in_memory(parameter: Tensor) -> bool:
     return not parameter.is_meta and parameter.untyped_storage().nbytes() >= parameter.nbytes
 
 
+def bytes_on_disk(model: Model) -> int:
+    """How many bytes of a model, at its precision, each pass reads from the disk."""
+    on_disk = [module for module in model.modules() if OnDisk.of(module) is not None]
+    return sum(parameter.nbytes for module in on_disk for parameter in module.parameters())
+
+
 def _plain_model(view: Path, dtype: torch.dtype) -> Model:
     """The model without weights: its modules, and its buffers in their precision."""
     from accelerate import init_empty_weights
@@ -209,9 +216,9 @@ def _places(
 
 def _stored_dtype(view: Path) -> torch.dtype:
     """A precision that holds every tensor of the files exactly."""
-    found = {_DTYPES.get(t.dtype) for t in BaseCheckpoint.open(view).tensors.values()} - {None}
-    widest = torch.bfloat16 if found == {torch.bfloat16} else torch.float32
-    return torch.float16 if found == {torch.float16} else widest
+    tensors = BaseCheckpoint.open(view).tensors.values()
+    found = {_DTYPES[tensor.dtype] for tensor in tensors if tensor.dtype in _DTYPES}
+    return next(iter(found)) if len(found) == 1 else torch.float32
 
 
 def _index(model: Model) -> Mapping[str, Any]:

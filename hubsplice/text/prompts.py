@@ -44,10 +44,11 @@ def prompt_digests(prompts: Sequence[Prompt]) -> frozenset[bytes]:
 
 def _digest(prompt: Prompt) -> bytes:
     # Of what a document of that text would be.
-    return Document(_plain(prompt).strip()).digest
+    return Document(prompt_text(prompt).strip()).digest
 
 
-def _plain(prompt: Prompt) -> str:
+def prompt_text(prompt: Prompt) -> str:
+    """What a prompt says, without the form that a chat template gives it."""
     if prompt.chat is not None:
         return "\n\n".join(message.content for message in prompt.chat)
     return prompt.text or prompt.user or ""
@@ -58,8 +59,13 @@ def prompt_tokens(
 ) -> tuple[bool, list[int]]:
     """Whether a prompt is put through the chat template, and its tokens.
 
+    Args:
+        field: how messages call it.
+        prompt: of the recipe.
+        tokenizer: the base's.
+
     Raises:
-        RecipeError: as `prompt_rows` does; `field` is how the message calls the prompt.
+        RecipeError: the chat template refuses a conversation, or it is a single token.
     """
     import jinja2
 
@@ -81,7 +87,7 @@ def prompt_tokens(
         except (jinja2.TemplateError, ValueError) as error:
             raise RecipeError(f"{field}: the model's chat template refuses it: {error}") from None
     else:
-        ids = tokenizer(_plain(prompt), verbose=False).input_ids
+        ids = tokenizer(prompt_text(prompt), verbose=False).input_ids
     if len(ids) < _SHORTEST:
         raise RecipeError(f"{field}: found {len(ids)} tokens, expected at least {_SHORTEST}")
     return is_chat, ids

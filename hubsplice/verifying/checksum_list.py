@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hubsplice.checkpoint.checksums import CHECKSUMS, checksum_list
-from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.plain import read_plain
 
@@ -25,7 +25,7 @@ def checksum_problems(folder: Path, files: Mapping[str, FileDigest]) -> list[str
         found = [
             line
             for line in read_plain(folder / CHECKSUMS).decode().splitlines()
-            if not line.endswith(f"  {CARD}")
+            if not line.endswith((f"  {CARD}", f"  {CARD_DATA}"))
         ]
         if (folder / MANIFEST).is_file():
             expected[MANIFEST] = digest_file(folder / MANIFEST)

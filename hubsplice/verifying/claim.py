@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 
+from hubsplice.adapters.carrier import slot_tensors
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layer_map import LayerMap, inserted_indices, inserted_places
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.linker import Linker
-from hubsplice.errors import HubspliceError
+from hubsplice.constructions.slots import Slots
+from hubsplice.errors import CheckpointError, HubspliceError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.fidelity.inserted import InsertedAt, inserted_layers
 from hubsplice.files.safetensors_header import TensorEntry
@@ -164,4 +167,35 @@ class Claim:
                 found[name] = ExpectedTensor(
                     DTYPE_NAMES[dtype], tensor.shape, layer=index, value=tensor.value
                 )
+        if self.manifest.slots is not None:
+            found |= dict(self._of_carrier(found))
         return found
+
+    @cached_property
+    def slots(self) -> Mapping[str, Padded]:
+        """What a carrier's empty layers hold beside zeros, by tensor; nothing of others.
+
+        Raises:
+            CheckpointError: there are more slots than neurons.
+        """
+        dtype, slots = self.dtype, self.manifest.slots
+        if slots is None or dtype is None:
+            return {}
+        made = Slots(**slots.model_dump())
+        if made.total > self.architecture.intermediate_size:
+            raise CheckpointError(f"slots: found {made.total}, and a layer has fewer neurons")
+        return {
+            name: tensor
+            for splice in range(len(self.inserted_indices))
+            for name, tensor in slot_tensors(self.linker, splice, made, dtype).items()
+        }
+
+    def _of_carrier(
+        self, expected: Mapping[str, ExpectedTensor]
+    ) -> Iterator[tuple[str, ExpectedTensor]]:
+        """The tensors of empty layers: slots, and zeros where an edit would be."""
+        for name, want in expected.items():
+            if name in self.slots:
+                yield name, replace(want, value=None)
+            elif want.layer is not None and want.value is None:
+                yield name, replace(want, value=0.0)

@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 
 from hubsplice.building.reproduction import REPRODUCTION
+from hubsplice.card.words import is_words
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import (
     CARD,
+    CARD_DATA,
     CONFIG,
     MANIFEST,
     WEIGHTS_INDEX,
@@ -21,7 +23,7 @@ from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
 
-_UNLISTED = frozenset({MANIFEST, CARD, CHECKSUMS})
+_UNLISTED = frozenset({MANIFEST, CARD, CARD_DATA, CHECKSUMS})
 _WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, *REPRODUCTION})
 
 OnRead = Callable[[int], None]
@@ -80,7 +82,7 @@ def unexpected_files(present: Collection[str], listed: Collection[str]) -> list[
     problems += [
         f"{name}: the manifest lists it, and a spliced checkpoint holds no such file"
         for name in sorted(listed)
-        if name not in _WRITTEN and not _is_weights(name) and not is_companion(name)
+        if name not in _WRITTEN and not (_is_weights(name) or is_companion(name) or is_words(name))
     ]
     return problems
 

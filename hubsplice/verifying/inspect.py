@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,21 @@ from hubsplice.checkpoint.base import read_weight_map
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, WEIGHTS_INDEX
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
+from hubsplice.checkpoint.merged import require_merged
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.proving.inspection import InspectedLayer, RecoveredPart, inspected_layers
+from hubsplice.proving.stored_layer import ReadTensor
 from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
+from hubsplice.verifying.nearest import NearestFeatures, nearest_features, sae_source
 from hubsplice.verifying.proof import reader
+from hubsplice.verifying.remote import RemoteTensors
 from hubsplice.verifying.result import Record
-from hubsplice.verifying.source import find_published
+from hubsplice.verifying.source import Published, find_published
 from hubsplice.verifying.weights import read_weights
 
 _SMALL = (CONFIG, MANIFEST, WEIGHTS_INDEX, INTERVENTION)
@@ -35,11 +39,15 @@ class Inspection(Rendered, Record):
         model: its folder, or its repository and commit.
         agrees: whether the weights do what the intervention says, as far as they show.
         layers: the layer of every splice.
+        features: what the edits are nearest to in an SAE, if one was named.
     """
 
     model: str
     agrees: bool = Field(description="Whether nothing in the weights speaks against the edits.")
     layers: tuple[InspectedLayer, ...]
+    features: tuple[NearestFeatures, ...] = Field(
+        (), description="The nearest features of each edit, in the SAE that was named."
+    )
 
     def content(self) -> Iterable[Part]:
         """What every layer does, and what is wrong or unproven."""
@@ -60,6 +68,12 @@ class Inspection(Rendered, Record):
                 yield Line(problem)
             for text in layer.unproven:
                 yield Line(f"Not proven by weights: {text}")
+        if self.features:
+            yield Table.of_text(
+                ("edit", "declared", "reads", "cosine", "writes", "cosine"),
+                tuple(map(_feature_row, self.features)),
+                "Nearest features of the SAE",
+            )
 
 
 def _row(part: RecoveredPart) -> tuple[str, ...]:
@@ -73,41 +87,51 @@ def _row(part: RecoveredPart) -> tuple[str, ...]:
     )
 
 
-def inspect(model: str, *, revision: str | None) -> Inspection:
+def _feature_row(found: NearestFeatures) -> tuple[str, ...]:
+    reads = found.reads
+    mark = " (another one)" if found.as_declared is False else ""
+    return (
+        f"after layer {found.place}: {found.label}",
+        "none" if found.declared is None else str(found.declared),
+        "" if reads is None else f"{reads.feature}{mark}",
+        "" if reads is None else f"{reads.cosine:.5f}",
+        str(found.writes.feature),
+        f"{found.writes.cosine:.5f}",
+    )
+
+
+def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Inspection:
     """Say what the inserted layers of a checkpoint do.
 
-    Of a repository, only the files that hold inserted layers are downloaded, and small ones.
+    Of a repository, only the bytes of inserted layers are downloaded, and small files.
 
     Args:
         model: the checkpoint's folder, or its Hub repository.
         revision: of the repository.
+        sae: an SAE whose features the edits are compared with: its folder, or `RELEASE/ID` of
+            SAELens's registry.
 
     Raises:
         HubspliceError: there is nothing to inspect, or the Hub can't be reached.
     """
-    folder = find_published(model, revision, _SMALL).folder
+    source = None if sae is None else sae_source(sae)
+    published = find_published(model, revision, _SMALL)
+    folder = published.folder
     manifest = read_manifest(folder / MANIFEST)
+    require_merged(manifest, "inspect")
     architecture = architecture_of(_base_config(folder, manifest))
-    published = find_published(model, revision, (*_SMALL, *_shards(folder, manifest, architecture)))
     dtype = next((d for d in DTYPE_NAMES if str(d) == f"torch.{manifest.dtype}"), None)
     if dtype is None:
         raise CheckpointError(f"{MANIFEST}: dtype: found {manifest.dtype!r}, expected one of torch")
-    stored, problems = read_weights(published.folder)
-    needed = _names(manifest, architecture)
-    missing = [name for name in needed if name not in stored]
-    if missing:
-        raise CheckpointError(f"{published.name}: {missing[0]}: missing; {'; '.join(problems[:2])}")
-    layers = tuple(
-        inspected_layers(
-            architecture,
-            manifest,
-            dtype,
-            load_intervention(published.folder / INTERVENTION),
-            reader(stored),
-        )
+    read = _reader(published, manifest, architecture)
+    intervention = load_intervention(folder / INTERVENTION)
+    layers = tuple(inspected_layers(architecture, manifest, dtype, intervention, read))
+    return Inspection(
+        model=published.name,
+        agrees=not any(layer.problems for layer in layers),
+        layers=layers,
+        features=() if source is None else nearest_features(manifest, intervention, source),
     )
-    agrees = not any(layer.problems for layer in layers)
-    return Inspection(model=published.name, agrees=agrees, layers=layers)
 
 
 def _base_config(folder: Path, manifest: Manifest) -> dict[str, Any]:
@@ -129,8 +153,30 @@ def _names(manifest: Manifest, architecture: Architecture) -> list[str]:
     ]
 
 
-def _shards(folder: Path, manifest: Manifest, architecture: Architecture) -> list[str]:
-    """The files that hold inserted layers."""
-    weight_map = read_weight_map(folder / WEIGHTS_INDEX)
-    names = _names(manifest, architecture)
-    return sorted({weight_map[name] for name in names if name in weight_map})
+def _reader(published: Published, manifest: Manifest, architecture: Architecture) -> ReadTensor:
+    """Reads the inserted layers' tensors, which are there; of a repository, over the network."""
+    needed = _names(manifest, architecture)
+    if published.repo_id is None:
+        stored, problems = read_weights(published.folder)
+        _require(published, needed, stored, problems)
+        return reader(stored)
+    weight_map = read_weight_map(published.folder / WEIGHTS_INDEX)
+    files = {weight_map[name] for name in needed if name in weight_map}
+    missing = [file for file in files if not (published.folder / file).exists()]
+    if not missing:
+        # An earlier command has downloaded them.
+        stored, problems = read_weights(published.folder)
+        _require(published, needed, stored, problems)
+        return reader(stored)
+    remote = RemoteTensors(published.repo_id, published.folder.name, files)
+    _require(published, needed, remote, [])
+    return remote.read
+
+
+def _require(
+    published: Published, needed: list[str], there: Container[str], problems: list[str]
+) -> None:
+    missing = [name for name in needed if name not in there]
+    if missing:
+        why = f"; {'; '.join(problems[:2])}" if problems else ""
+        raise CheckpointError(f"{published.name}: {missing[0]}: missing{why}")

@@ -17,6 +17,7 @@ from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
+from hubsplice.verifying.carriers import SLOTS, slots_check
 from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.config import config_problems
@@ -90,12 +91,16 @@ def integrity_checks(
         )
     )
     if wrong:
-        dependent = ("config", *NAMES, *PROOF)
+        dependent = ("config", *NAMES, *((SLOTS,) if manifest.slots is not None else PROOF))
         checks += [Check.impossible(name, "the layer map is wrong") for name in dependent]
+        if manifest.slots is not None:
+            return tuple(checks)
     else:
         checks.append(_config_check(folder, claim))
         editing = _editing(intervention, claim)
         checks += _tensor_checks(claim, stored, editing, progress)
+        if manifest.slots is not None:
+            return (*checks, slots_check(claim, stored))
         checks += proof_checks(claim, _sound(intervention, claim), stored)
         if manifest.biases:
             checks.append(edited_bias_check(claim, intervention, stored))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -39,7 +40,7 @@ def proof_checks(
     if intervention is None:
         reason = "there is no intervention to compare with"
         return tuple(Check.impossible(name, reason) for name in NAMES)
-    return _structure(claim, intervention, stored), _strengths(claim, intervention)
+    return _structure(claim, intervention, stored), strengths(claim, intervention)
 
 
 def reader(stored: Mapping[str, StoredTensor]) -> ReadTensor:
@@ -69,11 +70,16 @@ def _structure(
             want.shape,
         ):
             return Check.impossible(STRUCTURE, f"{name} is not there as it must be")
+    return structure(claim, dtype, intervention, reader(stored))
+
+
+def structure(
+    claim: Claim, dtype: torch.dtype, intervention: Intervention, read: ReadTensor
+) -> Check:
+    """Whether inserted layers, as they are read, have no part that no edit has."""
     try:
         found = tuple(
-            inspected_layers(
-                claim.architecture, claim.manifest, dtype, intervention, reader(stored)
-            )
+            inspected_layers(claim.architecture, claim.manifest, dtype, intervention, read)
         )
     except HubspliceError as error:
         return Check.impossible(STRUCTURE, str(error))
@@ -109,7 +115,8 @@ def _held(found: tuple[InspectedLayer, ...]) -> str:
     return held
 
 
-def _strengths(claim: Claim, intervention: Intervention) -> Check:
+def strengths(claim: Claim, intervention: Intervention) -> Check:
+    """Whether the intervention's functions follow from the recipe's words."""
     return Check.of(
         STRENGTHS,
         list(_strength_problems(claim, intervention)),

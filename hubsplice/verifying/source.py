@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hubsplice.card.words import PICTURES, WORDS
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
-from hubsplice.errors import HubError, RecipeError, from_transport
+from hubsplice.errors import HubError, HubspliceError, RecipeError, explained_by, from_transport
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.files.plain import exists, is_folder, not_a_folder
 from hubsplice.transport import cause_of, is_nonsense
@@ -22,6 +23,7 @@ _READ = (
     "*.md",
     "*.txt",
     PICTURE,
+    *(f"{WORDS}/*{ending}" for ending in PICTURES),
     CHECKSUMS,
     *COMPANION_PATTERNS,
 )
@@ -77,7 +79,7 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
     from huggingface_hub import HfApi, errors, snapshot_download
 
     listed = None
-    try:
+    with fetch_errors(repo_id, revision):
         folder = Path(
             snapshot_download(
                 repo_id,
@@ -92,21 +94,33 @@ def _download(repo_id: str, revision: str | None, wanted: Sequence[str]) -> Publ
             listed = frozenset(
                 file.rfilename for file in info.siblings or () if not is_hidden(file.rfilename)
             )
-    except errors.HFValidationError:
-        raise RecipeError(
+    return Published(folder, f"{repo_id} at {folder.name}", listed, repo_id)
+
+
+def fetch_errors(repo_id: str, revision: str | None) -> AbstractContextManager[None]:
+    """Turn what the Hub's client raises over a checkpoint into errors that name it.
+
+    Raises:
+        RecipeError: no such repository or revision.
+        HubError: the Hub refuses, or can't be reached.
+    """
+    return explained_by(lambda error: _explained(error, repo_id, revision))
+
+
+def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.HFValidationError):
+        return RecipeError(
             f"{repo_id!r} is neither an existing folder nor a Hub model id (`owner/name`)"
-        ) from None
-    except errors.RevisionNotFoundError:
-        raise RecipeError(
-            f"--revision: {revision!r} is no commit, branch or tag of {repo_id}"
-        ) from None
-    except errors.RepositoryNotFoundError:
-        raise RecipeError(
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return RecipeError(f"--revision: {revision!r} is no commit, branch or tag of {repo_id}")
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return RecipeError(
             f"{repo_id!r} is neither an existing folder nor a model on the Hub that you can see; "
             "check the spelling, and for a private model log in with `hf auth login`"
-        ) from None
-    except Exception as error:
-        if not (isinstance(error, OSError) or from_transport(error) or is_nonsense(error)):
-            raise
-        raise HubError(f"{repo_id}: could not be fetched: {cause_of(error)}") from None
-    return Published(folder, f"{repo_id} at {folder.name}", listed, repo_id)
+        )
+    if isinstance(error, OSError) or from_transport(error) or is_nonsense(error):
+        return HubError(f"{repo_id}: could not be fetched: {cause_of(error)}")
+    return None

@@ -8,16 +8,20 @@ from pathlib import Path
 
 from pydantic import Field
 
+from hubsplice.adapters.carrier import Carrier
+from hubsplice.adapters.opened import required_carrier
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_recorded
+from hubsplice.errors import RecipeError
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
+from hubsplice.verifying.adapters import adapter_checks
 from hubsplice.verifying.behaviour import NAMES, Behaviour, Trial, behaviour_checks
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.engines import Engine
@@ -25,8 +29,8 @@ from hubsplice.verifying.integrity import integrity_checks
 from hubsplice.verifying.prompts import builtin_prompts, read_prompts
 from hubsplice.verifying.response import RESPONSE, response_check
 from hubsplice.verifying.result import Check, Record
-from hubsplice.verifying.source import find_published
-from hubsplice.verifying.statements.check import check_statements
+from hubsplice.verifying.source import Published, find_published
+from hubsplice.verifying.statements.check import check_carrier_statements, check_statements
 from hubsplice.verifying.statements.ledger import AuthorClaim
 from hubsplice.verifying.statements.table import claims_table
 from hubsplice.verifying.table import checks_table
@@ -95,6 +99,7 @@ def verify(
     progress: Progress,
     run: Run | None = None,
     streams: bool = False,
+    carrier: Carrier | None = None,
 ) -> Verification:
     """Verify a spliced checkpoint against its base.
 
@@ -106,6 +111,7 @@ def verify(
         progress: told of every step.
         run: an engine to run beside the checks of files; see `behaviour` for the rules.
         streams: whether the base is run on a short text, for the layers to answer to its streams.
+        carrier: of an adapter, what it is for.
 
     Returns:
         Every check, passed or not; `passed` over all.
@@ -116,10 +122,18 @@ def verify(
     """
     published = find_published(model, revision)
     manifest = read_manifest(published.folder / MANIFEST)
+    if (manifest.carrier, manifest.slots) != (None, None) and (streams or run is not None):
+        raise RecipeError(
+            "--engine, --streams: they are of merged checkpoints; `hubsplice merge` makes one of "
+            "a carrier and an adapter"
+        )
+    if manifest.carrier is not None:
+        return _adapter(published, manifest, required_carrier(manifest, carrier))
     resolved = resolve_recorded(manifest.base, base)
     claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
     checks = integrity_checks(published.folder, claim, published.files, progress)
-    stated = check_statements(published.folder, claim, resolved, published.repo_id, checks)
+    state = check_statements if manifest.slots is None else check_carrier_statements
+    stated = state(published.folder, claim, resolved, published.repo_id, checks)
     checks += stated.checks
     behaviour = None
     if streams:
@@ -137,6 +151,22 @@ def verify(
         checks=checks,
         behaviour=behaviour,
         claims=stated.claims,
+    )
+
+
+def _adapter(published: Published, manifest: Manifest, carrier: Carrier) -> Verification:
+    checks = adapter_checks(published, manifest, carrier)
+    passed = all(check.passed for check in checks)
+    held = (
+        f"Verified: the adapter changes nothing of {carrier.name} but its empty layers, and makes "
+        "the declared edit in them. Verify the carrier too: hubsplice verify CARRIER."
+    )
+    return Verification(
+        model=published.name,
+        base=carrier.name,
+        passed=passed,
+        verdict=held if passed else _missed(checks),
+        checks=checks,
     )
 
 
@@ -174,9 +204,12 @@ def _run_engine(
 
 
 def _held(base: str, manifest: Manifest, behaviour: Behaviour | None) -> str:
+    added = ", ".join(manifest.carriers)
+    if manifest.slots is not None:
+        added = f"empty slots in {added}"
     files = (
         f"Verified: every tensor of {base} is in it byte for byte, and nothing else "
-        f"but {', '.join(manifest.carriers)} and zero biases"
+        f"but {added} and zero biases"
     )
     if behaviour is None:
         return f"{files}."

@@ -8,7 +8,8 @@ JOBS is a list of jobs, each with one model:
     {"model": folder, "options": {arguments of vllm.LLM},
      "batches": [[{"prompt": [token ids], "new_tokens": n, "prompt_logprobs": true}, ...], ...]}
 
-The requests of a batch are given to vLLM together, batches one after another. RESULTS is, job by
+A request may name a LoRA adapter's folder as `"adapter"`. The requests of a batch are given to vLLM
+together, batches one after another. RESULTS is, job by
 job, the version of vLLM and for every request the natural logarithms of the probabilities that it
 gave to the tokens, without any sampling parameter applied:
 
@@ -75,8 +76,20 @@ def _generate(llm: Any, requests: list[dict[str, Any]]) -> list[dict[str, Any]]:
             for request in requests
         ],
         use_tqdm=False,
+        lora_request=_adapters([request.get("adapter") for request in requests]),
     )
     return [_result(output) for output in outputs]
+
+
+def _adapters(folders: list[str | None]) -> list[Any] | None:
+    """What vLLM asks for of each request; None where none has an adapter."""
+    if not any(folders):
+        return None
+    from vllm.lora.request import LoRARequest
+
+    # Numbers tell adapters apart, for as long as the model is loaded.
+    number = {folder: i for i, folder in enumerate(sorted({f for f in folders if f}), start=1)}
+    return [LoRARequest(f, number[f], f) if f else None for f in folders]
 
 
 def _result(output: Any) -> dict[str, Any]:

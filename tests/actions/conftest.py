@@ -26,6 +26,7 @@ base_model: {BASE}
 splices: [{{after_layer: 1}}]
 calibration: {{tokens: 256, sequence_length: 64}}
 fidelity: {{tokens: 256, sequence_length: 64}}
+card: {{prompts: []}}
 publish: {{repo_id: {TARGET}}}
 """
 # Nothing is below this ratio, not even a splice that changes nothing.

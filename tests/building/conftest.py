@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 TEXT = """
 calibration: {tokens: 4096, sequence_length: 64}
 fidelity: {tokens: 512, sequence_length: 64}
+card: {prompts: []}
 """
 
 

@@ -49,7 +49,7 @@ def test_a_kill_leaves_no_result_and_a_rerun_cleans_up(
 ) -> None:
     text = (
         "calibration: {tokens: 1024, sequence_length: 64}\n"
-        "fidelity: {tokens: 512, sequence_length: 64}\n"
+        "fidelity: {tokens: 512, sequence_length: 64}\ncard: {prompts: []}\n"
     )
     splices = STEER.replace("v.safetensors", f"{workshop.folder}/v.safetensors")
     (tmp_path / "recipe.yaml").write_text(workshop.recipe(splices, more=text), encoding="utf-8")

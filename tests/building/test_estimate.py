@@ -67,7 +67,7 @@ def test_what_is_searched_comes_on_top(workshop: Workshop) -> None:
     searching = NO_SEARCH.replace("scan: 0", "scan: 9000")
     low, high = cost_of(workshop, STEER, "llama", searching).token_layers
     assert low == cost_of(workshop, STEER, "llama").token_layers[0]
-    assert 1.8 * low < high < 3 * low
+    assert 1.8 * low < high < 4 * low
 
 
 def test_sizes_are_those_of_the_files(workshop: Workshop) -> None:
@@ -84,16 +84,16 @@ def test_the_memory_that_a_build_takes(
     base = tiny_llama(
         dtype="bfloat16",
         hidden_size=512,
-        vocab_size=32_000,
-        num_hidden_layers=12,
-        intermediate_size=2048,
+        vocab_size=16_000,
+        num_hidden_layers=4,
+        intermediate_size=1024,
         name="larger",
     )
     text = workshop.recipe(
         "  - {after_layer: 2, edits: [{kind: steer, vector: {path: wide.safetensors}, "
         "strength: 3}]}",
         base=base,
-        more="calibration: {tokens: 512, scan: 0}\nfidelity: {tokens: 512, scan: 0}",
+        more="calibration: {tokens: 256, scan: 0}\nfidelity: {tokens: 256, scan: 0}",
     )
     save_file({"v": torch.ones(512)}, tmp_path / "wide.safetensors")
     (tmp_path / "recipe.yaml").write_text(text)

@@ -16,8 +16,13 @@ from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 
 from hubsplice.card import render_card, write_card
+from hubsplice.card.escape import Markdown
+from hubsplice.card.render import card_data
+from hubsplice.card.words import AuthorWords
 from hubsplice.checkpoint.manifest import Manifest, write_manifest
 from hubsplice.errors import CheckpointError, OutputError
+from hubsplice.fidelity.answers import Answers
+from hubsplice.fidelity.report import FidelityReport
 from tests.card.examples import COMMIT, SHA, manifest, metadata, report, site, term
 from tests.conftest import MakeCheckpoint
 
@@ -29,6 +34,8 @@ PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 def rendered(**fields: Any) -> str:
     arguments: dict[str, Any] = {"manifest": manifest(), "report": report(), "model_id": "me/model"}
     arguments |= fields
+    said = {k: arguments.pop(k) for k in ("title", "description") if k in arguments}
+    arguments.setdefault("author", AuthorWords(**said))
     return render_card(arguments.pop("manifest"), arguments.pop("report"), **arguments)
 
 
@@ -103,28 +110,48 @@ def test_another_licence_is_shown_beside_the_bases() -> None:
     assert "The base is gated" not in text
 
 
-def test_the_verdict_comes_first() -> None:
-    heading, verdict, after = lines(rendered(title="A title", description="A description."))[:3]
+def test_what_the_model_does_comes_first() -> None:
+    heading, said, made, base = lines(rendered(title="A title", description="A description."))[:4]
     assert heading == "# A title"
-    assert verdict == f"> {report().verdict}"
-    assert after == "A description."
+    assert said == "**A description.**"
+    assert made == (
+        "Some-Model\\_1B with “regular expressions” taken out, feature 40 multiplied by 4 and a "
+        "vector edited."
+    )
+    assert base.startswith("- **Base**: [owner/Some-Model_1B]")
+    assert f"> {report().verdict}" in rendered()
     assert "Warning" not in rendered()
 
 
-def test_a_miss_is_said_in_bold_beneath_the_verdict() -> None:
+def test_a_miss_is_said_in_bold_at_the_top() -> None:
     text = rendered(report=report(passed=False, verdict="Ratio 1.31, at most 1.05 asked"))
-    assert lines(text)[1:4] == [
-        "> Ratio 1.31, at most 1.05 asked",
-        ">",
+    warning = (
         "> **Warning: the measured fidelity is worse than the recipe asked for. It asked for a "
-        "ratio of splice error to noise floor of at most 1.05.**",
-    ]
+        "ratio of splice error to noise floor of at most 1.05.**"
+    )
+    assert text.index(warning) < text.index("## Run it")
+    assert "> Ratio 1.31, at most 1.05 asked" in text
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        ("shown", "in bfloat16, the weights do what an exact hook on the base does"),
+        ("fails", "at least one edit is NOT made as an exact hook makes it"),
+        ("not shown", "not enough to show"),
+    ],
+)
+def test_the_verdict_in_a_users_words(outcome: str, words: str) -> None:
+    measured = report(outcome=outcome)
+    served = report().precisions[::-1]
+    text = rendered(report=measured.model_copy(update={"precisions": served}))
+    assert any(line.startswith("- **Fidelity**") and words in line for line in lines(text))
 
 
 def test_what_was_not_measured_is_said() -> None:
     text = rendered(report=None)
-    assert lines(text)[1].startswith("> **Fidelity was not measured.**")
-    assert "## Fidelity\n\nNot measured.\n" in text
+    assert "- **Fidelity**: not measured;" in text
+    assert "## Fidelity\n\nNot measured." in text
     assert "noise floor" not in text
 
 
@@ -132,14 +159,97 @@ def test_what_was_not_measured_is_said() -> None:
 def test_a_title_is_not_needed(title: str | None) -> None:
     text = rendered(title=title, description=title)
     assert lines(text)[0] == r"# Some-Model\_1B, spliced"
-    assert lines(text)[2].startswith("This is [owner/Some-Model_1B]")
+    assert lines(text)[1].startswith(r"**Some-Model\_1B with “regular")
+
+
+def answered(**fields: Any) -> FidelityReport:
+    said = {
+        "prompt": "Who are you?",
+        "form": "chat",
+        "greedy": {"base": "A bot.\n\n- one | two", "edited": "A <b>star</b>."},
+        "hook": None,
+        "sampled": {"base": "Some bot.", "edited": "Some star."},
+    } | fields
+    other = said | {"prompt": "And then?", "sampled": None, "hook": None}
+    content = {
+        "chosen": "by effect",
+        "candidates": 16,
+        "dtype": "bfloat16",
+        "device": "cpu",
+        "new_tokens": 40,
+        "temperature": 0.7,
+        "top_p": 0.95,
+        "seed": 0,
+        "prompts": [said, other],
+    }
+    return report().model_copy(update={"answers": Answers.model_validate(content)})
+
+
+def test_before_and_after_stand_before_everything_else() -> None:
+    text = rendered(report=answered())
+    assert text.index("## Before and after") < text.index("## Run it")
+    assert row(text, "Who are you?", r"A bot.<br>\- one \| two", "A &lt;b&gt;star&lt;/b&gt;.")
+    assert "Of 16 prompts, these are the ones" in text
+    assert "says the same to 2 of 2." in text
+    assert row(text, "Who are you?", "Some bot.", "Some star.")
+    assert "where the exact hook says" not in text
+    assert "## Before and after" not in rendered()
+
+
+def test_where_hook_and_splice_part_both_are_shown() -> None:
+    text = rendered(report=answered(hook="A sun."))
+    assert row(text, "Who are you?", "A sun.", "A &lt;b&gt;star&lt;/b&gt;.")
+    assert "says the same to 1 of 2." in text
+
+
+def test_answers_that_did_not_change_are_no_advertisement() -> None:
+    same = {"base": "A bot.", "edited": "A bot."}
+    assert "**None of these answers changed.**" in rendered(report=answered(greedy=same))
+    assert "None of these" not in rendered(report=answered())
+
+
+def test_a_chat_model_is_asked_through_its_template() -> None:
+    chat, plain = fences(rendered(report=answered()), "python"), fences(rendered(), "python")
+    assert "apply_chat_template" in chat[0]
+    assert "chat.completions" in chat[1]
+    assert "apply_chat_template" not in plain[0]
+    assert "client.completions" in plain[1]
+    for program in (*chat, *plain):
+        ast.parse(program)
+    command = fences(rendered(report=answered(), model_id="me/it's"), "bash")[1]
+    body = json.loads(shlex.split(command)[-1])
+    assert body["model"] == "me/it's"
+    assert body["messages"] == [{"role": "user", "content": "Who are you?"}]
+
+
+def test_card_json_says_what_the_card_says() -> None:
+    data = json.loads(card_data(manifest(), answered(), model_id="me/model"))
+    assert data["title"] == "Some-Model_1B, spliced"
+    assert data["answers"]["greedy"]["rows"][0][0] == "Who are you?"
+    assert data["faithful"] in rendered(report=answered())
+
+
+def test_the_authors_words_stand_as_they_are() -> None:
+    author = AuthorWords(
+        before=Markdown("Hello *you*.\n\n![a plot](card/plot.png)"), after=Markdown("Bye.")
+    )
+    text = rendered(author=author)
+    assert author.before in text
+    assert text.index("Hello *you*") < text.index("## Run it")
+    assert text.index("\nBye.\n") > text.index("## Verify and reproduce")
+
+
+def test_the_recipe_is_shown_whatever_it_holds() -> None:
+    text = rendered(author=AuthorWords(recipe="a: b\n````\n</details>\n"))
+    assert "`````yaml\na: b\n````\n</details>\n`````" in text
+    assert "The recipe" not in rendered()
 
 
 def test_what_was_inserted_where() -> None:
     text = rendered()
     assert row(text, "2", "1", "prenorm-bias", "1,234", "2")
     assert row(text, "4", "2", "prenorm-bias", "–", "1")
-    assert "into 2 inserted decoder layers: 3 layers became 5" in text
+    assert "2 inserted decoder layers; 3 layers became 5" in text
     assert "stock `LlamaForCausalLM` (the base's, `MistralForCausalLM`, re-expressed)" in text
     assert row(text, "0–1", "base layer 0–1")
     assert row(text, "2", "inserted layer 0")
@@ -157,7 +267,7 @@ def test_one_inserted_layer_at_the_start() -> None:
             architectures={"before": "LlamaForCausalLM", "after": "LlamaForCausalLM"},
         )
     )
-    assert "into 1 inserted decoder layer: 30 layers became 31" in text
+    assert "1 inserted decoder layer; 30 layers became 31" in text
     assert "re-expressed" not in text
     assert row(text, "2–30", "base layer 1–29")
 
@@ -187,11 +297,12 @@ def test_an_edit_inside_a_layer() -> None:
 def test_edits() -> None:
     text = rendered()
     label = "ablate feature 12 (regular expressions)"
-    assert row(text, label, "1", "ablate", "12", "`h − f·d`", "–")
-    assert row(text, "scale feature 40", "1", "scale", "40", "`h + (factor − 1)·f·d`", "factor = 4")
+    assert row(text, label, "1", "f = 0", "12", "`h − f·d`", "–")
+    scaled = ("f × 4", "40", "`h + (factor − 1)·f·d`", "factor = 4")
+    assert row(text, "scale feature 40", "1", *scaled)
     # A path of the machine that built it is no one else's business.
-    steer = ("steer vector", "2", "steer", "–", r"h + \|strength\|·d", "vector.path = vector.st")
-    assert row(text, *steer)
+    steer = ("–", r"h + \|strength\|·d", "vector.path = vector.st")
+    assert row(text, "steer vector", "2", r"h + \|strength\|·d", *steer)
     assert "/home" not in text
 
 
@@ -274,7 +385,7 @@ def test_what_was_not_measured_leaves_no_empty_table() -> None:
     assert "Greedy match:" not in text
     assert "What is not exact" not in text
     assert "<summary>Each" not in text
-    assert not row(text, "plain hook", *5 * ["–"])
+    assert not row(text, "hook that edits sinks", *5 * ["–"])
 
 
 def test_every_block_of_html_is_closed() -> None:
@@ -373,13 +484,7 @@ def test_commands_name_the_model_and_its_precision() -> None:
     text = rendered(model_id="me/my model", manifest=manifest(dtype="float32"))
     command = fences(text, "bash")[0]
     assert shlex.split(command) == ["vllm", "serve", "me/my model", "--dtype", "float32"]
-    (call,) = (
-        node
-        for node in ast.walk(ast.parse(fences(text, "python")[1]))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == "LLM"
-    )
-    given = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
-    assert given == {"model": "me/my model", "dtype": "float32"}
+    assert '    model="me/my model"' in fences(text, "python")[1]
 
 
 def test_the_transformers_example_runs(tiny_llama: MakeCheckpoint) -> None:
@@ -414,11 +519,10 @@ def test_write_card(built: Path) -> None:
     path = write_card(built, license_id="mit")
     assert path == built / "README.md"
     text = path.read_text(encoding="utf-8")
-    assert text == rendered(
-        title="A title", description="Some *words*", model_id="my-model", license_id="mit"
-    )
+    author = AuthorWords(title="A title", description="Some *words*", recipe=RECIPE)
+    assert text == rendered(author=author, model_id="my-model", license_id="mit")
     names = {file.name for file in built.iterdir()}
-    assert names == {"README.md", "fidelity.json", "reproduce", "splice.json"}
+    assert names == {"README.md", "card.json", "fidelity.json", "reproduce", "splice.json"}
 
 
 def test_write_card_without_a_report_or_a_recipe(built: Path) -> None:

@@ -18,6 +18,7 @@ from markdown_it.token import Token
 from hubsplice.card import render_card
 from hubsplice.card.escape import Markdown, clean, code, inline, table
 from hubsplice.card.snippets import python_string, shell_word
+from hubsplice.card.words import AuthorWords
 from hubsplice.rendering.content import Table
 from tests.card.examples import distribution, manifest, metadata, report, site, term
 
@@ -96,9 +97,8 @@ def card(label: str) -> str:
     return render_card(
         named,
         measured,
-        title=label,
         # A blank description is none, and has no paragraph.
-        description=label if clean(label) else "-",
+        author=AuthorWords(title=label, description=label if clean(label) else "-"),
         model_id="me/model",
     )
 

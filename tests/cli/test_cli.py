@@ -26,11 +26,14 @@ COMMANDS = (
     "inspect",
     "reproduce",
     "unsplice",
+    "carrier",
+    "merge",
     "diff",
     "serve",
     "card",
     "edits",
     "publish",
+    "cache",
 )
 # pydantic is not among them: newer versions of typer import it themselves.
 HEAVY = {"torch", "transformers", "sae_lens", "numpy", "huggingface_hub", "yaml"}
@@ -57,6 +60,8 @@ def test_help_lists_the_commands_and_every_exit_code(command: Command) -> None:
     assert outcome.code == 0
     assert all(re.search(rf"^\s+{command}\b", outcome.out, re.M) for command in COMMANDS)
     assert {command.name for command in app.registered_commands} == set(COMMANDS)
+    # None is cut off on a terminal of usual width.
+    assert not [line for line in outcome.out.splitlines() if re.search(r"^  \w+ .*\.\.\.$", line)]
     for code, meaning in EXIT_CODES.items():
         assert re.search(rf"^\s+{code}\s+{re.escape(meaning)}$", outcome.out, re.M)
 

@@ -16,6 +16,8 @@ from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import Amount
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
@@ -51,7 +53,10 @@ class FixedSources:
     def subspace(self, source: TensorSource) -> Tensor:
         return unit(1)[None]
 
-    def probe(self, source: ProbeSource) -> Probe:
+    def contrast(self, source: ContrastSource) -> Contrast:
+        raise NotImplementedError
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
         return Probe("probe", unit(7), 0.0)
 
     def amount(

@@ -21,6 +21,8 @@ from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.amounts import Activity
 from hubsplice.features.base import Feature, Probe, SiteStatistics
+from hubsplice.features.contrast import Contrast
+from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.references import ProbeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -96,7 +98,10 @@ class FixedSources:
     def subspace(self, source: TensorSource) -> Tensor:
         return SUBSPACE
 
-    def probe(self, source: ProbeSource) -> Probe:
+    def contrast(self, source: ContrastSource) -> Contrast:
+        raise NotImplementedError
+
+    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
         return Probe("probe", PROBE, PROBE_BIAS)
 
     def amount(

@@ -140,6 +140,7 @@ def test_layers_are_swept(recipe: Path) -> None:
         ("2 x norm", 2),
     ]
     assert found.points[1].divergence != found.points[2].divergence
+    assert any("after_layer: 2, while" in warning for warning in found.warnings)
     with pytest.raises(hubsplice.RecipeError, match="layer"):
         sweep(recipe, strengths=["2"], layers=[9])
 
@@ -192,7 +193,9 @@ def test_the_choice_is_the_cheapest_that_can_not_be_told_from_the_best() -> None
 
 
 def test_intervals() -> None:
-    none = mean([0.0] * 10)
+    nothing = mean([0.0] * 10)
+    assert nothing == Mean(0, 0, 0, 10)
+    none = mean([0.0] * 10, shares=True)
     assert none is not None
     assert (none.value, none.low) == (0, 0)
     assert 0.2 < none.high < 0.35
@@ -327,3 +330,19 @@ def test_the_recipes_of_the_example_name_what_is_there(name: str) -> None:
     entry.require_supported()
     assert entry.model in name
     assert f"average_l0_{entry.l0:.0f}" in splice.sae.id
+
+
+def test_a_contrast_from_examples_is_swept_and_its_file_counts(
+    recipe: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("a lazy zebra\njazz bands", encoding="utf-8")
+    (tmp_path / "n.txt").write_text("a lasy sebra\njass bands", encoding="utf-8")
+    text = recipe.read_text(encoding="utf-8").replace(
+        "feature: 3, strength: 1 x norm",
+        "contrast: {positive: p.txt, negative: n.txt}, strength: 1 x norm",
+    )
+    recipe.write_text(text, encoding="utf-8")
+    first = sweep(recipe)
+    assert first.points[2].divergence.value > 1e-3
+    (tmp_path / "n.txt").write_text("two calm horses\nrock bands", encoding="utf-8")
+    assert sweep(recipe).points[2].divergence != first.points[2].divergence

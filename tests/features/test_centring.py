@@ -19,9 +19,9 @@ from hubsplice.features.sae_config import find_sae
 from hubsplice.features.sae_support import config_warnings
 from hubsplice.recipe.reading import parse_recipe
 from tests.compiling.test_check import write_base
-from tests.conftest import byte_tokenizer
 from tests.features.test_sae_sources import write_sae
 from tests.features.test_saelens_agreement import random_sae, stream
+from tests.tiny_tokenizer import byte_tokenizer
 
 CENTRED = {
     "hook_name": "blocks.3.hook_resid_post",

@@ -110,7 +110,7 @@ def vectors_by_layer(folder: Path, kind: str) -> Path:
         writer.write_tensors_to_file()
         writer.close()
     elif kind == "npz":
-        np.savez(path, **{str(layer): vector.numpy() for layer, vector in LAYERS.items()})
+        np.savez(path, **{str(layer): vector.numpy() for layer, vector in LAYERS.items()})  # type: ignore[arg-type]
     else:
         save_file({f"layers.{layer}.v": vector for layer, vector in LAYERS.items()}, path)
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -103,11 +104,21 @@ def test_the_picture_has_a_ground_that_dark_pages_need() -> None:
     assert (first.get("fill"), first.get("width")) == ("#ffffff", root.get("width"))
 
 
+def test_the_picture_shows_the_error_beside_the_noise_floor() -> None:
+    found = picture(with_curves("one"))
+    assert found is not None
+    shown = texts(found)
+    assert "splice error" in shown
+    widths = [float(bar) for bar in re.findall(r'<rect y="\d+" width="([\d.]+)"', found)]
+    assert len(widths) == 2 + ("noise floor" in shown)
+    assert max(widths) == widths[0] == 430
+
+
 def test_the_picture_stays_small() -> None:
     many = with_curves(*(f"edit {i}" for i in range(40)))
     found = picture(many)
     assert found is not None
-    assert sum(text.startswith("edit ") for text in texts(found)) == MOST_PANELS
+    assert sum(bool(re.match(r"edit \d", text)) for text in texts(found)) == MOST_PANELS
     assert f"{MOST_PANELS} of 40 edits" in description(many)
     assert len(found) < 60_000
 

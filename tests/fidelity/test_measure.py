@@ -40,6 +40,7 @@ splices:
         strength: 0.5 x norm
 calibration: {{dataset: ./text.txt, tokens: 4096, sequence_length: 64}}
 fidelity: {{dataset: ./text.txt, tokens: 1024, sequence_length: 64}}
+card: {{prompts: []}}
 """
 
 

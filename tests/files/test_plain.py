@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import signal
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,6 +72,34 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_beside_it(tmp_path: Path)
     with pytest.raises(OutputError, match="cannot be written"):
         replace_file(tmp_path / "card", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["card"]
+
+
+def test_what_a_killed_run_left_is_removed_and_what_a_live_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    card = tmp_path / "card"
+    card.write_text("old")
+    child = os.fork()
+    if child == 0:
+        # The rename is an audit event: the file is whole then, and not yet in its place.
+        sys.addaudithook(
+            lambda event, _: os.kill(os.getpid(), signal.SIGKILL) if event == "os.rename" else None
+        )
+        replace_file(card, "new")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert card.read_text() == "old"
+    (left,) = tmp_path.glob(".card.*")
+    live, other = tmp_path / f".card.{'0' * 16}", tmp_path / ".card.notes"
+    other.touch()
+    with live.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        replace_file(card, "new")
+        assert sorted(tmp_path.iterdir()) == sorted([card, live, other])
+    assert card.read_text() == "new"
+    replace_file(card, "newer")
+    assert sorted(tmp_path.iterdir()) == sorted([card, other])
+    assert not left.exists()
 
 
 def test_a_filesystem_that_is_read_only_is_an_error_and_no_traceback(

@@ -19,6 +19,7 @@ from tests.loopback.hub import Transfer
 TEXT = """
 calibration: {tokens: 256, sequence_length: 64}
 fidelity: {tokens: 512, sequence_length: 64}
+card: {prompts: []}
 """
 
 

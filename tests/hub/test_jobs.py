@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from hubsplice.errors import RecipeError
+from hubsplice.hub.job import JobRequest, Machine
 from hubsplice.hub.job_inputs import JobInputs, job_inputs
 from hubsplice.recipe.reading import load_recipe, portable
 from tests.conftest import Outcome
@@ -112,37 +113,45 @@ def test_a_job_builds_and_stores_the_checkpoint_and_it_comes_back(
     assert run("inspect", "out").code == 0
 
 
-def test_publish_passes_its_options_on(run: Run, jobs_hub: LoopbackHub) -> None:
-    jobs_hub.run_in_jobs('printf "%s " "$@"; exit 5')
+def test_a_dry_run_shows_the_command_with_all_options_and_sends_nothing(
+    run: Run, jobs_hub: LoopbackHub
+) -> None:
+    before = len(jobs_hub.jobs())
+    jobs_hub.reset_counters()
     options = ("--tag", "v1", "--license", "mit", "--public", "--allow-misfit", "--replace")
     done = run(
-        *("publish", "recipe.yaml", *ON, "--repo-id", "me/passed", *options),
+        *("publish", "recipe.yaml", *ON, "--repo-id", "me/passed", *options, "--dry-run", "--json"),
         *("--require-fidelity", "2", "--timeout", "90m", "--install", "hubsplice @ file:///x"),
     )
-    # The exit code is the job's.
-    assert done.code == 5
-    job = jobs_hub.jobs()[-1]
-    assert job["timeoutSeconds"] == 90 * 60
-    assert job["command"] == [
+    assert done.code == 0, done.err
+    request = json.loads(done.out)["request"]
+    assert request["timeout"] == "90m"
+    assert request["command"] == [
         *("uv", "run", "--with", "hubsplice @ file:///x", "hubsplice", "publish"),
         *("/hubsplice/recipe", "--repo-id", "me/passed", "--tag", "v1", "--public"),
         *("--license", "mit", "--require-fidelity", "2.0", "--replace", "--allow-misfit"),
     ]
-    url = f"{jobs_hub.endpoint}/jobs/me/{job['id']}"
-    assert f"the job failed: Job failed with exit code: 5. Reason: Error; its log is at {url}" in (
-        done.err
-    )
-
-
-def test_a_dry_run_sends_nothing(run: Run, jobs_hub: LoopbackHub) -> None:
-    before = len(jobs_hub.jobs())
-    jobs_hub.reset_counters()
-    done = run("build", "recipe.yaml", *ON, "--repo-id", "me/dry", "--dry-run")
-    assert done.code == 0, done.err
-    for shown in ("a10g-small", "$1.00 an hour", "me/dry", "inputs/0/v.safetensors", "HF_TOKEN"):
-        assert shown in done.out
     assert jobs_hub.counters().count("POST", "/api/") == 0
     assert len(jobs_hub.jobs()) == before
+
+
+def test_what_would_be_sent_in_a_table() -> None:
+    request = JobRequest(
+        arguments=("--repo-id", "me/x"),
+        requirement="hubsplice",
+        machine=Machine("a100-large", "12 vCPU, 142 GB", "$2.50 an hour"),
+        timeout="6h",
+        namespace="acme",
+        repo_id="me/x",
+        inputs=JobInputs("base_model: x\n", {"inputs/0/v": Path("/v")}, "hubsplice/0", 12_000),
+        environment={},
+        token=TOKEN,
+    )
+    shown = str(request)
+    assert TOKEN not in shown + repr(request)
+    for word in ("a100-large", "$2.50 an hour", "acme/jobs-artifacts/hubsplice/0", "HF_TOKEN"):
+        assert word in shown
+    assert "inputs/0/v, from /v" in shown
 
 
 @pytest.mark.parametrize(
@@ -275,6 +284,12 @@ def test_the_log_of_a_job_in_its_order(follow: Callable[..., list[Any]]) -> None
     code, lines = follow("for i in 1 2 3; do echo line $i; sleep 0.2; done; echo end >&2")
     assert code == 0
     assert lines[-4:] == ["line 1", "line 2", "line 3", "end"]
+
+
+def test_the_exit_code_is_the_jobs(follow: Callable[..., list[Any]]) -> None:
+    code, _, message = follow("exit 5")
+    assert code == 5
+    assert "the job failed: Job failed with exit code: 5. Reason: Error; its log is at" in message
 
 
 def test_a_job_out_of_memory_says_so(follow: Callable[..., list[Any]]) -> None:

@@ -46,8 +46,8 @@ def sha256s(folder: Path) -> dict[str, str]:
     }
 
 
-NAMED_AFTER_THE_REPOSITORY = ("README.md", "reproduce/SHA256SUMS")
-"""The card, and the list that has its checksum."""
+NAMED_AFTER_THE_REPOSITORY = ("README.md", "card.json", "reproduce/SHA256SUMS")
+"""The card, its data, and the list that has their checksums."""
 
 
 def published_files(hub: LoopbackHub, repo: str, revision: str = "main") -> dict[str, str]:
@@ -189,10 +189,11 @@ def test_a_dry_run_of_a_recipe_builds_and_writes_nothing_there(
     assert plan["folder"] == f"builds/{folder.name}"
     sizes = {f["path"]: f["bytes"] for f in plan["created"]}
     # The card bears the name of the repository, and so has another length.
-    assert {name: size for name, size in sizes.items() if name != "README.md"} == {
+    named = ("README.md", "card.json")
+    assert {name: size for name, size in sizes.items() if name not in named} == {
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "README.md"
+        if path.is_file() and path.name not in named
     }
     assert plan["total_bytes"] == sum(sizes.values())
     assert 0 < plan["upload_bytes"] <= plan["total_bytes"]
@@ -341,6 +342,25 @@ def test_a_private_repository_is_not_made_public(
     assert refused.code == 8
     assert "public: " in refused.err
     assert "is private; make it public in its settings" in refused.err
+
+
+def test_a_card_that_was_edited_is_not_overwritten_unasked(
+    publish: Publisher, built: Path, repo: str, hub: LoopbackHub
+) -> None:
+    card = built / "README.md"
+    card.write_text(card.read_text() + "\nMy own remark.\n")
+    refused = publish(built, "--repo-id", repo, "--json")
+    assert refused.code == 8
+    assert "+My own remark." in refused.err
+    assert "--card keep" in refused.err
+    kept = publish(built, "--repo-id", repo, "--card", "keep", "--json")
+    assert kept.code == 0, kept.err
+    assert len(hub.history(repo)) == 2
+    assert hub.files(repo)["README.md"] == sha256s(built)["README.md"]
+    anew = publish(built, "--repo-id", repo, "--card", "rewrite", "--json")
+    assert anew.code == 0, anew.err
+    assert hub.files(repo)["README.md"] != sha256s(built)["README.md"]
+    assert card.read_text().endswith("My own remark.\n")
 
 
 def test_another_licence_takes_a_flag_and_is_shown(

@@ -18,7 +18,7 @@ from huggingface_hub import HfApi, snapshot_download
 repo, folder, tag = sys.argv[1:]
 downloaded = snapshot_download(repo, revision=tag)
 checked = HfApi().verify_repo_checksums(repo, revision=tag, local_dir=folder)
-named = {"README.md", "reproduce/SHA256SUMS"}
+named = {"README.md", "card.json", "reproduce/SHA256SUMS"}
 assert {mismatch["path"] for mismatch in checked.mismatches} <= named, checked
 assert set(checked.missing_paths) <= {".gitattributes"}, checked
 """

@@ -37,4 +37,5 @@ def fields(base: Path, sae: Path) -> dict[str, Any]:
         ],
         "calibration": {"tokens": 512, "sequence_length": 64},
         "fidelity": {"tokens": 256, "sequence_length": 64},
+        "card": {"prompts": []},
     }

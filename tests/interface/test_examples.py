@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import hubsplice
 from hubsplice.building.sources import read_sources
 from hubsplice.errors import RecipeError
+from hubsplice.intervention.saved import INTERVENTION, load_intervention
 
 POSITIVE = ["the sun is warm", "a fine day it was", "all is well here"]
 NEGATIVE = ["rain again!", "what a loss", "nothing works now"]
@@ -63,7 +64,7 @@ def test_a_contrast_is_built_recorded_and_reproduced(
         recipe(base, steer, probe), output, measure=False, progress=False
     ).folder
     expected = last_tokens(base, POSITIVE).mean(0) - last_tokens(base, NEGATIVE).mean(0)
-    intervention = hubsplice.load_intervention(built)
+    intervention = load_intervention(built / INTERVENTION)
     first, gated = intervention.sites[0].terms
     torch.testing.assert_close(first.direction, expected, rtol=1e-4, atol=1e-5)
     assert first.label == "steer contrast (mean, last) of good.txt and bad.txt"
@@ -74,7 +75,8 @@ def test_a_contrast_is_built_recorded_and_reproduced(
         assert bool(((h @ gated.encoder + gated.bias > 0) == is_open).all())
     recorded = {source.name for source in read_sources(built).local}
     assert recorded == {"good.txt", "bad.txt"}
-    assert hubsplice.verify(built).ok
+    verified = hubsplice.verify(built, base=base, progress=False)
+    assert verified.passed, str(verified)
     again = hubsplice.lower(recipe(base, steer, probe), progress=False)
     assert torch.equal(again.sites[0].terms[0].direction, first.direction)
 

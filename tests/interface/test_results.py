@@ -28,6 +28,7 @@ def built(base: Path, sae: Path, tmp_path_factory: pytest.TempPathFactory) -> hu
         ],
         "calibration": {"tokens": 512, "sequence_length": 64},
         "fidelity": {"tokens": 256, "sequence_length": 64},
+        "card": {"prompts": []},
     }
     output = tmp_path_factory.mktemp("interface") / "built"
     return hubsplice.build(recipe, str(output), progress=lambda *step: PROGRESS.append(step))

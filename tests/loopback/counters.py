@@ -39,6 +39,9 @@ class Counters(BaseModel):
             if label.split(" ")[0] == method and route in label
         )
 
+    sent_bytes: int = 0
+    """Bytes of stored objects that were asked for, such as weights."""
+
     @property
     def content_bytes(self) -> int:
         """All bytes by which files were sent."""

@@ -22,6 +22,7 @@ __all__ = ["Build", "Workshop", "make", "workshop"]
 TEXT = """
 calibration: {tokens: 1024, sequence_length: 64, scan: 0}
 fidelity: {tokens: 512, sequence_length: 64, scan: 0}
+card: {prompts: []}
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import yaml
 
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.files.safetensors_header import read_header
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.pinned import with_text_commits
 from tests.building.conftest import Workshop
@@ -19,7 +21,7 @@ from tests.conftest import Outcome
 from tests.hub.conftest import forker
 from tests.hub.forking import Forker
 from tests.loopback.client import LoopbackHub
-from tests.rebuilding.conftest import TEXT
+from tests.rebuilding.conftest import TEXT, Published
 
 __all__ = ["forker"]
 
@@ -98,3 +100,31 @@ def test_texts_on_the_hub_get_their_commits() -> None:
         base_model="b", splices=splices, calibration=section, fidelity={"dataset": "me/others"}
     )
     assert with_text_commits(other, {"calibration": "c" * 40}).fidelity.revision is None
+
+
+def test_inspect_fetches_the_bytes_of_inserted_layers_alone(
+    hub: LoopbackHub, run: Run, original: Published
+) -> None:
+    hub.seed("me/inspected", original.folder)
+    hub.reset_counters()
+    code, out, err = run("inspect", "me/inspected", "--json")
+    assert code == 0, err
+    sent = hub.counters().sent_bytes
+    here = json.loads(run("inspect", original.folder, "--json")[1])
+    assert json.loads(out) | {"model": None} == here | {"model": None}
+
+    added = read_header(original.folder / "model-00002-of-00002.safetensors")
+    inserted = [t for t in added.tensors if re.match(r"model\.layers\.[24]\.", t.name)]
+    others = [t for t in added.tensors if t not in inserted]
+    intervention = (original.folder / "reproduce/intervention.safetensors").stat().st_size
+    beside = added.data_start + intervention
+    assert sum(t.size for t in others) > 0
+    # Attention's tensors are zero, and not looked at here.
+    assert beside < sent <= beside + sum(t.size for t in inserted)
+    assert sent < added.file_size + intervention
+
+    # What another command has downloaded is not fetched again, and serves without a network.
+    assert run("diff", "me/inspected", original.folder)[0] == 0
+    hub.reset_counters()
+    assert json.loads(run("inspect", "me/inspected", "--json")[1])["agrees"]
+    assert hub.counters().sent_bytes == 0

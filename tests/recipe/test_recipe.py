@@ -61,7 +61,7 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             MINIMAL + "fidelty: {tokens: 1000}",
             "fidelty: no such field. Did you mean 'fidelity'? Known: base_model, calibration, "
-            "description, dtype, fidelity, prompts, publish, revision, seed, splices, title.",
+            "card, description, dtype, fidelity, prompts, publish, revision, seed, splices, title.",
         ),
         (
             MINIMAL + "fidelity: {tokns: 1000}",
@@ -158,8 +158,8 @@ def test_every_problem_has_one_line() -> None:
     assert parse_error(text).splitlines() == [
         "fidelity.tokens: found 'many', expected a whole number",
         "fidelity.require: found 0, expected a number greater than 0",
-        "colour: no such field. Known: base_model, calibration, description, dtype, fidelity, "
-        "prompts, publish, revision, seed, splices, title.",
+        "colour: no such field. Known: base_model, calibration, card, description, dtype, "
+        "fidelity, prompts, publish, revision, seed, splices, title.",
     ]
 
 
@@ -330,7 +330,7 @@ def test_the_starter_and_everything_commented_out_in_it_are_valid(tmp_path: Path
     assert len(parse_recipe(starter, folder=tmp_path).splices[0].edits) == 1
     option = re.compile(r"^(\s*)# (- \{|  - |(?:  )?[a-z_]+: |[a-z]+:\s+#|publish:)", re.MULTILINE)
     everything = parse_recipe(option.sub(r"\1\2", starter), folder=tmp_path)
-    assert len(everything.splices[0].edits) == 6
+    assert len(everything.splices[0].edits) == 7
     assert everything.fidelity.require == 1.05
     assert everything.publish.tag == "v1.0"
     # The options that the starter shows as defaults are the defaults.

@@ -46,7 +46,11 @@ ABOUT_COMPUTERS_AND_FOOD = (
     "He bought a new graphics card for his PC, and a pizza to eat while he installed it.",
     "The Internet connects computers all over the world, so that e-mail takes seconds.",
 )
-TEXT = "calibration: {tokens: 3072, sequence_length: 64}\nfidelity: {tokens: 512}\n"
+TEXT = """
+calibration: {tokens: 3072, sequence_length: 64}
+fidelity: {tokens: 512}
+card: {prompts: []}
+"""
 
 # By name: what SmolLM2 is spliced with. Features: 0 outer space, 1 computers, 2 food.
 SMOLLM2_SPLICES = {

@@ -23,6 +23,7 @@ splices:
   - {after_layer: 12, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 0.15 x norm}]}
 calibration: {tokens: 3072, sequence_length: 64}
 fidelity: {tokens: 512}
+card: {prompts: []}
 """
 
 

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from hubsplice.errors import UnsupportedError
+from hubsplice.fidelity import runs
 from hubsplice.fidelity.beginning import begins_alike
-from hubsplice.fidelity.runs import Variant, run_model, run_variants
+from hubsplice.fidelity.runs import Variant, greedy_tokens, run_model, run_variants
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.place import Block, Place
@@ -22,6 +24,7 @@ from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.in_step import layer_calls
 from hubsplice.streams.kept import FOLDER, LIMIT, Kept, clear_kept, kept_files
 from hubsplice.streams.model import Model, decoder_layers, hooked, loaded
+from hubsplice.streams.on_disk import bytes_on_disk
 from hubsplice.streams.room import MEMORY
 from tests.families.logits import same_bits
 from tests.families.variants import VARIANTS, save_tiny
@@ -151,6 +154,20 @@ def test_a_splice_begins_as_its_base_does_or_not(tiny_llama: Make) -> None:
     assert not begins_alike(base, tiny_llama(name="third", rms_norm_eps=1e-4), 2)
 
 
+def test_nothing_is_generated_that_would_take_hours(
+    tiny_llama: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MEMORY, "0")
+    with loaded(tiny_llama(), torch.float32) as model:
+        found = greedy_tokens(model, ids(), 2)
+        monkeypatch.setattr(runs, "_MOST_READ", 2 * bytes_on_disk(model) - 1)
+        with pytest.raises(UnsupportedError, match="each of 2 new tokens would read the model"):
+            greedy_tokens(model, ids(), 2)
+    monkeypatch.setenv(MEMORY, "whole")
+    with loaded(tiny_llama(), torch.float32) as model:
+        assert torch.equal(greedy_tokens(model, ids(), 2), found)
+
+
 @pytest.fixture
 def keeping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which work is kept."""
@@ -198,6 +215,12 @@ def test_what_can_not_be_kept_or_read_is_computed(
     for file in kept_files():
         file.path.write_bytes(file.path.read_bytes()[:100])
     assert layers_passed(base, ids()) == [0, 1, 2]
+    for file in kept_files():
+        content = bytearray(file.path.read_bytes())
+        content[-8] ^= 1
+        file.path.write_bytes(content)
+    assert layers_passed(base, ids()) == [0, 1, 2]
+    assert layers_passed(base, ids()) == [2]
     monkeypatch.setattr(kept_module, "_told", set())
     keeping.rename(keeping.with_name("away"))
     keeping.write_text("no folder")

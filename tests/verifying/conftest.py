@@ -62,7 +62,8 @@ class Spliced:
         files = {
             path.relative_to(self.folder).as_posix(): digest_file(path)
             for path in self.folder.rglob("*")
-            if path.is_file() and path.name not in ("splice.json", "README.md", "SHA256SUMS")
+            if path.is_file()
+            and path.name not in ("splice.json", "README.md", "card.json", "SHA256SUMS")
         }
         listed = {name: {"sha256": d.sha256, "size": d.size} for name, d in files.items()}
         self.edit_manifest(lambda manifest: manifest.update(files=listed))

@@ -36,6 +36,7 @@ EDITS = """
 LITTLE_TEXT = """
 calibration: {tokens: 1024, sequence_length: 64, scan: 0}
 fidelity: {tokens: 256, sequence_length: 64, scan: 0}
+card: {prompts: []}
 """
 
 

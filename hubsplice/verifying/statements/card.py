@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice import __version__
-from hubsplice.checkpoint.companions import CARD
+from hubsplice.checkpoint.companions import CARD, CARD_DATA
 from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.files.strict_json import parse_object
 from hubsplice.recipe.yaml_text import load_yaml
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.statements.ledger import AuthorClaim, as_json
@@ -80,6 +81,39 @@ def compare_card(
     parts = ", ".join(dict.fromkeys(claim.field for claim in claims))
     held = f"it has parts that manifest, report and recipe do not give: {parts}"
     return Check.of(CARD_CHECK, [], held), tuple(claims)
+
+
+def data_claims(folder: Path, version: str, render: Render) -> tuple[AuthorClaim, ...]:
+    """What a checkpoint's `card.json` says that its manifest, report and recipe do not give.
+
+    Args:
+        folder: the checkpoint.
+        version: the version of hubsplice that the manifest names.
+        render: writes that file again.
+    """
+    try:
+        found = parse_object(_read(folder / CARD_DATA).encode(), source=CARD_DATA)
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError, HubspliceError) as error:
+        problem = f"it cannot be read: {error}"
+        return (AuthorClaim(file=CARD_DATA, field="all of it", stated="null", why=problem),)
+    model_id, declared = found.get("model_id"), found.get("other_license")
+    try:
+        text = render(
+            model_id if isinstance(model_id, str) else None,
+            declared if isinstance(declared, str) else None,
+        )
+    except HubspliceError as error:
+        problem = f"it can't be written again: {error}"
+        return (AuthorClaim(file=CARD_DATA, field="all of it", stated="null", why=problem),)
+    expected = json.loads(text)
+    why = _WRITTEN if version == __version__ else _OTHER_VERSION
+    return tuple(
+        AuthorClaim(file=CARD_DATA, field=key, stated=as_json(found.get(key)), why=why)
+        for key in sorted({*found, *expected})
+        if found.get(key) != expected.get(key)
+    )
 
 
 def _read(path: Path) -> str:

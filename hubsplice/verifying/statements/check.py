@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from hubsplice.card import render_card
+from hubsplice.card.render import card_data
+from hubsplice.card.words import AFTER, BEFORE, AuthorWords, read_words
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.resolve import ResolvedBase
@@ -22,7 +24,7 @@ from hubsplice.verifying.reproduction import read_intervention
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.statements.base import base_record
 from hubsplice.verifying.statements.calibration import calibration_record
-from hubsplice.verifying.statements.card import compare_card
+from hubsplice.verifying.statements.card import compare_card, data_claims
 from hubsplice.verifying.statements.edits import edit_records, splices_in_order
 from hubsplice.verifying.statements.figures import figure_problems
 from hubsplice.verifying.statements.layers import layer_records
@@ -105,17 +107,43 @@ def check_statements(
         made += [_made(name, found) for name, found in more.items()]
         compared |= more
         made.append(_figures(claim, recipe, intervention, report))
-    card, written = compare_card(
-        folder, repo_id, version, partial(_card, folder, claim.manifest, report, recipe)
-    )
+    given = (folder, claim.manifest, report, recipe)
+    card, written = compare_card(folder, repo_id, version, partial(_card, render_card, *given))
+    if card.passed:
+        data = data_claims(folder, version, partial(_card, card_data, *given))
+        written = (*written, *data)
     picture = picture_problems(folder, report, version)
     made += [Check.of(PICTURE_CHECK, picture, "it is the one that the report gives"), card]
     shown = {path for found in compared.values() if not found.problems for path in found.shown}
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
-    return Statements(tuple(made), (*claims, *_measured(report), *_words(recipe), *written))
+    return Statements(
+        tuple(made),
+        (*claims, *_measured(report), *_words(recipe, read_words(folder, recipe)), *written),
+    )
+
+
+def check_carrier_statements(
+    folder: Path,
+    claim: Claim,
+    opened: ResolvedBase,
+    repo_id: str | None,
+    checks: Sequence[Check],
+) -> Statements:
+    """The same of a carrier, which has no edits to say anything of."""
+    record = base_record(claim, opened)
+    card, written = compare_card(
+        folder,
+        repo_id,
+        claim.manifest.hubsplice,
+        partial(_card, render_card, folder, claim.manifest, None, None),
+    )
+    shown = set() if record.problems else set(record.shown)
+    claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
+    return Statements((_made(BASE_RECORD, record), card), (*claims, *written))
 
 
 def _card(
+    render: Callable[..., str],
     folder: Path,
     manifest: Manifest,
     report: FidelityReport | None,
@@ -123,27 +151,33 @@ def _card(
     model_id: str | None,
     license_id: str | None,
 ) -> str:
-    return render_card(
+    return render(
         manifest,
         report,
-        title=recipe.title if recipe else None,
-        description=recipe.description if recipe else None,
+        author=read_words(folder, recipe),
         license_id=license_id,
         model_id=model_id or folder.resolve().name,
     )
 
 
-def _words(recipe: Recipe | None) -> tuple[AuthorClaim, ...]:
-    """What the card has from the recipe as it stands there."""
+def _words(recipe: Recipe | None, author: AuthorWords) -> tuple[AuthorClaim, ...]:
+    """What the card has from its author as it stands there."""
     if recipe is None:
         return ()
+    own = "it is the author's own words"
     words = {"title": recipe.title, "description": recipe.description}
-    return tuple(
-        AuthorClaim(
-            file=RECIPE, field=name, stated=as_json(text), why="it is the author's own words"
-        )
-        for name, text in words.items()
-        if text
+    files = {BEFORE: author.before, AFTER: author.after}
+    return (
+        *(
+            AuthorClaim(file=RECIPE, field=name, stated=as_json(text), why=own)
+            for name, text in words.items()
+            if text
+        ),
+        *(
+            AuthorClaim(file=name, field="all of it", stated=as_json(text.splitlines()[0]), why=own)
+            for name, text in files.items()
+            if text
+        ),
     )
 
 

@@ -223,6 +223,10 @@ _SHOWN_BY: dict[str, tuple[Path, ...]] = {
     ),
     "added tensors": (("dtype",),),
     "zero tensors": (("zero_tensors",),),
+    "slots": (
+        ("slots",),
+        *(("layers", "*", part) for part in ("construction", "constants", "terms")),
+    ),
     "report": (("fidelity",),),
 }
 """By the name of the check. The report itself stays a claim."""

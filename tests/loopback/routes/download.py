@@ -68,6 +68,8 @@ def _send(request: Request, hub: Hub, sha256: str) -> Response:
     headers = {"ETag": f'"{sha256}"', "Accept-Ranges": "bytes"}
     start, stop, status = _range(request, size, headers)
     headers["Content-Length"] = str(stop - start)
+    if request.method == "GET":
+        hub.counters.sent_bytes += stop - start
     pieces = hub.storage.read(sha256, start, stop) if request.method == "GET" else iter(())
     return StreamingResponse(pieces, status, headers, "application/octet-stream")
 

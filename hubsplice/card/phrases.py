@@ -1,0 +1,108 @@
+"""Edits in words that need no formula, and formulas with their numbers put in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from hubsplice.checkpoint.manifest import TermRecord
+from hubsplice.features.amounts import ResolvedAmount
+
+_MOST_PHRASES = 3
+_STRENGTHS = ("to", "at", "strength")
+
+
+def sentence(base: str, terms: Iterable[TermRecord]) -> str:
+    """What a model does differently from its base, in one sentence.
+
+    Args:
+        base: the base's name.
+        terms: the edits; those of one label are one edit.
+    """
+    phrases = [_phrase(term) for term in {term.label: term for term in terms}.values()]
+    if not phrases:
+        return f"{base} with an inserted layer that changes nothing."
+    more = len(phrases) - _MOST_PHRASES
+    shown = phrases[:_MOST_PHRASES]
+    if more > 0:
+        shown.append(f"{more} more edit{'' if more == 1 else 's'}")
+    *most, last = shown
+    listed = f"{', '.join(most)} and {last}" if most else last
+    return f"{base} with {listed}."
+
+
+def with_numbers(term: TermRecord) -> str:
+    """An edit's formula with its numbers: of f, the feature's activation, or of h."""
+    value = _value(term)
+    if value is None:
+        return term.formula
+    match term.kind, term.edit.get("when"):
+        case "ablate", _:
+            return "f = 0"
+        case "scale", _:
+            return f"f × {value}"
+        case "clamp", "active":
+            return f"f = {value} where f is active"
+        case "clamp", _:
+            return f"f = {value} at every token"
+        case "cap", _:
+            return f"f ≤ {value}"
+        case "floor", _:
+            return f"f ≥ {value}"
+        case "add", _:
+            return f"f + {value} where f is active"
+        case "steer", _:
+            return f"h + {value}·d at every token"
+        case "gated_steer", _:
+            return f"h + {value}·d where the gate is open"
+        case "project", _:
+            return f"component × {value}"
+        case "clamp_projection", _:
+            return f"component = {value} at every token"
+    return term.formula
+
+
+def _phrase(term: TermRecord) -> str:
+    what, value = _name(term), _value(term)
+    when = " wherever it is active" if term.edit.get("when") == "active" else ""
+    if value is None:
+        return f"{what} edited"
+    made: dict[str, Callable[[], str]] = {
+        "ablate": lambda: f"{what} taken out",
+        "scale": lambda: f"{what} multiplied by {value}",
+        "clamp": lambda: f"{what} {'set to' if when else 'held at'} {value}{when}",
+        "cap": lambda: f"{what} kept at or below {value}",
+        "floor": lambda: f"{what} kept at or above {value}",
+        "add": lambda: f"{what} raised by {value} wherever it is active",
+        "steer": lambda: f"a push of {value} along {what} at every token",
+        "gated_steer": lambda: f"a push of {value} along {what} where a gate is open",
+        "project": lambda: (
+            f"{what} projected out" if value == "0" else f"{what} rescaled by {value}"
+        ),
+        "clamp_projection": lambda: f"the component along {what} held at {value}",
+    }
+    return made[term.kind]() if term.kind in made else f"{what} edited"
+
+
+def _name(term: TermRecord) -> str:
+    label = term.edit.get("label")
+    if isinstance(label, str) and label.strip():
+        return f"“{label}”"
+    return "a vector" if term.feature is None else f"feature {term.feature}"
+
+
+def _value(term: TermRecord) -> str | None:
+    """The number of an edit, resolved where it was given in other units."""
+    amount: ResolvedAmount | None = next(iter(term.amounts), None)
+    if amount is not None and amount.value is not None:
+        return _number(amount.value)
+    if "factor" in term.edit or term.kind == "ablate":
+        factor = term.edit.get("factor", 0)
+        return _number(factor) if isinstance(factor, int | float) else None
+    stated = next((term.edit[name] for name in _STRENGTHS if name in term.edit), None)
+    if isinstance(stated, int | float):
+        return _number(stated)
+    return stated if isinstance(stated, str) else None
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}".replace("-", "−", 1 if value < 0 else 0)

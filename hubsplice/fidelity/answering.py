@@ -1,0 +1,292 @@
+"""Prompts answered by a base, by its exact hook, and by the spliced checkpoint itself.
+
+Every prompt is answered by itself and greedily, as a reader would ask it; one of them is also
+sampled, with the same random numbers for both models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hubsplice.errors import CheckpointError
+from hubsplice.fidelity.answers import Answer, Answers, Said
+from hubsplice.fidelity.measure import Subject
+from hubsplice.files.strict_json import read_object
+from hubsplice.intervention.edits import acting, labels
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.place import Place
+from hubsplice.streams.acting import EditKey
+from hubsplice.streams.model import Model, hooked, loaded, seeing
+from hubsplice.terminal import Progress
+
+MOST_PROMPTS = 3
+"""How many prompts are chosen, where the author chooses none."""
+
+_NEW_TOKENS, _BEGINNING = 40, 12
+_TEMPERATURE, _TOP_P, _SEED = 0.7, 0.95, 0
+_STEP = "asking base, hook and splice"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt.
+
+    Attributes:
+        shown: as people read it.
+        ids: its tokens; of a conversation, with the beginning of an answer.
+        form: whether they are a conversation.
+    """
+
+    shown: str
+    ids: tuple[int, ...]
+    form: Literal["chat", "text"]
+
+
+@dataclass(frozen=True, eq=False)
+class Asker:
+    """What answers are made with.
+
+    Attributes:
+        subject: base, splice and edit.
+        tokenizer: of both models.
+    """
+
+    subject: Subject
+    tokenizer: Any
+
+    def answers(
+        self,
+        given: Sequence[Asked] | None,
+        candidates: Sequence[Asked],
+        examples: Callable[[Model, Sequence[EditKey]], Sequence[Asked]],
+        progress: Progress,
+    ) -> Answers | None:
+        """What base and spliced checkpoint answer.
+
+        Args:
+            given: the author's prompts; None to choose.
+            candidates: what to choose from.
+            examples: from the base and the edits that act on no candidate, more candidates.
+            progress: told of every step.
+
+        Returns:
+            None where there is no prompt.
+        """
+        considered = 0
+        with loaded(self.subject.base, self.subject.dtype) as model:
+            chosen = given
+            if chosen is None:
+                chosen, considered = self._chosen(model, candidates, examples, progress)
+            if not chosen:
+                return None
+            said = [self._said(model, asked, progress, i, chosen) for i, asked in enumerate(chosen)]
+            sampled = self._sampled(model, chosen[0])
+        with (
+            loaded(self.subject.spliced, self.subject.dtype) as model,
+            self.subject.on(model),
+        ):
+            edited = []
+            for i, asked in enumerate(chosen):
+                edited.append(self._text(self._continued(model, asked)))
+                progress(_STEP, len(chosen) + i + 1, 2 * len(chosen))
+            resampled = self._sampled(model, chosen[0])
+        return Answers(
+            chosen="by effect" if given is None else "by the author",
+            candidates=considered,
+            dtype=str(self.subject.dtype).removeprefix("torch."),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            new_tokens=_NEW_TOKENS,
+            temperature=_TEMPERATURE,
+            top_p=_TOP_P,
+            seed=_SEED,
+            prompts=tuple(
+                Answer(
+                    prompt=asked.shown,
+                    form=asked.form,
+                    greedy=Said(base=before, edited=after),
+                    hook=None if hook == after else hook,
+                    sampled=Said(base=sampled, edited=resampled) if i == 0 else None,
+                )
+                for i, (asked, (before, hook), after) in enumerate(
+                    zip(chosen, said, edited, strict=True)
+                )
+            ),
+        )
+
+    def _said(
+        self, model: Model, asked: Asked, progress: Progress, index: int, chosen: Sequence[Asked]
+    ) -> tuple[str, str]:
+        base = self._text(self._continued(model, asked))
+        with hooked(model, self.subject.intervention):
+            hook = self._text(self._continued(model, asked))
+        progress(_STEP, index + 1, 2 * len(chosen))
+        return base, hook
+
+    def _sampled(self, model: Model, asked: Asked) -> str:
+        with torch.random.fork_rng():
+            torch.manual_seed(_SEED)
+            return self._text(
+                self._continued(
+                    model, asked, do_sample=True, temperature=_TEMPERATURE, top_p=_TOP_P, top_k=0
+                )
+            )
+
+    def _continued(self, model: Model, asked: Asked, **how: Any) -> list[int]:
+        from transformers import GenerationConfig
+
+        ids = torch.tensor([asked.ids], device=model.device)
+        ends = _ends(self.subject.base, self.tokenizer)
+        config = GenerationConfig(
+            max_new_tokens=_NEW_TOKENS,
+            eos_token_id=ends or None,
+            pad_token_id=ends[0] if ends else 0,
+            **{"do_sample": False, **how},
+        )
+        with torch.inference_mode():
+            output: Tensor = model.generate(
+                ids, attention_mask=torch.ones_like(ids), generation_config=config
+            )
+        found: list[int] = output[0, ids.shape[1] :].tolist()
+        return found
+
+    def _text(self, ids: list[int]) -> str:
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+        was_cut = len(ids) == _NEW_TOKENS and ids[-1] not in _ends(
+            self.subject.base, self.tokenizer
+        )
+        return f"{text}…" if was_cut else text
+
+    def _chosen(
+        self,
+        model: Model,
+        candidates: Sequence[Asked],
+        examples: Callable[[Model, Sequence[EditKey]], Sequence[Asked]],
+        progress: Progress,
+    ) -> tuple[list[Asked], int]:
+        """Prompts on which the edits act, those first whose answers part soonest; and of how many.
+
+        Every edit gets a prompt, as far as there is room.
+        """
+        step = "choosing prompts for the card"
+        progress(step, 0, 1)
+        found = _effects(model, self.subject.intervention, candidates)
+        keys = [(s.place, name) for s in self.subject.intervention.sites for name in labels(s)]
+        missed = [key for key in keys if not any(key in effect.acting for effect in found)]
+        if missed:
+            found += _effects(model, self.subject.intervention, examples(model, missed))
+        progress(step, 1, 1)
+        acted = [effect for effect in found if effect.acting]
+        ordered = sorted(acted, key=lambda effect: effect.same_tokens)
+        kept: list[_Effect] = []
+        for key in keys:
+            if len(kept) < MOST_PROMPTS and not any(key in effect.acting for effect in kept):
+                kept += [effect for effect in ordered if key in effect.acting][:1]
+        kept += [effect for effect in ordered if effect not in kept][: MOST_PROMPTS - len(kept)]
+        kept.sort(key=lambda effect: effect.same_tokens)
+        return [effect.asked for effect in kept], len(found)
+
+
+@dataclass(frozen=True, eq=False)
+class _Effect:
+    """What an edit does at a prompt.
+
+    Attributes:
+        asked: the prompt.
+        same_tokens: how many tokens base and hook say alike before the first that differs.
+        acting: the edits that act on the prompt.
+    """
+
+    asked: Asked
+    same_tokens: int
+    acting: frozenset[EditKey]
+
+
+def _effects(model: Model, edit: Intervention, prompts: Sequence[Asked]) -> list[_Effect]:
+    """What an edit does at some prompts, all at once."""
+    if not prompts:
+        return []
+    length = max(len(asked.ids) for asked in prompts)
+    pads = [length - len(asked.ids) for asked in prompts]
+    # Answers begin where prompts end, so that shorter prompts begin later.
+    ids = torch.tensor(
+        [[asked.ids[0]] * pad + list(asked.ids) for asked, pad in zip(prompts, pads, strict=True)]
+    )
+    is_text = torch.arange(length) >= torch.tensor(pads)[:, None]
+    streams: dict[Place, Tensor] = {}
+    base = _beginnings(model, ids, is_text)
+    with hooked(model, edit), seeing(model, [s.place for s in edit.sites], _first(streams)):
+        hook = _beginnings(model, ids, is_text)
+    same = (base == hook).cumprod(dim=1).sum(dim=1).tolist()
+    counted = is_text.clone()
+    # The first token of a text counts nowhere.
+    counted[torch.arange(len(pads)), torch.tensor(pads)] = False
+    acts = {key: (here & counted).any(dim=1) for key, here in _acting(edit, streams).items()}
+    return [
+        _Effect(asked, same[i], frozenset(key for key, here in acts.items() if here[i]))
+        for i, asked in enumerate(prompts)
+    ]
+
+
+def _beginnings(model: Model, ids: Tensor, is_text: Tensor) -> Tensor:
+    """The first tokens of greedy answers to prompts [n, length], shape [n, tokens]."""
+    from transformers import GenerationConfig
+
+    with torch.inference_mode():
+        output: Tensor = model.generate(
+            ids.to(model.device),
+            attention_mask=is_text.long().to(model.device),
+            generation_config=GenerationConfig(max_new_tokens=_BEGINNING, do_sample=False),
+        )
+    return output[:, ids.shape[1] :].cpu()
+
+
+def acting_at(model: Model, edit: Intervention, ids: Tensor) -> dict[EditKey, Tensor]:
+    """Where each edit acts on one sequence of ids [length]; shape [length] each."""
+    streams: dict[Place, Tensor] = {}
+    places = [site.place for site in edit.sites]
+    with torch.inference_mode(), hooked(model, edit), seeing(model, places, _first(streams)):
+        model.base_model(ids[None].to(model.device), use_cache=False)
+    return {key: here[0] for key, here in _acting(edit, streams).items()}
+
+
+def _acting(edit: Intervention, streams: Mapping[Place, Tensor]) -> dict[EditKey, Tensor]:
+    """Where each edit acts on streams [sequences, length, d]; shape [sequences, length] each."""
+    return {
+        (site.place, name): here
+        for site in edit.sites
+        if site.terms
+        for name, here in zip(
+            labels(site), acting(site, streams[site.place]).cpu().unbind(dim=-1), strict=True
+        )
+    }
+
+
+def _first(streams: dict[Place, Tensor]) -> Callable[[Place, Tensor], None]:
+    """Keeps what is seen first: the prompts, and not what is said afterwards."""
+
+    def keep(place: Place, h: Tensor) -> None:
+        if place not in streams:
+            # The edit may be written into h where it stands.
+            streams[place] = h.clone().float()
+
+    return keep
+
+
+def _ends(folder: Path, tokenizer: Any) -> list[int]:
+    """The tokens that end an answer, by the folder's files and the tokenizer."""
+    found: list[int] = []
+    for name in ("generation_config.json", "config.json"):
+        try:
+            end = read_object(folder / name).get("eos_token_id")
+        except CheckpointError:
+            continue
+        found += [e for e in (end if isinstance(end, list) else [end]) if isinstance(e, int)]
+    if isinstance(tokenizer.eos_token_id, int):
+        found.append(tokenizer.eos_token_id)
+    return list(dict.fromkeys(found))

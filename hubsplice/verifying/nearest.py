@@ -1,0 +1,113 @@
+"""Which features of an SAE the edits of a checkpoint are nearest to.
+
+The vectors are those of the intervention; how near the weights come to them, inspection says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.errors import RecipeError
+from hubsplice.features.references import SaeSource
+from hubsplice.features.sae import LoadedSae, load_sae
+from hubsplice.files.plain import is_folder
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.verifying.result import Record
+
+
+class NearFeature(Record):
+    """The feature that a vector is nearest to."""
+
+    feature: int
+    cosine: float = Field(description="Of the vector and the feature's; its sign counts not.")
+
+
+class NearestFeatures(Record):
+    """The features that an edit's vectors are nearest to."""
+
+    place: str = Field(description="After which layer of the base the stream is edited.")
+    label: str = Field(description="The edit.")
+    declared: int | None = Field(description="The feature in the manifest; null for a vector.")
+    reads: NearFeature | None = Field(
+        description="Of its encoder and the SAE's; null for an edit that reads nothing."
+    )
+    writes: NearFeature = Field(description="Of its direction and the SAE's decoder.")
+
+    @property
+    def as_declared(self) -> bool | None:
+        """Whether what it reads is the declared feature; None where it reads or declares none."""
+        if self.declared is None or self.reads is None:
+            return None
+        return self.reads.feature == self.declared
+
+
+def sae_source(name: str) -> SaeSource:
+    """An SAE as it is named on the command line: a folder, or `RELEASE/ID` of SAELens's registry.
+
+    Raises:
+        RecipeError: it is neither.
+    """
+    path = Path(name).expanduser()
+    if is_folder(path):
+        return SaeSource(path=path.absolute())
+    release, slash, sae_id = name.partition("/")
+    if not (release and slash and sae_id) or name.startswith((".", "/", "~")):
+        raise RecipeError(
+            f"--sae: {name!r}: expected an existing folder of an SAE, or RELEASE/ID, as "
+            "SAELens's registry has it"
+        )
+    return SaeSource(release=release, id=sae_id)
+
+
+def nearest_features(
+    manifest: Manifest, intervention: Intervention, sae: SaeSource
+) -> tuple[NearestFeatures, ...]:
+    """The nearest features of every edit at the places where the SAE can be.
+
+    Raises:
+        RecipeError: there is no such SAE, or it reads streams of another width.
+        HubspliceError: it can't be loaded.
+    """
+    loaded = load_sae(sae)
+    width = len(intervention.sites[0].terms[0].direction) if intervention.sites else 0
+    if width and loaded.config.d_in != width:
+        raise RecipeError(
+            f"--sae: it reads streams of {loaded.config.d_in} channels, and the model's "
+            f"have {width}"
+        )
+    return tuple(_found(manifest, intervention, loaded))
+
+
+def _found(
+    manifest: Manifest, intervention: Intervention, sae: LoadedSae
+) -> Iterator[NearestFeatures]:
+    declared: Mapping[tuple[str, str], int | None] = {
+        (str(edits.place), term.label): term.feature
+        for edits in manifest.edits
+        for term in edits.terms
+    }
+    encoders = sae.module.W_enc.detach().float().T
+    directions = sae.module.W_dec.detach().float()
+    for site in intervention.sites:
+        for term in site.terms:
+            yield NearestFeatures(
+                place=str(site.place),
+                label=term.label,
+                declared=declared.get((str(site.place), term.label)),
+                reads=_nearest(term.encoder, encoders) if term.encoder.any() else None,
+                writes=_nearest(term.direction, directions),
+            )
+
+
+def _nearest(vector: Tensor, features: Tensor) -> NearFeature:
+    """The feature, of rows of shape [n, d], with the largest cosine; zero vectors have none."""
+    lengths = features.norm(dim=1) * vector.float().norm()
+    cosines = (features @ vector.float()) / lengths.clamp_min(torch.finfo(torch.float32).tiny)
+    feature = int(cosines.abs().argmax())
+    return NearFeature(feature=feature, cosine=float(cosines[feature]))
