@@ -107,7 +107,7 @@ def build(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a checkpoint from a recipe, or an adapter for a carrier, and measure it.
+    """Build a checkpoint or an adapter from a recipe, and measure it.
 
     With --on hf-jobs a Hugging Face Job builds it and stores it in a private repository. Its log is
     shown on stderr, and its exit code is this command's.

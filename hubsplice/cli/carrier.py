@@ -53,7 +53,7 @@ def carrier(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a carrier: a base with empty layers, for edits as LoRA adapters.
+    """Write a carrier: a base with empty layers that adapters fill.
 
     Its logits are the base's, bit for bit. `hubsplice build --adapter` makes adapters for it, and
     one server serves the base and many edits side by side.

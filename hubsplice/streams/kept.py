@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import sys
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from hubsplice.checkpoint.companions import CONFIG, SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
 from hubsplice.files.digest import digest_file
 from hubsplice.streams.room import parse_memory
+from hubsplice.terminal import print_note
 
 FOLDER, LIMIT = "HUBSPLICE_CACHE", "HUBSPLICE_CACHE_LIMIT"
 """The environment variables that say where work is kept, and how much of it (`20GB`, `0`)."""
@@ -193,5 +193,5 @@ def _processor() -> str:
 
 def _tell(sentence: str) -> None:
     if not _told:
-        print(f"note: {sentence}", file=sys.stderr)  # noqa: T201
+        print_note(f"note: {sentence}")
     _told.add(sentence)

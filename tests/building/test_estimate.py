@@ -23,6 +23,7 @@ LENGTH = 64
 NO_SEARCH = """
 calibration: {tokens: 4096, sequence_length: 64, scan: 0}
 fidelity: {tokens: 4096, sequence_length: 64, scan: 0}
+card: {prompts: []}
 """
 TWO = """
   - {after_layer: 1, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 3}]}

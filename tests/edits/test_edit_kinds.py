@@ -326,19 +326,22 @@ def test_continuity_is_known_to_the_compiler() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"kind": "steer", "strength": 1}, "exactly one of feature and vector; found neither"),
+        (
+            {"kind": "steer", "strength": 1},
+            "exactly one of feature, vector and contrast; found none",
+        ),
         (
             {"kind": "steer", "strength": 1, "feature": 1, "vector": VECTOR_FIELD},
             "found feature and vector",
         ),
-        ({"kind": "project"}, "exactly one of feature and vector"),
+        ({"kind": "project"}, "exactly one of feature, vector and contrast"),
         (
             {"kind": "gated_steer", "vector": VECTOR_FIELD, "strength": 1},
             "give a gate that says where to act",
         ),
         (
             {"kind": "gated_steer", "feature": 1, "strength": 1, "gate": {}},
-            "exactly one of feature, vector and probe; found none",
+            "exactly one of feature, vector, contrast and probe; found none",
         ),
         (
             {

@@ -70,7 +70,7 @@ def test_no_layer_is_added(made: Spliced) -> None:
     vector = load_file(made.folder / index[BIAS])[BIAS]
     assert vector.dtype is torch.bfloat16
     card = (made.folder / "README.md").read_text(encoding="utf-8")
-    assert "1 bias of existing layers: 4 layers became 4" in card
+    assert "1 bias of existing layers; 4 layers became 4" in card
 
 
 def test_it_is_verified(made: Spliced) -> None:
