@@ -79,6 +79,7 @@ def test_sizes_are_those_of_the_files(workshop: Workshop) -> None:
     assert files < cost.disk_bytes < 1.25 * files
 
 
+@pytest.mark.slow
 def test_the_memory_that_a_build_takes(
     workshop: Workshop, tiny_llama: MakeCheckpoint, tmp_path: Path
 ) -> None:
