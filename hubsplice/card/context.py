@@ -351,6 +351,12 @@ def _answers(answers: Answers) -> AnswersContext:
         else "as plain text to go on with"
     )
     same = sum(answer.hook is None for answer in answers.prompts)
+    parted = (
+        ""
+        if same == len(answers.prompts)
+        else "; one word that rounding tips changes all that follow, so the figures under Fidelity "
+        "tell more"
+    )
     return AnswersContext(
         greedy=table("this model says", greedy),
         sampled=table(
@@ -373,7 +379,7 @@ def _answers(answers: Answers) -> AnswersContext:
         how=(
             f"Both models were asked when this one was built: {form}, greedily, in "
             f"{answers.dtype}, for at most {answers.new_tokens} tokens. {by} An exact hook on the "
-            f"base says the same to {same} of {len(answers.prompts)}."
+            f"base says the same to {same} of {len(answers.prompts)}{parted}."
         ),
         sampling=(
             f"temperature {answers.temperature:g}, top-p {answers.top_p:g}, seed {answers.seed}"

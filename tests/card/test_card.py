@@ -199,7 +199,7 @@ def test_before_and_after_stand_before_everything_else() -> None:
 def test_where_hook_and_splice_part_both_are_shown() -> None:
     text = rendered(report=answered(hook="A sun."))
     assert row(text, "Who are you?", "A sun.", "A &lt;b&gt;star&lt;/b&gt;.")
-    assert "says the same to 1 of 2." in text
+    assert "says the same to 1 of 2; one word that rounding tips" in text
 
 
 def test_answers_that_did_not_change_are_no_advertisement() -> None:
