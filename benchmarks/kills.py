@@ -300,7 +300,7 @@ def card(bench: Bench) -> Tally:
     def change() -> None:
         (bench.work / "model/README.md").write_text("", encoding="utf-8")
 
-    return _in_place(bench, "card", ["card", "model"], change)
+    return _in_place(bench, "card", ["card", "model", "--rewrite"], change)
 
 
 def publish(bench: Bench, hub: object) -> Tally:

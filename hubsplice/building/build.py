@@ -47,12 +47,14 @@ class BuildResult(Rendered):
         report: its fidelity; None where it was not measured.
         warnings: what was built, and may not be what was meant.
         amounts: what the strengths of the edits come to.
+        local_base: the base's folder, where it is no repository on the Hub.
     """
 
     folder: Path
     report: FidelityReport | None
     warnings: tuple[str, ...]
     amounts: tuple[EditAmounts, ...] = ()
+    local_base: Path | None = None
 
     @property
     def other_warnings(self) -> tuple[str, ...]:
@@ -154,7 +156,8 @@ def build(
             report.require_passed()
     # What the recipe alone says is found again by calibration.
     warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
-    return BuildResult(output, report, warnings, findings.amounts)
+    local = None if planned.resolved.repo_id else planned.resolved.folder
+    return BuildResult(output, report, warnings, findings.amounts, local)
 
 
 def _write(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from hubsplice.card.words import require_words
 from hubsplice.checkpoint.sizes import BaseSizes, base_sizes
 from hubsplice.compiling.check import CheckReport
 from hubsplice.compiling.cost import (
@@ -33,8 +34,9 @@ def check(recipe: Recipe) -> CheckReport:
     """Check a recipe, and say what its build would take.
 
     Raises:
-        HubspliceError: as `make_plan` does.
+        HubspliceError: as `make_plan` does; or the card can't have what the recipe names.
     """
+    require_words(recipe.card)
     plan = make_plan(recipe)
     try:
         cost = estimate(plan, measure=True)

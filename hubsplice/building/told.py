@@ -42,10 +42,11 @@ def build_summary(result: BuildResult) -> Iterator[Part]:
     yield Line()
     if manifest.carrier is None:
         folder = shlex.quote(str(result.folder))
+        base = f" --base {shlex.quote(str(result.local_base))}" if result.local_base else ""
         yield Line("Next:")
         yield Code(
             f"  hubsplice serve {folder}\n"
-            f"  hubsplice verify {folder}\n"
+            f"  hubsplice verify {folder}{base}\n"
             f"  hubsplice publish {folder} --repo-id YOU/NAME"
         )
     tables = f"{result.folder / CARD}" + (f" and {REPORT}" if result.report else "")
@@ -55,6 +56,11 @@ def build_summary(result: BuildResult) -> Iterator[Part]:
 def measured_summary(report: FidelityReport) -> Iterator[Part]:
     """The verdict, what the edit does, and one prompt before and after."""
     yield Line(report.verdict, _TONES[report.outcome])
+    if report.outcome == "not shown":
+        yield Line(
+            "Text on which the edit acts would show it: raise `fidelity.tokens` or `fidelity.scan` "
+            "in the recipe, or give such text as its `prompts`."
+        )
     if report.effect is not None:
         yield Line(summary.effect_sentence(report.effect))
         warning = summary.effect_warning(report.effect)

@@ -19,7 +19,7 @@ EXIT_CODES = {
     5: "the measured fidelity is worse than required",
     6: "the result could not be written",
     7: "the Hub refused the request, or could not be reached",
-    8: "the Hub is not as expected: a branch moved, or a tag points elsewhere",
+    8: "not as expected: a branch moved, a tag points elsewhere, or a card was edited by hand",
     9: "the text can't show whether the required fidelity is met",
     10: "the model was built again from its recipe, and it is another one",
     130: "interrupted",

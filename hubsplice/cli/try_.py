@@ -82,6 +82,8 @@ def try_(
     """
     if not prompts and not chat:
         raise RecipeError("PROMPT: missing; give a prompt, or --chat")
+    if edit is not None and strength is None:
+        raise RecipeError("--edit: it says which edit --strength sets; give --strength too")
     from hubsplice.interface.answers import trying
 
     with trying(

@@ -105,7 +105,7 @@ def with_strength(recipe: Recipe, found: Knob, value: Amount | float) -> Recipe:
     try:
         changed = type(edit).model_validate(fields)
     except ValidationError as error:
-        said = error.errors()[0]["msg"]
+        said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise RecipeError(f"{found.path}: {found.shown(value)}: {said}") from None
     edits = (*splice.edits[: found.edit], changed, *splice.edits[found.edit + 1 :])
     splices = list(recipe.splices)

@@ -87,7 +87,8 @@ def opened(
     # The weights last: they take the longest to fetch.
     fetch_weights(resolved)
     BaseCheckpoint.of(config)
-    name = resolved.repo_id or str(resolved.folder)
+    # A relative folder would be looked for beside the recipe that is written.
+    name = resolved.repo_id or str(resolved.folder.absolute())
     names = (name, str(config.config.get("_name_or_path", name)))
     warnings = [
         doubt

@@ -37,7 +37,10 @@ def mean(values: Sequence[float], *, shares: bool = False) -> Mean | None:
     if shares and set(values) <= {0.0, 1.0}:
         middle = (found + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z / (1 + _Z**2 / n) * math.sqrt(found * (1 - found) / n + _Z**2 / (4 * n * n))
-        return Mean(found, max(0.0, middle - half), min(1.0, middle + half), n)
+        # Rounding leaves next to nothing where the bound is exactly 0 or 1.
+        low = 0.0 if found == 0 else middle - half
+        high = 1.0 if found == 1 else middle + half
+        return Mean(found, low, high, n)
     given = torch.tensor(values, dtype=torch.float64)
     drawn = torch.randint(n, (_RESAMPLES, n), generator=torch.Generator().manual_seed(0))
     means = given[drawn].mean(dim=1)

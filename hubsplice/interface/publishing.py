@@ -175,6 +175,7 @@ def _of_carrier(manifest: Manifest) -> Recipe:
 
 def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
     from huggingface_hub import get_token
+    from huggingface_hub.utils._validators import validate_repo_id
 
     from hubsplice.hub.failures import explained_errors
     from hubsplice.hub.plan import Target
@@ -183,6 +184,8 @@ def _target(api: HfApi, recipe: Recipe, options: PublishOptions) -> Target:
     name = options.repo_id or asked.repo_id
     if name is None:
         raise RecipeError("publish.repo_id: missing; give it in the recipe, or use --repo-id")
+    with explained_errors(name):
+        validate_repo_id(name)
     if "/" not in name and get_token() is None:
         raise RecipeError(
             f"publish.repo_id: {name!r} names no owner, and without a token nothing says who you "

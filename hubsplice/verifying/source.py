@@ -122,5 +122,7 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
             "check the spelling, and for a private model log in with `hf auth login`"
         )
     if isinstance(error, OSError) or from_transport(error) or is_nonsense(error):
-        return HubError(f"{repo_id}: could not be fetched: {cause_of(error)}")
+        hint = "" if "/" in repo_id else f"there is no folder {repo_id!r} here, and on the Hub it "
+        subject = hint or f"{repo_id}: "
+        return HubError(f"{subject}could not be fetched: {cause_of(error)}")
     return None
