@@ -90,10 +90,13 @@ def require_examples(source: Examples) -> None:
     """Check examples without a model.
 
     Raises:
-        RecipeError: a file that is missing or no list of prompts, or unequal numbers for `pca`.
+        RecipeError: a file that is missing or no list of prompts, the same prompts on both sides,
+            or unequal numbers for `pca`.
     """
     what = "contrast" if isinstance(source, ContrastSource) else "probe"
     positive, negative = example_prompts(source, what)
+    if positive == negative:
+        raise RecipeError(f"{what}: the positive and the negative examples are the same")
     paired = isinstance(source, ContrastSource) and source.method == "pca"
     if paired and len(positive) != len(negative):
         raise RecipeError(

@@ -138,12 +138,18 @@ class Found(Rendered):
         )
         yield from (Line(one.link) for one in self.features if one.link)
         yield Line(self._legend(), Tone.FAINT)
-        if self.of_two_sets and (self.features[0].chance or 0.0) > BY_CHANCE:
-            yield Line(
-                "No feature tells the two sets apart better than chance would among so many "
-                "features; give more examples.",
-                Tone.CAUTION,
-            )
+        if self.doubt is not None:
+            yield Line(self.doubt, Tone.CAUTION)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the best feature may be one by chance."""
+        if not self.of_two_sets or (self.features[0].chance or 0.0) <= BY_CHANCE:
+            return None
+        return (
+            "No feature tells the two sets apart better than chance would among so many features; "
+            "give more examples."
+        )
 
     def _title(self) -> str:
         what = "the examples" if self.of_two_sets else "the text"

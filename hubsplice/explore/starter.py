@@ -26,6 +26,7 @@ def starter(
     wish: Wish,
     prompts: tuple[dict[str, str], ...] = (),
     folder: Path,
+    doubt: str | None = None,
 ) -> str:
     """A recipe's text, which `hubsplice check` accepts.
 
@@ -39,6 +40,7 @@ def starter(
         wish: whether there is to be more of the feature, or none of it.
         prompts: text on which the feature is active, for calibration; some of it is taken.
         folder: of the recipe.
+        doubt: why the feature may not be what was looked for.
 
     Raises:
         RecipeError: it would be no recipe.
@@ -57,7 +59,8 @@ def starter(
     recipe["splices"] = [splice]
     if prompts:
         recipe["prompts"] = list(prompts[:_MOST_PROMPTS])
-    text = "\n".join([*_comments(wish, feature, largest), dump_yaml(recipe)])
+    doubts = [] if doubt is None else [f"# {doubt}"]
+    text = "\n".join([*doubts, *_comments(wish, feature, largest), dump_yaml(recipe)])
     parse_recipe(text, folder=folder)
     return text
 

@@ -123,7 +123,7 @@ def find(
             form = "user" if chat or prompts is not None else "text"
             _write(
                 bench, best.sae, best.feature, best.largest, wish, as_path(recipe), after_layer,
-                shown, form, force=force,
+                shown, form, doubt=found.doubt, force=force,
             )  # fmt: skip
     return found
 
@@ -252,6 +252,7 @@ def _write(
     texts: Sequence[str],
     form: str,
     *,
+    doubt: str | None = None,
     force: bool,
 ) -> None:
     from hubsplice.explore.starter import starter, write_starter
@@ -270,5 +271,6 @@ def _write(
         wish=wish,
         prompts=prompts,
         folder=path.parent,
+        doubt=doubt,
     )
     write_starter(text, path, force=force)

@@ -102,6 +102,7 @@ def test_inline_prompts_a_gate_and_a_pair(base: Path) -> None:
         ),
         ({"positive": "no.txt", "negative": NEGATIVE}, "there is no file"),
         ({"positive": [], "negative": NEGATIVE}, r"contrast.positive: found \[\], expected"),
+        ({"positive": POSITIVE, "negative": POSITIVE}, "examples are the same"),
         ({"positive": 3, "negative": NEGATIVE}, r"contrast.positive: found 3, expected "),
         ({"positive": POSITIVE}, r"contrast.negative: missing"),
         ({"positive": POSITIVE, "negative": NEGATIVE, "how": 1}, "no such field"),
