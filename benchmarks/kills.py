@@ -318,11 +318,11 @@ def publish(bench: Bench, hub: object) -> Tally:
 
     def remote(number: int) -> dict[str, str]:
         files = hub.files(repo(number))
-        # Both bear the repository's name.
+        # These bear the repository's name.
         return {
             n: s
             for n, s in files.items()
-            if n not in (".gitattributes", "README.md", "reproduce/SHA256SUMS")
+            if n not in (".gitattributes", "README.md", "card.json", "reproduce/SHA256SUMS")
         }
 
     whole: dict[str, str] = {}

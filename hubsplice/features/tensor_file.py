@@ -30,9 +30,8 @@ def read_tensor(path: Path, name: str | None, layer: int | None = None) -> tuple
         UnsupportedError: a GGUF file, while the package gguf is not installed.
     """
     if not path.is_file():
-        what = "is not a file" if path.exists() else "does not exist"
         raise RecipeError(
-            f"path: {str(path)!r} {what}; expected a safetensors, .npz, .npy or GGUF file"
+            f"path: {str(path)!r} is not a file; expected a safetensors, .npz, .npy or GGUF file"
         )
     tensors = open_vectors(path)
     found = _choose(path, name, list(tensors), layer)

@@ -215,22 +215,6 @@ class Publish(Section):
     private: bool = Field(True, description="Whether a new repository is private.")
     tag: str | None = Field(None, description="A tag for the published commit.")
 
-    @field_validator("repo_id")
-    @classmethod
-    def _of_hub(cls, repo_id: str | None) -> str | None:
-        if repo_id is not None:
-            from huggingface_hub.errors import HFValidationError
-            from huggingface_hub.utils._validators import validate_repo_id
-
-            try:
-                validate_repo_id(repo_id)
-            except HFValidationError:
-                raise ValueError(
-                    f"found {repo_id!r}, expected `owner/name`, of letters, digits, -, _ and ., at "
-                    "most 96 of them"
-                ) from None
-        return repo_id
-
     @field_validator("tag")
     @classmethod
     def _of_git(cls, tag: str | None) -> str | None:
