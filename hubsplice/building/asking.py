@@ -16,6 +16,7 @@ from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.models import Prompt, Recipe
 from hubsplice.streams.acting import ActingText, EditKey
 from hubsplice.streams.model import Model
+from hubsplice.streams.room import free_memory
 from hubsplice.terminal import Progress
 from hubsplice.text.prompts import prompt_text, prompt_tokens
 from hubsplice.text.questions import QUESTIONS
@@ -117,15 +118,6 @@ def _require_room(folder: Path) -> None:
     if torch.cuda.is_available():
         return
     needed = _ROOM * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    free = _available()
-    if free is not None and needed > free:
+    free = free_memory()
+    if needed > free:
         raise MemoryError(f"the model takes {needed / 1e9:.0f} GB, and {free / 1e9:.0f} are free")
-
-
-def _available() -> int | None:
-    """Bytes that a program may take, where Linux says so."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
-    except (OSError, StopIteration, ValueError):
-        return None

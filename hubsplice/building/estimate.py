@@ -25,6 +25,7 @@ from hubsplice.compiling.probe import probe
 from hubsplice.errors import HubspliceError
 from hubsplice.fidelity.passes import generations, measuring_passes
 from hubsplice.recipe.models import Recipe, TextSource
+from hubsplice.streams.passes import TextTokens
 from hubsplice.streams.room import free_memory, room_for_weights
 
 _DTYPES = {"BF16": torch.bfloat16, "F32": torch.float32}
@@ -86,27 +87,22 @@ def estimate(plan: Plan, *, measure: bool) -> BuildCost:
 def _work(plan: Plan, shapes: Shapes, dtype: torch.dtype, measure: bool, all_text: bool) -> Work:
     recipe, places = plan.recipe, [splice.place for splice in plan.splices]
 
-    def tokens(source: TextSource) -> dict[str, int]:
+    def tokens(source: TextSource) -> TextTokens:
         scanned = source.most_scanned if all_text else 0
         # Half of the prompts are for calibration, each in a sequence of its own.
         prompts = -(-len(recipe.prompts) // 2) * source.sequence_length
-        return {
-            "drawn": source.tokens,
-            "prompts": prompts,
-            "scanned": scanned,
-            "kept": min(source.tokens, scanned),
-        }
+        return TextTokens(source.tokens, prompts, scanned, kept=min(source.tokens, scanned))
 
-    passes = [*calibration_passes(places, dtype, **tokens(recipe.calibration))]
+    passes = [*calibration_passes(places, dtype, tokens(recipe.calibration))]
     if not measure:
         return Work(tuple(passes))
     passes += measuring_passes(
         places,
         dtype,
+        tokens(recipe.fidelity),
         layers=shapes.num_layers,
         added=shapes.added_layers,
         plain=any(splice.splice.sinks == "skip" for splice in plan.splices),
-        **tokens(recipe.fidelity),
     )
     return Work(tuple(passes), tuple(generations(dtype)))
 

@@ -188,13 +188,12 @@ def card_context(
 ) -> CardContext:
     """Gather what the template shows."""
     name = manifest.base.name.split("/")[-1]
-    outcomes = {
-        engine: verdict(ENGINES[engine], Requirements.of(manifest)).outcome for engine in EngineKey
-    }
     before, after = manifest.architectures.before, manifest.architectures.after
     previous = manifest.base.previous
     edits = _edits(manifest)
     requirements = Requirements.of(manifest)
+    outcomes = {key: verdict(ENGINES[key], requirements).outcome for key in EngineKey}
+    is_chat = _is_chat(manifest, report)
     return CardContext(
         title=clean(author.title or "") or untitled(manifest),
         sentence=sentence(name, (term for layer in manifest.edits for term in layer.terms)),
@@ -204,11 +203,11 @@ def card_context(
         before=author.before,
         after=author.after,
         answers=_shown_answers(report),
-        is_chat=_is_chat(manifest, report),
+        is_chat=is_chat,
         transformers=manifest.versions.get("transformers"),
         vllm=ENGINES[EngineKey.VLLM].version,
         serves=outcomes[EngineKey.VLLM] is not Outcome.REFUSES,
-        request=_request(model_id, is_chat=_is_chat(manifest, report)),
+        request=_request(model_id, is_chat=is_chat),
         gguf_type=GGUF_TYPES.get(manifest.dtype, "auto"),
         converts=outcomes[EngineKey.LLAMA_CPP] in (Outcome.WORKS, Outcome.NEEDS),
         recipe=fenced(author.recipe, "yaml") if author.recipe else None,
@@ -331,14 +330,13 @@ def _shown_answers(report: FidelityReport | None) -> AnswersContext | None:
 
 
 def _answers(answers: Answers) -> AnswersContext:
-    def table(last: str, rows: Iterable[tuple[str, str, str]]) -> Table:
+    def table(who: str, rows: Iterable[tuple[str, str, str]]) -> Table:
         return Table.of_text(
-            ("you ask", "the base says", last),
-            tuple((words(a), words(b), words(c)) for a, b, c in rows),
+            ("you ask", f"{who} says", "this model says"),
+            tuple(tuple(map(words, row)) for row in rows),
             "",
         )
 
-    greedy = [(a.prompt, a.greedy.base, a.greedy.edited) for a in answers.prompts]
     by = (
         "The prompts are the author's."
         if answers.chosen == "by the author"
@@ -358,23 +356,20 @@ def _answers(answers: Answers) -> AnswersContext:
         "tell more"
     )
     return AnswersContext(
-        greedy=table("this model says", greedy),
+        greedy=table(
+            "the base", ((a.prompt, a.greedy.base, a.greedy.edited) for a in answers.prompts)
+        ),
         sampled=table(
-            "this model says",
+            "the base",
             (
                 (a.prompt, a.sampled.base, a.sampled.edited)
                 for a in answers.prompts
                 if a.sampled is not None
             ),
         ),
-        hook=Table.of_text(
-            ("you ask", "an exact hook on the base says", "this model says"),
-            tuple(
-                (words(a.prompt), words(a.hook), words(a.greedy.edited))
-                for a in answers.prompts
-                if a.hook is not None
-            ),
-            "",
+        hook=table(
+            "an exact hook on the base",
+            ((a.prompt, a.hook, a.greedy.edited) for a in answers.prompts if a.hook is not None),
         ),
         how=(
             f"Both models were asked when this one was built: {form}, greedily, in "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from hubsplice.checkpoint.manifest import TermRecord
 from hubsplice.features.amounts import ResolvedAmount
@@ -66,21 +66,28 @@ def _phrase(term: TermRecord) -> str:
     when = " wherever it is active" if term.edit.get("when") == "active" else ""
     if value is None:
         return f"{what} edited"
-    made: dict[str, Callable[[], str]] = {
-        "ablate": lambda: f"{what} taken out",
-        "scale": lambda: f"{what} multiplied by {value}",
-        "clamp": lambda: f"{what} {'set to' if when else 'held at'} {value}{when}",
-        "cap": lambda: f"{what} kept at or below {value}",
-        "floor": lambda: f"{what} kept at or above {value}",
-        "add": lambda: f"{what} raised by {value} wherever it is active",
-        "steer": lambda: f"a push of {value} along {what} at every token",
-        "gated_steer": lambda: f"a push of {value} along {what} where a gate is open",
-        "project": lambda: (
-            f"{what} projected out" if value == "0" else f"{what} rescaled by {value}"
-        ),
-        "clamp_projection": lambda: f"the component along {what} held at {value}",
-    }
-    return made[term.kind]() if term.kind in made else f"{what} edited"
+    match term.kind:
+        case "ablate":
+            return f"{what} taken out"
+        case "scale":
+            return f"{what} multiplied by {value}"
+        case "clamp":
+            return f"{what} {'set to' if when else 'held at'} {value}{when}"
+        case "cap":
+            return f"{what} kept at or below {value}"
+        case "floor":
+            return f"{what} kept at or above {value}"
+        case "add":
+            return f"{what} raised by {value} wherever it is active"
+        case "steer":
+            return f"a push of {value} along {what} at every token"
+        case "gated_steer":
+            return f"a push of {value} along {what} where a gate is open"
+        case "project":
+            return f"{what} projected out" if value == "0" else f"{what} rescaled by {value}"
+        case "clamp_projection":
+            return f"the component along {what} held at {value}"
+    return f"{what} edited"
 
 
 def _name(term: TermRecord) -> str:

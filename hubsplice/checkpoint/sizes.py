@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import ResolvedBase
+from hubsplice.checkpoint.tensors import layer_of
 from hubsplice.errors import CheckpointError, HubspliceError, explained_by, from_transport
 from hubsplice.files.safetensors_header import DTYPE_BITS
 from hubsplice.transport import cause_of
 
-_IN_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.\d+\.")
 _OF_EXPERT = re.compile(r"\.experts\b")
 _OTHER_TOWERS = re.compile(r"(?:^|\.)(?:vision|audio|visual|embed_vision)")
 _EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed_tokens|wte|embed_in|lm_head|embed_out)\.weight$")
@@ -68,7 +68,7 @@ def base_sizes(resolved: ResolvedBase, base: BaseConfig) -> BaseSizes:
     tensors = list(_here(base) if local else _on_hub(resolved))
     absent = set() if local else {t.file for t in tensors if not (base.folder / t.file).exists()}
     in_layers = [
-        t for t in tensors if _IN_LAYER.search(t.name) and not _OTHER_TOWERS.search(t.name)
+        t for t in tensors if layer_of(t.name) is not None and not _OTHER_TOWERS.search(t.name)
     ]
     by_dtype: dict[str, int] = {}
     for tensor in tensors:

@@ -17,6 +17,7 @@ from torch import Tensor
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.answers import Answer, Answers, Said
 from hubsplice.fidelity.measure import Subject
+from hubsplice.fidelity.runs import greedy_tokens
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
@@ -219,9 +220,9 @@ def _effects(model: Model, edit: Intervention, prompts: Sequence[Asked]) -> list
     )
     is_text = torch.arange(length) >= torch.tensor(pads)[:, None]
     streams: dict[Place, Tensor] = {}
-    base = _beginnings(model, ids, is_text)
+    base = greedy_tokens(model, ids, _BEGINNING, is_text)
     with hooked(model, edit), seeing(model, [s.place for s in edit.sites], _first(streams)):
-        hook = _beginnings(model, ids, is_text)
+        hook = greedy_tokens(model, ids, _BEGINNING, is_text)
     same = (base == hook).cumprod(dim=1).sum(dim=1).tolist()
     counted = is_text.clone()
     # The first token of a text counts nowhere.
@@ -231,19 +232,6 @@ def _effects(model: Model, edit: Intervention, prompts: Sequence[Asked]) -> list
         _Effect(asked, same[i], frozenset(key for key, here in acts.items() if here[i]))
         for i, asked in enumerate(prompts)
     ]
-
-
-def _beginnings(model: Model, ids: Tensor, is_text: Tensor) -> Tensor:
-    """The first tokens of greedy answers to prompts [n, length], shape [n, tokens]."""
-    from transformers import GenerationConfig
-
-    with torch.inference_mode():
-        output: Tensor = model.generate(
-            ids.to(model.device),
-            attention_mask=is_text.long().to(model.device),
-            generation_config=GenerationConfig(max_new_tokens=_BEGINNING, do_sample=False),
-        )
-    return output[:, ids.shape[1] :].cpu()
 
 
 def acting_at(model: Model, edit: Intervention, ids: Tensor) -> dict[EditKey, Tensor]:

@@ -7,16 +7,12 @@ first edited layer. Where anything differs, the splice is measured from its own 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from hubsplice.checkpoint.base import BaseCheckpoint
-
-_LAYER = re.compile(r"(?:^|\.)(?:layers|h)\.(\d+)\.")
+from hubsplice.checkpoint.tensors import layer_of, same_bits
 
 # What an inserted layer changes in a configuration: how many layers there are, what is said of each
 # of them, and which biases there are.
@@ -54,30 +50,14 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same_tensors(base: BaseCheckpoint, spliced: BaseCheckpoint, layers: int) -> bool:
-    def before(names: Mapping[str, object]) -> set[str]:
-        return {name for name in names if _layer(name) < layers}
+    def before(names: Iterable[str]) -> set[str]:
+        # What is in no layer is before all of them, or behind.
+        return {name for name in names if (layer := layer_of(name)) is None or layer < layers}
 
     ours, theirs = before(base.tensors), before(spliced.tensors)
     if not ours <= theirs:
         return False
     # A bias that only the inserted layers need is zero in all others.
-    return all(_same(base.load(name), spliced.load(name)) for name in ours) and not any(
+    return all(same_bits(base.load(name), spliced.load(name)) for name in ours) and not any(
         spliced.load(name).any() for name in theirs - ours
-    )
-
-
-def _layer(name: str) -> int:
-    """The layer that a tensor is in; -1 for those that are in none."""
-    found = _LAYER.search(name)
-    return -1 if found is None else int(found[1])
-
-
-def _same(left: Tensor, right: Tensor) -> bool:
-    return (
-        left.dtype is right.dtype
-        and left.shape == right.shape
-        and torch.equal(
-            left.contiguous().view(torch.uint8).flatten(),
-            right.contiguous().view(torch.uint8).flatten(),
-        )
     )

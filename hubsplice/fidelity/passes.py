@@ -8,51 +8,46 @@ import torch
 
 from hubsplice.fidelity.runs import NEW_TOKENS
 from hubsplice.intervention.place import Place
-from hubsplice.streams.passes import Decoding, Pass
+from hubsplice.streams.passes import Decoding, Pass, TextTokens
 
 
 def measuring_passes(
     places: Sequence[Place],
     dtype: torch.dtype,
+    text: TextTokens,
     *,
     layers: int,
     added: int,
     plain: bool,
-    drawn: int,
-    prompts: int,
-    scanned: int,
-    kept: int,
 ) -> Iterator[Pass]:
     """The passes of `held_out_text` and `measure_fidelity`.
 
     Args:
         places: of the splices, in order.
         dtype: the serving precision.
+        text: the held-out text.
         layers: how many the base has.
         added: how many are inserted.
         plain: whether a hook that edits sinks is measured too.
-        drawn: tokens that are drawn at random.
-        prompts: tokens of the recipe's prompts.
-        scanned: tokens that are read in search of more.
-        kept: how many of them are kept.
     """
-    if places and (scanned or prompts):
-        yield Pass(torch.float32, drawn + prompts + scanned, places[-1].layer + 1)
-    text = drawn + prompts + kept
+    known = text.drawn + text.prompts
+    if places and (text.scanned or text.prompts):
+        yield Pass(torch.float32, known + text.scanned, places[-1].layer + 1)
+    tokens = known + text.kept
     # What all variants of a precision have in common is passed once.
     common = max(0, places[0].layer) if places else 0
     behind = layers - common
-    yield Pass(torch.float32, text, common)
-    yield Pass(torch.float32, text, behind, read=1)  # the base
-    yield Pass(torch.float32, text, behind, read=1)  # the hook
-    yield Pass(torch.float32, text, behind if plain else 0, read=1)  # a plain hook
-    yield Pass(torch.float32, drawn, 0, read=2)  # what base and hook lose on the text
+    yield Pass(torch.float32, tokens, common)
+    yield Pass(torch.float32, tokens, behind, read=1)  # the base
+    yield Pass(torch.float32, tokens, behind, read=1)  # the hook
+    yield Pass(torch.float32, tokens, behind if plain else 0, read=1)  # a plain hook
+    yield Pass(torch.float32, text.drawn, 0, read=2)  # what base and hook lose on the text
     if dtype is not torch.float32:
-        yield Pass(dtype, text, layers, read=1)  # the hook
-        yield Pass(dtype, text, behind + added, read=1)  # the splice
+        yield Pass(dtype, tokens, layers, read=1)  # the hook
+        yield Pass(dtype, tokens, behind + added, read=1)  # the splice
         # With what they are compared.
-        yield Pass(torch.float32, text, 0, read=2)
-    yield Pass(torch.float32, text, behind + added, read=2)  # the splice
+        yield Pass(torch.float32, tokens, 0, read=2)
+    yield Pass(torch.float32, tokens, behind + added, read=2)  # the splice
 
 
 def generations(dtype: torch.dtype) -> Iterator[Decoding]:

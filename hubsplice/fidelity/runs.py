@@ -178,19 +178,30 @@ def beginnings(ids: Tensor) -> Tensor:
     return ids[:_PROMPTS, :_PROMPT_TOKENS]
 
 
-def greedy_tokens(model: Model, prompts: Tensor, new_tokens: int = NEW_TOKENS) -> Tensor:
-    """Greedy continuations of prompts [n, length], shape [n, new_tokens], on the CPU."""
-    return _continued(model, prompts, new_tokens, do_sample=False)
+def greedy_tokens(
+    model: Model, prompts: Tensor, new_tokens: int = NEW_TOKENS, is_text: Tensor | None = None
+) -> Tensor:
+    """Greedy continuations of prompts, shape [n, new_tokens], on the CPU.
+
+    Args:
+        model: the model.
+        prompts: token ids, shape [n, length].
+        new_tokens: how many each is continued by.
+        is_text: which of the ids are a prompt's, and no padding in front of it; all by default.
+    """
+    return _continued(model, prompts, new_tokens, is_text, do_sample=False)
 
 
 def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
     """Continuations that are drawn with random numbers which are always the same, likewise."""
     with torch.random.fork_rng():
         torch.manual_seed(_SEED)
-        return _continued(model, prompts, NEW_TOKENS, do_sample=True, top_k=0)
+        return _continued(model, prompts, NEW_TOKENS, None, do_sample=True, top_k=0)
 
 
-def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Tensor:
+def _continued(
+    model: Model, prompts: Tensor, new_tokens: int, is_text: Tensor | None, **how: Any
+) -> Tensor:
     """Exactly `new_tokens` tokens after each prompt, past any end of a sequence."""
     from transformers import GenerationConfig
 
@@ -200,10 +211,11 @@ def _continued(model: Model, prompts: Tensor, new_tokens: int, **how: Any) -> Te
             f"each of {new_tokens} new tokens would read the model from the disk, "
             f"{readable_size(read)}"
         )
+    mask = torch.ones_like(prompts) if is_text is None else is_text.long()
     with torch.inference_mode():
         output: Tensor = model.generate(
             prompts.to(model.device),
-            attention_mask=torch.ones_like(prompts, device=model.device),
+            attention_mask=mask.to(model.device),
             generation_config=GenerationConfig(max_new_tokens=new_tokens, **how),
         )
     return output[:, prompts.shape[1] :].cpu()

@@ -66,6 +66,7 @@ class InStep:
         self._model, self._batches = model, tuple(batches)
         self._calls: dict[tuple[int, ...], tuple[LayerCall, ...]] = {}
         self.layers = len(decoder_layers(model))
+        self._kept: Kept | None = getattr(model, "kept", None)
 
     def start(self) -> Entered:
         """The embeddings, before the first layer."""
@@ -82,7 +83,7 @@ class InStep:
 
         They are taken from what is kept, where the model has such, and kept where they are new.
         """
-        kept: Kept | None = getattr(self._model, "kept", None)
+        kept = self._kept
         if kept is None or layer == 0:
             return self.through(self.start(), layer, progress=progress)[0]
         found = [kept.get(ids, layer) for ids in self._batches]
@@ -98,18 +99,16 @@ class InStep:
 
     def known(self, layer: int) -> Entered | None:
         """The streams before a layer of a bare model, where all of them are kept."""
-        kept: Kept | None = getattr(self._model, "kept", None)
-        if kept is None:
+        if self._kept is None:
             return None
-        found = [h for ids in self._batches if (h := kept.get(ids, layer)) is not None]
+        found = [h for ids in self._batches if (h := self._kept.get(ids, layer)) is not None]
         return Entered(layer, tuple(found)) if len(found) == len(self._batches) else None
 
     def keep(self, entered: Entered) -> None:
         """Keep streams of a bare model, where it is to be kept."""
-        kept: Kept | None = getattr(self._model, "kept", None)
-        if kept is not None:
+        if self._kept is not None:
             for ids, h in zip(self._batches, entered.hidden, strict=True):
-                kept.put(ids, entered.layer, h)
+                self._kept.put(ids, entered.layer, h)
 
     def through(
         self,

@@ -144,9 +144,9 @@ class Kept:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        path = self._path(ids, layer)
+        path, limit = self._path(ids, layer), kept_limit()
         new = path.with_name(f".{path.name}.{uuid4().hex}")
-        if h.nbytes > kept_limit():
+        if h.nbytes > limit:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ class Kept:
             total = 0
             for file in kept_files():
                 total += file.size
-                if total > kept_limit():
+                if total > limit:
                     file.path.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):

@@ -65,7 +65,7 @@ def on_disk(
         if stored is not dtype:
             _cast(model, plain, dtype)
         for name in streamed:
-            OnDisk.put(model.get_submodule(name), name, index, dtype, device)
+            OnDisk(model.get_submodule(name), name, index, dtype, device)
         yield model, info
 
 
@@ -74,22 +74,6 @@ class OnDisk:
 
     def __init__(
         self,
-        module: nn.Module,
-        name: str,
-        files: Mapping[str, Any],
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
-        self._name, self._files, self._dtype, self._device = name, files, dtype, device
-        self._owners = [
-            (owner, own, f"{name}.{path}.{own}" if path else f"{name}.{own}", parameter.shape)
-            for path, owner in module.named_modules()
-            for own, parameter in owner.named_parameters(recurse=False)
-        ]
-        self._entered = 0
-
-    @staticmethod
-    def put(
         module: nn.Module,
         name: str,
         files: Mapping[str, Any],
@@ -105,12 +89,18 @@ class OnDisk:
             dtype: the precision of the model.
             device: where it is computed.
         """
-        found = OnDisk(module, name, files, dtype, device)
-        found._drop()
-        module.on_disk = found  # type: ignore[assignment]
-        module.register_forward_pre_hook(lambda *_: found.enter())
+        self._files, self._dtype, self._device = files, dtype, device
+        self._owners = [
+            (owner, own, f"{name}.{path}.{own}" if path else f"{name}.{own}", parameter.shape)
+            for path, owner in module.named_modules()
+            for own, parameter in owner.named_parameters(recurse=False)
+        ]
+        self._entered = 0
+        self._drop()
+        module.on_disk = self  # type: ignore[assignment]
+        module.register_forward_pre_hook(lambda *_: self.enter())
         # A pass may end within the module, with an exception.
-        module.register_forward_hook(lambda *_: found.leave(), always_call=True)
+        module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 
     @staticmethod
     def of(module: nn.Module) -> OnDisk | None:

@@ -30,6 +30,23 @@ class Pass:
 
 
 @dataclass(frozen=True)
+class TextTokens:
+    """How many tokens of one kind of text are read.
+
+    Attributes:
+        drawn: at random.
+        prompts: of the recipe's prompts.
+        scanned: in search of more on which edits act.
+        kept: how many of those are kept.
+    """
+
+    drawn: int
+    prompts: int
+    scanned: int
+    kept: int
+
+
+@dataclass(frozen=True)
 class Decoding:
     """Tokens that are generated one after the other, for a few prompts at a time.
 

@@ -127,7 +127,7 @@ def test_a_model_that_memory_does_not_hold_is_not_asked(
     asked: BuildResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asking._require_room(asked.folder)
-    monkeypatch.setattr(asking, "_available", lambda: 1000)
+    monkeypatch.setattr(asking, "free_memory", lambda: 1000)
     with pytest.raises(MemoryError, match="the model takes"):
         asking._require_room(asked.folder)
 
