@@ -15,7 +15,6 @@ from hubsplice.checkpoint.stock import require_stock
 from hubsplice.errors import RecipeError
 from hubsplice.explore.sae_names import PlacedSae, find_source, placed, sae_source
 from hubsplice.families.architecture import architecture_of
-from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_match import match_warnings
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, loaded
@@ -48,7 +47,7 @@ class Bench:
 def opened(
     base_model: str | None,
     revision: str | None,
-    saes: Sequence[str | SaeSource],
+    saes: Sequence[str],
     after_layer: int | None,
     progress: Progress,
 ) -> Iterator[Bench]:
@@ -57,7 +56,7 @@ def opened(
     Args:
         base_model: a folder or a Hub id; None for the model that the first SAE names.
         revision: of a Hub repository.
-        saes: as `sae_source` takes them, or as a recipe names them.
+        saes: as `sae_source` takes them.
         after_layer: where the SAE reads, if not where it was trained.
         progress: told what is loaded.
 
@@ -68,8 +67,7 @@ def opened(
         raise RecipeError("--sae: missing; name at least one SAE")
     if after_layer is not None and len(saes) > 1:
         raise RecipeError("--after-layer: it is of one SAE, and there are several")
-    sources = [name if isinstance(name, SaeSource) else sae_source(name) for name in saes]
-    found = [find_source(source) for source in sources]
+    found = [find_source(sae_source(name)) for name in saes]
     resolved = resolve_base(_named(base_model, found[0].config.model_name), revision, weights=False)
     config = BaseConfig.open(resolved.folder)
     architecture = architecture_of(config.config)
