@@ -12,6 +12,7 @@ from hubsplice.errors import RecipeError
 from hubsplice.features.prompt import Prompt
 from hubsplice.files.plain import read_plain
 from hubsplice.recipe.models import TextSource
+from hubsplice.text.chat import has_template
 from hubsplice.text.local import local_corpus
 from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences
@@ -77,7 +78,7 @@ def questions(
     Raises:
         RecipeError: the template refuses one, or there is no template.
     """
-    if getattr(tokenizer, "chat_template", None) is None:
+    if not has_template(tokenizer):
         raise RecipeError(f"{option}: the model's tokenizer has no chat template; give plain text")
 
     def ids_of(text: str, field: str) -> list[int]:

@@ -33,6 +33,7 @@ from hubsplice.recipe.local_paths import local_paths
 from hubsplice.recipe.models import Recipe, TextSource
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
+from hubsplice.text.chat import has_template
 from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
@@ -178,8 +179,7 @@ class _Run:
             _digests(plan.recipe),
         ]
         self._ends = end_tokens(model, tokenizer, plan.resolved.folder)
-        has_template = getattr(tokenizer, "chat_template", None) is not None
-        self._as_question = has_template and not asking.plain
+        self._as_question = has_template(tokenizer) and not asking.plain
         self._prompts = [self._ids(i, text) for i, text in enumerate(asking.prompts)]
         self._watched = [self._first_tokens(scorer) for scorer in asking.scorers]
         source = TextSource(tokens=asking.neutral_tokens, sequence_length=_SEQUENCE)
