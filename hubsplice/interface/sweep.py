@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubsplice.errors import OutputError, RecipeError
+from hubsplice.files.new_files import require_folder_of
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.sources import AnyPath, RecipeSource, as_path, as_recipe
 
@@ -127,8 +128,7 @@ def _kept(file: Path | None, answers: AnyPath | None) -> Path:
 def _drawing(path: Path) -> Path:
     if path.suffix.lower() != ".svg":
         raise RecipeError(f"--plot: {path} ends in {path.suffix!r}, expected '.svg'")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: cannot be written: {path.parent} is not a folder")
+    require_folder_of(path)
     return path
 
 
