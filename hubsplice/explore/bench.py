@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import fetch_weights, resolve_base
 from hubsplice.checkpoint.stock import require_stock
+from hubsplice.compiling.plan import as_trained
 from hubsplice.errors import RecipeError
 from hubsplice.explore.sae_names import PlacedSae, find_source, placed, sae_source
 from hubsplice.families.architecture import architecture_of
@@ -79,7 +80,7 @@ def opened(
     progress("loading the SAEs", 0, len(found))
     ready = []
     for number, one in enumerate(found, start=1):
-        ready.append(placed(one, place, architecture.hidden_size))
+        ready.append(placed(as_trained(one, architecture), place, architecture.hidden_size))
         architecture.require_place(ready[-1].place)
         progress("loading the SAEs", number, len(found))
     # The weights last: they take the longest to fetch.
