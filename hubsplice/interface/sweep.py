@@ -166,6 +166,7 @@ def _scorer(given: str | Mapping[str, Any]) -> Scorer:
 
     import hubsplice.explore.scorers  # noqa: F401
     from hubsplice.explore.scorers.base import SCORERS
+    from hubsplice.recipe.problems import readable_problems
 
     fields = dict(given) if isinstance(given, Mapping) else _in_file(given)
     if fields is None:
@@ -179,6 +180,6 @@ def _scorer(given: str | Mapping[str, Any]) -> Scorer:
     try:
         return scorer.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"--score: {fields['kind']}: {where}: {first['msg']}") from None
+        problems = readable_problems(error, fields, scorer, {}).splitlines()
+        found = [f"--score: {fields['kind']}: {problem}" for problem in problems]
+        raise RecipeError("\n".join(found)) from None
