@@ -138,5 +138,5 @@ TopP = Annotated[
 ]
 Seed = Annotated[
     int,
-    typer.Option("--seed", min=0, help="Of the random numbers; the same for all answers."),
+    typer.Option("--seed", min=0, help="The seed of the random numbers, which all answers share."),
 ]

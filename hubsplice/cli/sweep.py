@@ -79,7 +79,12 @@ def sweep(
     top_p: TopP = 1.0,
     seed: Seed = 0,
     neutral_tokens: Annotated[
-        int, typer.Option("--neutral-tokens", min=256, help="Of the text for side effects.")
+        int,
+        typer.Option(
+            "--neutral-tokens",
+            min=256,
+            help="How many tokens of neutral text side effects are measured on.",
+        ),
     ] = 1024,
     answers: Annotated[
         Path | None,
@@ -93,7 +98,9 @@ def sweep(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw it as SVG.", show_default=False),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the comparison as SVG.", show_default=False
+        ),
     ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Put the recommended strength into the recipe.")

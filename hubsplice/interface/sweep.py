@@ -140,7 +140,7 @@ def _prompts(prompts: AnyPath | Sequence[str]) -> list[str]:
     else:
         found = list(prompts)
     if not found:
-        raise RecipeError("--prompts: none")
+        raise RecipeError("--prompts: none; give at least one")
     # A prompt that is given twice is one prompt.
     return list(dict.fromkeys(found))
 
