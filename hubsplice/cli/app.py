@@ -112,3 +112,31 @@ def apply_no_cache(no_cache: bool) -> None:
     """Have nothing kept in this process, where the user says so."""
     if no_cache:
         os.environ["HUBSPLICE_CACHE_LIMIT"] = "0"
+
+
+EditNumber = Annotated[
+    int | None,
+    typer.Option(
+        "--edit",
+        metavar="N",
+        min=0,
+        help="Which edit, counted from 0. [default: the only one with a strength]",
+        show_default=False,
+    ),
+]
+Plain = Annotated[
+    bool, typer.Option("--plain", help="Continue the prompts without the chat template.")
+]
+MaxNewTokens = Annotated[
+    int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")
+]
+Temperature = Annotated[
+    float, typer.Option("--temperature", min=0.0, help="0 takes the most probable token.")
+]
+TopP = Annotated[
+    float, typer.Option("--top-p", help="The share of probability that is drawn from.")
+]
+Seed = Annotated[
+    int,
+    typer.Option("--seed", min=0, help="The seed of the random numbers, which all answers share."),
+]

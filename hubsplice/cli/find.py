@@ -70,7 +70,7 @@ def find(
         ),
     ] = None,
     text: Annotated[
-        Path | None, _file("--text", "Find what is of this text, against neutral text.")
+        Path | None, _file("--text", "Find the features of this text, compared with neutral text.")
     ] = None,
     prompts: Annotated[
         Path | None,
@@ -81,7 +81,11 @@ def find(
         _file("--positive", "Find what tells these examples, one a line, from --negative."),
     ] = None,
     negative: Annotated[
-        Path | None, _file("--negative", "Examples that are alike but for what is looked for.")
+        Path | None,
+        _file(
+            "--negative",
+            "Examples, one a line, that lack what you look for, and are otherwise alike.",
+        ),
     ] = None,
     show: Annotated[
         int | None,
@@ -98,14 +102,21 @@ def find(
         typer.Option("--chat", help="Put the two sets through the chat template, as questions."),
     ] = False,
     pool: Annotated[
-        Pool, typer.Option("--pool", help="What an example of two sets counts by.")
+        Pool,
+        typer.Option(
+            "--pool",
+            help="An example of two sets counts by its largest activation, or by their mean.",
+        ),
     ] = Pool.MAX,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many features or texts.")] = 10,
+    top: Annotated[
+        int, typer.Option("--top", min=1, help="How many features or texts to show.")
+    ] = 10,
     tokens: Annotated[
         int, typer.Option("--tokens", min=256, help="How many tokens of neutral text are read.")
     ] = 8192,
     recipe: Annotated[
-        Path | None, _file("--recipe", "Write a recipe with the best feature, or with the shown.")
+        Path | None,
+        _file("--recipe", "Write a recipe with the best feature, or with that of --show."),
     ] = None,
     wish: Annotated[
         Wish, typer.Option("--wish", help="Whether the recipe gives more of it, or none.")

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from hubsplice import __version__
-from hubsplice.errors import OutputError
 from hubsplice.terminal import print_note
 
 _ACTION = f"hubsplice/hubsplice/.github/actions/publish@v{__version__}"
@@ -54,14 +53,13 @@ def init(
     The recipe has a comment for every field. With --workflow, the repository releases a model from
     GitHub Actions.
     """
-    from hubsplice.files.new_files import write_files
+    from hubsplice.files.new_files import require_folder_of, write_files
     from hubsplice.github_actions.release_repository import release_repository
     from hubsplice.recipe.starter import RECIPE, recipe_starter
 
     if not workflow:
         recipe = path or Path(RECIPE)
-        if not recipe.parent.is_dir():
-            raise OutputError(f"{recipe}: cannot be written: {recipe.parent} is not a folder")
+        require_folder_of(recipe)
         text = recipe_starter(recipe.name, repo_id=repo_id)
         write_files({recipe.name: text}, recipe.parent, force=force)
         print_note(f"wrote {recipe}; edit it, then run `hubsplice check {recipe}`")

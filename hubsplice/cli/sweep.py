@@ -9,7 +9,16 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, RecipePath
+from hubsplice.cli.app import (
+    AsJson,
+    EditNumber,
+    MaxNewTokens,
+    Plain,
+    RecipePath,
+    Seed,
+    Temperature,
+    TopP,
+)
 from hubsplice.terminal import print_content, print_json, print_note, print_warning
 
 
@@ -51,16 +60,7 @@ def sweep(
             show_default=False,
         ),
     ],
-    edit: Annotated[
-        int | None,
-        typer.Option(
-            "--edit",
-            metavar="N",
-            min=0,
-            help="Which edit, counted from 0. [default: the only one with a strength]",
-            show_default=False,
-        ),
-    ] = None,
+    edit: EditNumber = None,
     layers: Annotated[
         str | None,
         typer.Option(
@@ -73,23 +73,18 @@ def sweep(
     want: Annotated[
         Want, typer.Option("--want", help="Whether more or less of the target is wanted.")
     ] = Want.MORE,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Continue the prompts without the chat template.")
-    ] = False,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")
-    ] = 80,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="0 takes the most probable token.")
-    ] = 0.0,
-    top_p: Annotated[
-        float, typer.Option("--top-p", help="The share of probability that is drawn from.")
-    ] = 1.0,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the random numbers; the same for all.")
-    ] = 0,
+    plain: Plain = False,
+    max_new_tokens: MaxNewTokens = 80,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
     neutral_tokens: Annotated[
-        int, typer.Option("--neutral-tokens", min=256, help="Of the text for side effects.")
+        int,
+        typer.Option(
+            "--neutral-tokens",
+            min=256,
+            help="How many tokens of neutral text side effects are measured on.",
+        ),
     ] = 1024,
     answers: Annotated[
         Path | None,
@@ -103,7 +98,9 @@ def sweep(
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option("--plot", metavar="FILE", help="Draw it as SVG.", show_default=False),
+        typer.Option(
+            "--plot", metavar="FILE", help="Draw the comparison as SVG.", show_default=False
+        ),
     ] = None,
     write: Annotated[
         bool, typer.Option("--write", help="Put the recommended strength into the recipe.")

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hubsplice.cli.app import AsJson, RecipePath
+from hubsplice.cli.app import (
+    AsJson,
+    EditNumber,
+    MaxNewTokens,
+    Plain,
+    RecipePath,
+    Seed,
+    Temperature,
+    TopP,
+)
 from hubsplice.errors import RecipeError
 from hubsplice.terminal import (
     live_content,
@@ -44,35 +53,16 @@ def try_(
             show_default=False,
         ),
     ] = None,
-    edit: Annotated[
-        int | None,
-        typer.Option(
-            "--edit",
-            metavar="N",
-            min=0,
-            help="Which edit that is, counted from 0. [default: the only one with a strength]",
-            show_default=False,
-        ),
-    ] = None,
+    edit: EditNumber = None,
     chat: Annotated[
         bool,
         typer.Option("--chat", help="Go on with a conversation, read from stdin line by line."),
     ] = False,
-    plain: Annotated[
-        bool, typer.Option("--plain", help="Continue the prompts without the chat template.")
-    ] = False,
-    max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", min=1, help="The most tokens of an answer.")
-    ] = 80,
-    temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, help="0 takes the most probable token.")
-    ] = 0.0,
-    top_p: Annotated[
-        float, typer.Option("--top-p", help="The share of probability that is drawn from.")
-    ] = 1.0,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of the random numbers; the same for all answers.")
-    ] = 0,
+    plain: Plain = False,
+    max_new_tokens: MaxNewTokens = 80,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Compare answers before and after the edits, without a build.

@@ -15,6 +15,7 @@ from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.base import Probe
 from hubsplice.features.contrast import Contrast, contrast, logistic_probe
 from hubsplice.features.examples import ContrastSource, Examples, LearnedProbe
+from hubsplice.features.prompt import Prompt
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Splice
 from hubsplice.recipe.problems import field_path
@@ -86,8 +87,8 @@ def examples_in(value: Any, at: str) -> Iterator[tuple[str, Examples]]:
             yield from examples_in(item, field_path((at, i)))
 
 
-def require_examples(source: Examples) -> None:
-    """Check examples without a model.
+def checked_examples(source: Examples) -> tuple[tuple[Prompt, ...], ...]:
+    """The positive and the negative prompts, checked as far as that needs no model.
 
     Raises:
         RecipeError: a file that is missing or no list of prompts, the same prompts on both sides,
@@ -104,6 +105,7 @@ def require_examples(source: Examples) -> None:
             "`method: pca` compares the n-th of the one with the n-th of the other, and needs as "
             "many of both"
         )
+    return positive, negative
 
 
 def _read_out(
@@ -116,10 +118,9 @@ def _read_out(
     progress: Callable[[str, int, int], None],
 ) -> list[list[Tensor]]:
     """For each side, what is read of each prompt, shape [tokens, d], sinks left out."""
-    require_examples(source)
     rows: list[Row] = []
     counts = []
-    for name, prompts in zip(SIDES, example_prompts(source, at), strict=True):
+    for name, prompts in zip(SIDES, checked_examples(source), strict=True):
         rows += example_rows(prompts, f"{at}.{name}", tokenizer)
         counts.append(len(prompts))
     ids, lengths = padded(rows, max(len(row.ids) for row in rows))

@@ -161,7 +161,7 @@ def make_plan(recipe: Recipe) -> Plan:
     )
 
 
-def _as_trained(sae: FoundSae, architecture: Architecture) -> FoundSae:
+def as_trained(sae: FoundSae, architecture: Architecture) -> FoundSae:
     """An SAE without the note that weights were centred, where they can't have been.
 
     TransformerLens leaves the weights of a model alone whose norms see the mean.
@@ -176,7 +176,7 @@ def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedS
     # The recipe's own validation asks for a layer where there is no SAE.
     place = splice.place
     if splice.sae is not None:
-        sae = _as_trained(find_sae(splice.sae), architecture)
+        sae = as_trained(find_sae(splice.sae), architecture)
         require_supported(sae.config)
         require_weights(sae)
         require_width(sae.config, architecture.hidden_size)

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from hubsplice.compiling.learned import require_examples
+from hubsplice.compiling.learned import checked_examples
 from hubsplice.compiling.sources import require_feature
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
@@ -65,14 +65,14 @@ class StandIns:
         return load_subspace(source, self._hidden_size, self._layer)
 
     def contrast(self, source: ContrastSource) -> Contrast:
-        require_examples(source)
+        checked_examples(source)
         found = Contrast(self._axis(source), 0.0)
         self._unknown.append(found.vector)
         return found
 
     def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
         if isinstance(source, LearnedProbe):
-            require_examples(source)
+            checked_examples(source)
             return Probe(source.title, self._axis(source), 0.0)
         return load_probe(source, self._hidden_size)
 

@@ -29,9 +29,7 @@ class DirectedEdit(Edit):
     feature: FeatureIndex | None = Field(
         None, description="Write along the decoder row of this feature of the SAE."
     )
-    vector: TensorSource | None = Field(
-        None, description="Write along a vector from a safetensors file."
-    )
+    vector: TensorSource | None = Field(None, description="Write along a vector from a file.")
     contrast: ContrastSource | None = Field(
         None, description="Write along a direction that is learned from examples."
     )

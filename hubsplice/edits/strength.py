@@ -28,7 +28,7 @@ class Amount:
         return f"{self.value:g}" if self.unit == "sae" else f"{self.value:g} x {self.unit}"
 
 
-PLAIN_NUMBER = re.compile(r"^\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*$")
+_PLAIN_NUMBER = re.compile(r"^\s*[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?\s*$")
 """A strength as text that names no unit."""
 
 
@@ -38,7 +38,7 @@ def parse_amount(text: str) -> Amount:
     Raises:
         ValueError: it is none.
     """
-    number = float(text) if PLAIN_NUMBER.match(text) else None
+    number = float(text) if _PLAIN_NUMBER.match(text) else None
     amount: Amount = _parse(text if number is None else number)
     return amount
 

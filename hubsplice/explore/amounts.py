@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ValidationError
 
 from hubsplice.edits.base import Edit
-from hubsplice.edits.strength import PLAIN_NUMBER, Amount, parse_amount
+from hubsplice.edits.strength import Amount, parse_amount
 from hubsplice.errors import RecipeError
 from hubsplice.recipe.models import Recipe
 
@@ -52,11 +52,10 @@ class Knob:
         except ValueError as error:
             raise RecipeError(f"--strength: {error}") from None
         if isinstance(self.value, float):
-            if amount.unit != "sae" or not PLAIN_NUMBER.match(text):
+            if amount.unit != "sae":
                 raise RecipeError(f"--strength: {text!r}: {self.path} is a plain number")
             return amount.value
-        own_unit = PLAIN_NUMBER.match(text) is not None
-        return Amount(amount.value, self.value.unit) if own_unit else amount
+        return Amount(amount.value, self.value.unit) if amount.unit == "sae" else amount
 
     def shown(self, value: Amount | float) -> str:
         """A strength in words."""

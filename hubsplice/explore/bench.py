@@ -12,10 +12,10 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import fetch_weights, resolve_base
 from hubsplice.checkpoint.stock import require_stock
+from hubsplice.compiling.plan import as_trained
 from hubsplice.errors import RecipeError
 from hubsplice.explore.sae_names import PlacedSae, find_source, placed, sae_source
 from hubsplice.families.architecture import architecture_of
-from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_match import match_warnings
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, loaded
@@ -48,7 +48,7 @@ class Bench:
 def opened(
     base_model: str | None,
     revision: str | None,
-    saes: Sequence[str | SaeSource],
+    saes: Sequence[str],
     after_layer: int | None,
     progress: Progress,
 ) -> Iterator[Bench]:
@@ -57,7 +57,7 @@ def opened(
     Args:
         base_model: a folder or a Hub id; None for the model that the first SAE names.
         revision: of a Hub repository.
-        saes: as `sae_source` takes them, or as a recipe names them.
+        saes: as `sae_source` takes them.
         after_layer: where the SAE reads, if not where it was trained.
         progress: told what is loaded.
 
@@ -68,8 +68,7 @@ def opened(
         raise RecipeError("--sae: missing; name at least one SAE")
     if after_layer is not None and len(saes) > 1:
         raise RecipeError("--after-layer: it is of one SAE, and there are several")
-    sources = [name if isinstance(name, SaeSource) else sae_source(name) for name in saes]
-    found = [find_source(source) for source in sources]
+    found = [find_source(sae_source(name)) for name in saes]
     resolved = resolve_base(_named(base_model, found[0].config.model_name), revision, weights=False)
     config = BaseConfig.open(resolved.folder)
     architecture = architecture_of(config.config)
@@ -81,7 +80,7 @@ def opened(
     progress("loading the SAEs", 0, len(found))
     ready = []
     for number, one in enumerate(found, start=1):
-        ready.append(placed(one, place, architecture.hidden_size))
+        ready.append(placed(as_trained(one, architecture), place, architecture.hidden_size))
         architecture.require_place(ready[-1].place)
         progress("loading the SAEs", number, len(found))
     # The weights last: they take the longest to fetch.

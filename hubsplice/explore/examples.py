@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 
 from hubsplice.errors import RecipeError
 from hubsplice.features.prompt import Prompt
-from hubsplice.files.plain import read_plain
 from hubsplice.recipe.models import TextSource
+from hubsplice.text.chat import has_template
+from hubsplice.text.lines import text_lines
 from hubsplice.text.local import local_corpus
 from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences
@@ -45,16 +46,9 @@ def read_lines(path: Path, option: str) -> list[str]:
     Raises:
         RecipeError: it can't be read, or holds no text.
     """
-    if path.suffix.lower() in _LINES:
-        try:
-            lines = read_plain(path).decode("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else f"expected UTF-8: {error}"
-            raise RecipeError(f"{option}: {path} can't be read: {reason}") from None
-        found = [line.strip() for line in lines if line.strip()]
-    else:
-        corpus = local_corpus(path, "text", section=option)
-        found = [document.text for document in corpus.documents]
+    if path.suffix.lower() not in _LINES:
+        return read_passages(path, option)
+    found = [line.strip() for line in text_lines(path, option) if line.strip()]
     if not found:
         raise RecipeError(f"{option}: {path} has no text, expected one example a line")
     return found
@@ -77,7 +71,7 @@ def questions(
     Raises:
         RecipeError: the template refuses one, or there is no template.
     """
-    if getattr(tokenizer, "chat_template", None) is None:
+    if not has_template(tokenizer):
         raise RecipeError(f"{option}: the model's tokenizer has no chat template; give plain text")
 
     def ids_of(text: str, field: str) -> list[int]:

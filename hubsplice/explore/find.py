@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -54,8 +55,8 @@ def against_neutral(
     here = [Tally(placed) for placed in bench.saes]
     there = [Tally(placed) for placed in bench.saes]
     # The neutral text first: it says what an attention sink is.
-    reader.read(neutral, _into(there), _named("reading neutral text", progress))
-    reader.read(examples, _into(here), _named("reading the text", progress))
+    reader.read(neutral, _into(there), partial(progress, "reading neutral text"))
+    reader.read(examples, _into(here), partial(progress, "reading the text"))
     scores = [
         1000 * information(mine.active, mine.tokens, other.active, other.tokens)
         for mine, other in zip(here, there, strict=True)
@@ -111,7 +112,7 @@ def between(
     pooled = []
     for name, given in (("positive", positive), ("negative", negative)):
         each = [Pooled(placed, len(given), pool) for placed in bench.saes]
-        reader.read(given, _into(each), _named(f"reading the {name} examples", progress))
+        reader.read(given, _into(each), partial(progress, f"reading the {name} examples"))
         pooled.append(each)
     ours, theirs = pooled
     scores, order, chance = [], [], torch.zeros(SHUFFLES, dtype=torch.float64)
@@ -217,7 +218,3 @@ def _found(
 
 def _into(tallies: Sequence[Tally] | Sequence[Pooled]) -> Callable[[Seen], None]:
     return lambda seen: tallies[seen.sae].add(seen)
-
-
-def _named(step: str, progress: Progress) -> Callable[[int, int], None]:
-    return lambda done, total: progress(step, done, total)

@@ -32,15 +32,14 @@ class Seen:
         activations: shape [tokens, features], float32, on the CPU.
         example: which example each token is of, shape [tokens].
         position: where in it, shape [tokens].
-        batch: the examples of the batch; all tokens of one are in one batch.
-        last: whether this is the batch's last part for this SAE.
+        last: whether this is the batch's last part for this SAE; all tokens of an example are in
+            one batch.
     """
 
     sae: int
     activations: Tensor
     example: Tensor
     position: Tensor
-    batch: tuple[int, ...]
     last: bool
 
     @property
@@ -116,7 +115,6 @@ class Reader:
                 encoded(placed.sae, h[line[part], position[part]]),
                 example[part],
                 position[part],
-                batch,
                 start + step >= len(line),
             )
 

@@ -6,10 +6,12 @@ import math
 from dataclasses import dataclass
 
 from hubsplice.explore.swept import Sweep
+from hubsplice.fidelity.picture import readable
 from hubsplice.templates import load_template
 
 _TEMPLATE = "sweep.svg.j2"
 _WIDTH, _HEIGHT, _LEFT, _TOP = 520, 300, 70, 40
+_LONGEST = 60
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def picture(sweep: Sweep) -> str:
 
     marks = tuple(
         _Mark(
-            name=_plain(p.name if p.layer is None else f"{p.name}, layer {p.layer}"),
+            name=readable(p.name if p.layer is None else f"{p.name}, layer {p.layer}", _LONGEST),
             x=across(p.divergence.value),
             y=down(t.value),
             left=across(p.divergence.low),
@@ -58,8 +60,8 @@ def picture(sweep: Sweep) -> str:
     )
     front = sorted((m for m in marks if m.front), key=lambda mark: float(mark.x))
     return load_template(_TEMPLATE).render(
-        title=_plain(f"{sweep.edit} ({sweep.label})"),
-        target=_plain(sweep.scorers[0]),
+        title=readable(f"{sweep.edit} ({sweep.label})", _LONGEST),
+        target=readable(sweep.scorers[0], _LONGEST),
         marks=marks,
         line=" ".join(f"{m.x},{m.y}" for m in front),
         left=_LEFT,
@@ -70,9 +72,3 @@ def picture(sweep: Sweep) -> str:
         lowest=f"{bottom:.3g}",
         most=f"{most:.3g}",
     )
-
-
-def _plain(text: str) -> str:
-    """Text in one line, without characters that XML has not or that can't be seen."""
-    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return shown if len(shown) <= 60 else f"{shown[:59]}…"

@@ -74,8 +74,7 @@ class QuickHooks:
         self._learned: dict[tuple[Place, frozenset[Examples]], Learned] = {}
         self._seen: dict[Place, Mapping[str, Activity]] = {}
         self._streams: dict[Place, Tensor] = {}
-        self.whole = any(map(counts_in_maximum, variants))
-        if self.whole:
+        if any(map(counts_in_maximum, variants)):
             found = calibrate(plan, progress)
             self._text = found.text.sequences
             self._seen = {s.site.place: s.statistics.activity for s in found.splices}
@@ -89,14 +88,11 @@ class QuickHooks:
             HubspliceError: it can't be lowered, one line per problem.
         """
         lowered: list[LoweredSplice] = []
-        for planned in sorted(
-            (_variant(planned, recipe) for planned in self._plan.splices), key=lambda p: p.place
-        ):
-            sae = next(
-                sae
-                for own, sae in zip(self._plan.splices, self._plan.saes, strict=True)
-                if own.index == planned.index
-            )
+        variants = [
+            (_variant(planned, recipe), sae)
+            for planned, sae in zip(self._plan.splices, self._plan.saes, strict=True)
+        ]
+        for planned, sae in sorted(variants, key=lambda variant: variant[0].place):
             earlier = Intervention(tuple(splice.site for splice in lowered))
             lowered.append(
                 lower_splice(

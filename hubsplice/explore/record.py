@@ -37,15 +37,9 @@ class Record:
         """
         self.path = path
         self._lines: dict[str, dict[str, Any]] = {}
-        whole = True
-        if exists(path):
-            whole = self._read()
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                if not whole:
-                    file.write("\n")
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be written: {error.strerror}") from None
+        whole = not exists(path) or self._read()
+        # Also where there is nothing to write: an unwritable file is told before hours of work.
+        self._append("" if whole else "\n")
 
     def get(self, key: str) -> dict[str, Any] | None:
         """What is known under a key."""
@@ -54,13 +48,16 @@ class Record:
     def add(self, key: str, **values: Any) -> dict[str, Any]:
         """Append a line."""
         line = {"key": key, **values}
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=True) + "\n")
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
+        self._append(json.dumps(line, ensure_ascii=True) + "\n")
         self._lines[key] = line
         return line
+
+    def _append(self, text: str) -> None:
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from None
 
     def _read(self) -> bool:
         """Read the lines; False where the last one was cut off."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,8 @@ Wish = Literal["more", "less"]
 _MOST_PROMPTS = 8
 
 
-def starter(
+def write_starter(
+    path: Path,
     *,
     base_model: str,
     revision: str | None,
@@ -24,13 +27,14 @@ def starter(
     feature: int,
     largest: float,
     wish: Wish,
-    prompts: tuple[dict[str, str], ...] = (),
-    folder: Path,
-    doubt: str | None = None,
-) -> str:
-    """A recipe's text, which `hubsplice check` accepts.
+    prompts: Iterable[dict[str, str]],
+    doubt: str | None,
+    force: bool,
+) -> None:
+    """Write a recipe that `hubsplice check` accepts.
 
     Args:
+        path: the recipe's file.
         base_model: as the recipe is to name it.
         revision: its commit; None for a local folder.
         sae: the SAE.
@@ -38,12 +42,13 @@ def starter(
         feature: the feature.
         largest: its largest activation on the text that was read.
         wish: whether there is to be more of the feature, or none of it.
-        prompts: text on which the feature is active, for calibration; some of it is taken.
-        folder: of the recipe.
-        doubt: why the feature may not be what was looked for.
+        prompts: text on which the feature is active, for calibration; the first of it is taken.
+        doubt: why the feature may not be what was looked for; None for no doubt.
+        force: whether an existing file is overwritten.
 
     Raises:
         RecipeError: it would be no recipe.
+        OutputError: the file is there already, or can't be written.
     """
     edit: dict[str, Any] = (
         {"kind": "ablate", "feature": feature}
@@ -57,16 +62,11 @@ def starter(
     if revision is not None:
         recipe["revision"] = revision
     recipe["splices"] = [splice]
-    if prompts:
-        recipe["prompts"] = list(prompts[:_MOST_PROMPTS])
+    if taken := list(islice(prompts, _MOST_PROMPTS)):
+        recipe["prompts"] = taken
     doubts = [] if doubt is None else [f"# {doubt}"]
     text = "\n".join([*doubts, *_comments(wish, feature, largest), dump_yaml(recipe)])
-    parse_recipe(text, folder=folder)
-    return text
-
-
-def write_starter(text: str, path: Path, *, force: bool) -> None:
-    """Write a recipe; raises `OutputError` where it is there already, unless it is forced."""
+    parse_recipe(text, folder=path.parent)
     write_files({path.name: text}, path.parent, force=force)
 
 

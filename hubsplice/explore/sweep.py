@@ -33,11 +33,12 @@ from hubsplice.recipe.local_paths import local_paths
 from hubsplice.recipe.models import Recipe, TextSource
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
+from hubsplice.text.chat import has_template
 from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 
-BASE = "base"
+_BASE = "base"
 _ROWS_AT_ONCE = 16
 _SEQUENCE = 128
 _WORD = re.compile(r"\w+")
@@ -75,7 +76,6 @@ class _Variant:
     name: str
     layer: int | None
     recipe: Recipe | None
-    value: Any = None
 
     @property
     def known_by(self) -> Any:
@@ -139,12 +139,12 @@ def _variants(recipe: Recipe, found: Knob, asking: Asking) -> list[_Variant]:
     values = [found.parse(text) for text in asking.strengths]
     if not values:
         raise RecipeError("--strengths: none; give A,B,… or A:B:N")
-    made = [_Variant(BASE, None, None)]
+    made = [_Variant(_BASE, None, None)]
     places: list[int | None] = [*asking.layers] or [None]
     for layer in places:
         placed = recipe if layer is None else _at_layer(recipe, found, layer)
         made += [
-            _Variant(found.shown(value), layer, with_strength(placed, found, value), value)
+            _Variant(found.shown(value), layer, with_strength(placed, found, value))
             for value in values
         ]
     return made
@@ -179,8 +179,7 @@ class _Run:
             _digests(plan.recipe),
         ]
         self._ends = end_tokens(model, tokenizer, plan.resolved.folder)
-        has_template = getattr(tokenizer, "chat_template", None) is not None
-        self._as_question = has_template and not asking.plain
+        self._as_question = has_template(tokenizer) and not asking.plain
         self._prompts = [self._ids(i, text) for i, text in enumerate(asking.prompts)]
         self._watched = [self._first_tokens(scorer) for scorer in asking.scorers]
         source = TextSource(tokens=asking.neutral_tokens, sequence_length=_SEQUENCE)
@@ -243,10 +242,10 @@ class _Run:
         step = f"answers: strength {variant.name}" + (
             "" if variant.layer is None else f", layer {variant.layer}"
         )
+        watched = [tokens or [0] for tokens in self._watched]
         while batch := list(islice(missing, _ROWS_AT_ONCE)):
             self._progress(step, batch[0], len(keys))
             asked = [Asked(self._prompts[i], edit, self._asking.prompts[i]) for i in batch]
-            watched = [tokens or [0] for tokens in self._watched]
             generated = generate(
                 self._model, asked, self._asking.sampling, self._ends, watched=watched
             )

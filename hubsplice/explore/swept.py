@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from hubsplice.explore.intervals import Mean
@@ -171,8 +171,7 @@ def judged(points: tuple[Point, ...], want: Want) -> tuple[Point, ...]:
     near = [point for point in better if reach(point) >= best]
     chosen = min(near, key=lambda point: point.divergence.value, default=None)
     return tuple(
-        Point(**(vars(point) | {"front": id(point) in front, "chosen": point is chosen}))
-        for point in points
+        replace(point, front=id(point) in front, chosen=point is chosen) for point in points
     )
 
 
@@ -188,7 +187,7 @@ def plot(points: tuple[Point, ...]) -> str:
         # On a scale of square roots, since a few strengths diverge far more than the rest.
         across = round((_WIDTH - 1) * math.sqrt(max(point.divergence.value, 0.0) / most))
         share = (target.value - low) / (high - low) if high > low else 0.0
-        grid[_HEIGHT - 1 - round((_HEIGHT - 1) * share)][across] = letter(i)
+        grid[_HEIGHT - 1 - round((_HEIGHT - 1) * share)][across] = _letter(i)
     lines = [
         f"{high if row == 0 else low:>8.3g} │{''.join(cells).rstrip()}"
         if row in (0, _HEIGHT - 1)
@@ -196,7 +195,7 @@ def plot(points: tuple[Point, ...]) -> str:
         for row, cells in enumerate(grid)
     ]
     names = "  ".join(
-        f"{letter(i)} {p.name}" + ("" if p.layer is None else f" (layer {p.layer})")
+        f"{_letter(i)} {p.name}" + ("" if p.layer is None else f" (layer {p.layer})")
         for i, p, _ in known
     )
     return "\n".join(
@@ -204,7 +203,7 @@ def plot(points: tuple[Point, ...]) -> str:
     )
 
 
-def letter(number: int) -> str:
+def _letter(number: int) -> str:
     """What stands for a point in a plot: 0 for the base, then letters."""
     letters = "0abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     return letters[number] if number < len(letters) else "*"

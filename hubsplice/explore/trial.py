@@ -20,7 +20,7 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.model import Model, loaded
 from hubsplice.terminal import Progress
-from hubsplice.text.chat import Message, conversation
+from hubsplice.text.chat import Message, conversation, has_template
 from hubsplice.text.tokenizer import load_tokenizer
 
 Show = Callable[[Compared], None]
@@ -45,7 +45,7 @@ class Trial:
         self.warnings = warnings
         self._model, self._tokenizer, self._edits = model, tokenizer, edits
         self._sampling, self._ends = sampling, ends
-        self._plain = plain or getattr(tokenizer, "chat_template", None) is None
+        self._plain = plain or not has_template(tokenizer)
         self._histories: list[list[Message]] = [[] for _ in edits]
         self._turn = 0
 

@@ -52,11 +52,11 @@ def replaced(text: str, found: Knob, value: Amount | float, comment: str) -> str
             raise RecipeError(f"{found.path}: it is not in the recipe's file")
     start, end = node.start_mark.index, node.end_mark.index
     changed = text[:start] + _written(value) + text[end:]
-    line = text.rfind("\n", 0, start) + 1
-    indent = text[line : line + len(text[line:]) - len(text[line:].lstrip(" "))]
     if text.lstrip().startswith("{"):
         # JSON has no comments.
         return changed
+    line = text.rfind("\n", 0, start) + 1
+    indent = " " * (len(text[line:]) - len(text[line:].lstrip(" ")))
     before = changed[:line]
     last = before.rfind("\n", 0, max(line - 1, 0)) + 1
     if before[last:].lstrip().startswith(f"# {_MADE_BY}"):

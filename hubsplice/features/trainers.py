@@ -31,13 +31,11 @@ class TrainerFolder:
     """An SAE in the form of its trainer.
 
     Attributes:
-        trainer: the program's name.
         config: what SAELens's cfg.json would say of it.
         files: all that matter, by name in the folder, in alphabetical order.
         weights: the file of `files` that holds the weights.
     """
 
-    trainer: str
     config: Mapping[str, Any]
     files: tuple[str, ...]
     weights: str
@@ -154,7 +152,7 @@ def _sparsify(folder: Path) -> TrainerFolder | None:
     config = _config(
         "topk", d_in, d_sae, k=raw.get("k"), apply_b_dec_to_input=True, metadata=metadata
     )
-    return _with_weights(folder, "sparsify", config, "cfg.json", "sae.safetensors")
+    return _with_weights(folder, config, "cfg.json", "sae.safetensors")
 
 
 def _sparsify_training(path: Path) -> dict[str, Any]:
@@ -206,9 +204,7 @@ def _dictionary_learning(folder: Path) -> TrainerFolder | None:
         metadata=metadata,
         **({"k": trainer.get("k")} if architecture == "topk" else {}),
     )
-    return _with_weights(
-        folder, "dictionary_learning", config, "config.json", "ae.safetensors", "ae.pt"
-    )
+    return _with_weights(folder, config, "config.json", "ae.safetensors", "ae.pt")
 
 
 def _gemma_scope(folder: Path) -> TrainerFolder | None:
@@ -227,7 +223,7 @@ def _gemma_scope(folder: Path) -> TrainerFolder | None:
     if len(shape) != 2:
         raise CheckpointError(f"{path}: W_enc has shape {list(shape)}; expected two dimensions")
     config = _config("jumprelu", *map(int, shape), apply_b_dec_to_input=False, metadata={})
-    return TrainerFolder("Gemma Scope", config, ("params.npz",), "params.npz")
+    return TrainerFolder(config, ("params.npz",), "params.npz")
 
 
 def _llama_scope(folder: Path) -> TrainerFolder | None:
@@ -242,7 +238,6 @@ def _llama_scope(folder: Path) -> TrainerFolder | None:
 
 def _with_weights(
     folder: Path,
-    trainer: str,
     config: dict[str, Any],
     settings: str,
     weights: str,
@@ -253,13 +248,13 @@ def _with_weights(
             raise CheckpointError(
                 f"SAE {folder}: {pickle} is a pickle file, which may run code when it is read. "
                 "This reads its tensors alone, and writes them as safetensors:\n"
-                f"    {conversion(folder, pickle, weights)}"
+                f"    {_conversion(folder, pickle, weights)}"
             )
         raise CheckpointError(f"SAE {folder}: holds no {weights}")
-    return TrainerFolder(trainer, config, tuple(sorted((settings, weights))), weights)
+    return TrainerFolder(config, tuple(sorted((settings, weights))), weights)
 
 
-def conversion(folder: Path, pickle: str, weights: str) -> str:
+def _conversion(folder: Path, pickle: str, weights: str) -> str:
     """The command that turns a pickle of tensors into safetensors; it reads nothing but tensors."""
     code = (
         "import sys, torch; from safetensors.torch import save_file; "

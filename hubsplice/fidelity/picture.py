@@ -200,7 +200,7 @@ def _panel(number: int, curve: ResponseCurve, found: CurvePrecision) -> _Panel:
         y=_TOP + row * (_HEIGHT + _BELOW),
         width=_WIDTH,
         height=_HEIGHT,
-        label=_readable(curve.label),
+        label=readable(curve.label, _LONGEST_LABEL),
         zero=f"{down(0.0):.1f}" if bottom < 0 < top else None,
         exact=_path(points(curve.exact)),
         layer=_path(points(layer.median)),
@@ -217,7 +217,7 @@ def _path(points: Iterable[str]) -> str:
     return "M" + "L".join(points)
 
 
-def _readable(label: str) -> str:
+def readable(label: str, longest: int) -> str:
     """A label in one line, without characters that XML has not or that can't be seen."""
     text = " ".join("".join(c if c.isprintable() else " " for c in label).split())
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"

@@ -25,7 +25,7 @@ def write_files(files: Mapping[str, str], folder: Path, *, force: bool) -> None:
     paths = {folder / PurePosixPath(name): text for name, text in files.items()}
     for path in paths:
         require_inside(folder, path)
-    _refuse_existing(paths, force=force)
+    refuse_existing(paths, force=force)
     written: dict[Path, Path] = {}
     made: list[Path] = []
     try:
@@ -40,7 +40,14 @@ def write_files(files: Mapping[str, str], folder: Path, *, force: bool) -> None:
         raise OutputError(f"{where}: cannot be written: {error.strerror}") from None
 
 
-def _refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
+def require_folder_of(path: Path) -> None:
+    """Raise `OutputError` unless the folder is there that a file is to be written into."""
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: cannot be written: {path.parent} is not a folder")
+
+
+def refuse_existing(paths: Iterable[Path], *, force: bool) -> None:
+    """Raise `OutputError` where a folder is in the way, or, unless `force`, a file."""
     existing = [path for path in paths if os.path.lexists(path)]
     for path in existing:
         if path.is_dir():

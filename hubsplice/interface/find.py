@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.new_files import refuse_existing, require_folder_of
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.sources import AnyPath, as_path
 
@@ -233,12 +234,8 @@ def _require_counts(top: int, tokens: int) -> None:
 
 
 def _require_new(path: Path, *, force: bool) -> None:
-    from hubsplice.errors import OutputError
-
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: cannot be written: {path.parent} is not a folder")
-    if path.exists() and not force:
-        raise OutputError(f"{path}: exists already; --force overwrites it")
+    require_folder_of(path)
+    refuse_existing([path], force=force)
 
 
 def _write(
@@ -255,22 +252,18 @@ def _write(
     doubt: str | None = None,
     force: bool,
 ) -> None:
-    from hubsplice.explore.starter import starter, write_starter
+    from hubsplice.explore.starter import write_starter
 
-    fields: dict[str, Any] = {
-        "base_model": bench.base_model,
-        "revision": bench.revision,
-        "sae": bench.saes[number].source,
-        "after_layer": after_layer,
-    }
-    prompts = tuple({form: text} for text in texts if len(bench.tokenizer(text).input_ids) > 1)
-    text = starter(
-        **fields,
+    write_starter(
+        path,
+        base_model=bench.base_model,
+        revision=bench.revision,
+        sae=bench.saes[number].source,
+        after_layer=after_layer,
         feature=feature,
         largest=largest,
         wish=wish,
-        prompts=prompts,
-        folder=path.parent,
+        prompts=({form: text} for text in texts if len(bench.tokenizer(text).input_ids) > 1),
         doubt=doubt,
+        force=force,
     )
-    write_starter(text, path, force=force)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubsplice.errors import OutputError, RecipeError
+from hubsplice.files.new_files import require_folder_of
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.sources import AnyPath, RecipeSource, as_path, as_recipe
 
@@ -127,8 +128,7 @@ def _kept(file: Path | None, answers: AnyPath | None) -> Path:
 def _drawing(path: Path) -> Path:
     if path.suffix.lower() != ".svg":
         raise RecipeError(f"--plot: {path} ends in {path.suffix!r}, expected '.svg'")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: cannot be written: {path.parent} is not a folder")
+    require_folder_of(path)
     return path
 
 
@@ -140,7 +140,7 @@ def _prompts(prompts: AnyPath | Sequence[str]) -> list[str]:
     else:
         found = list(prompts)
     if not found:
-        raise RecipeError("--prompts: none")
+        raise RecipeError("--prompts: none; give at least one")
     # A prompt that is given twice is one prompt.
     return list(dict.fromkeys(found))
 
@@ -166,6 +166,7 @@ def _scorer(given: str | Mapping[str, Any]) -> Scorer:
 
     import hubsplice.explore.scorers  # noqa: F401
     from hubsplice.explore.scorers.base import SCORERS
+    from hubsplice.recipe.problems import readable_problems
 
     fields = dict(given) if isinstance(given, Mapping) else _in_file(given)
     if fields is None:
@@ -179,6 +180,6 @@ def _scorer(given: str | Mapping[str, Any]) -> Scorer:
     try:
         return scorer.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise RecipeError(f"--score: {fields['kind']}: {where}: {first['msg']}") from None
+        problems = readable_problems(error, fields, scorer, {}).splitlines()
+        found = [f"--score: {fields['kind']}: {problem}" for problem in problems]
+        raise RecipeError("\n".join(found)) from None

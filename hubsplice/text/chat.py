@@ -49,7 +49,7 @@ class ChatFormat:
         """The tokenizer's format; None without a template that takes user and assistant turns."""
         import jinja2
 
-        if getattr(tokenizer, "chat_template", None) is None:
+        if not has_template(tokenizer):
             return None
         for opening in ((_SYSTEM,), ()):
             try:
@@ -64,6 +64,11 @@ class ChatFormat:
     def token_ids(self, text: str) -> list[int]:
         """The tokens of a conversation of two questions and answers made of `text`."""
         return conversation(self.tokenizer, [*self.opening, *_turns(text)])
+
+
+def has_template(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer has a chat template; some lack even the field."""
+    return getattr(tokenizer, "chat_template", None) is not None
 
 
 def conversation(

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from hubsplice.errors import RecipeError, quoted
 from hubsplice.features.examples import Examples
 from hubsplice.features.prompt import AnyPrompt, Prompt
-from hubsplice.files.plain import exists, read_plain
+from hubsplice.files.plain import exists
+from hubsplice.text.lines import text_lines
 from hubsplice.text.prompts import prompt_tokens
 from hubsplice.text.rows import Row
 
@@ -65,15 +66,9 @@ def _read(path: Path, field: str) -> Iterator[Prompt]:
         raise RecipeError(
             f"{field}: {path} ends in {path.suffix!r}, expected {' or '.join(_SUFFIXES)}"
         )
-    try:
-        lines = read_plain(path).decode("utf-8-sig").splitlines()
-    except OSError as error:
-        raise RecipeError(f"{field}: {path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise RecipeError(f"{field}: {path}: expected UTF-8 text: {error}") from None
-    for number, line in enumerate(lines, start=1):
+    is_json = path.suffix.lower() == ".jsonl"
+    for number, line in enumerate(text_lines(path, field), start=1):
         if line.strip():
-            is_json = path.suffix.lower() == ".jsonl"
             where = f"{field}: {path}, line {number}"
             yield _row(line, where) if is_json else Prompt(user=line.strip())
 

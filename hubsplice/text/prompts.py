@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hubsplice.errors import RecipeError
 from hubsplice.features.prompt import Prompt
-from hubsplice.text.chat import Message, conversation
+from hubsplice.text.chat import Message, conversation, has_template
 from hubsplice.text.documents import Document, Part
 from hubsplice.text.rows import Row
 
@@ -69,13 +69,12 @@ def prompt_tokens(
     """
     import jinja2
 
-    has_template = getattr(tokenizer, "chat_template", None) is not None
-    if prompt.chat is not None and not has_template:
+    if prompt.chat is not None and not has_template(tokenizer):
         raise RecipeError(
             f"{field}.chat: the model's tokenizer has no chat template; give plain text as "
             f"{field}.text"
         )
-    is_chat = prompt.text is None and has_template
+    is_chat = prompt.text is None and has_template(tokenizer)
     if is_chat:
         messages: list[Message] = (
             [{"role": "user", "content": prompt.user or ""}]

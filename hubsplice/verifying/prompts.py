@@ -7,8 +7,8 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from hubsplice.errors import RecipeError
-from hubsplice.files.plain import read_plain
 from hubsplice.recipe.models import TextSource
+from hubsplice.text.lines import text_lines
 from hubsplice.text.sequences import load_sequences
 
 _LENGTHS = (48, 31, 40, 23)
@@ -33,13 +33,8 @@ def read_prompts(path: Path, tokenizer: PreTrainedTokenizerBase) -> tuple[tuple[
         RecipeError: the file can't be read, has no prompt, or one is shorter than two tokens or
             longer than 1024.
     """
-    try:
-        lines = read_plain(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else f"expected UTF-8 text: {error}"
-        raise RecipeError(f"--prompts: {path} can't be read: {reason}") from None
     prompts = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_lines(path, "--prompts"), start=1):
         if not line.strip():
             continue
         ids = tuple(tokenizer(line, verbose=False).input_ids)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hubsplice
 from hubsplice.explore.lens import token_scores
+from hubsplice.features.references import SaeSource
+from hubsplice.features.sae_config import find_sae
 from tests.conftest import Command
 from tests.explore.conftest import DENSE, PLANTED, Planted
 
@@ -34,6 +38,23 @@ def test_a_planted_feature_comes_first_on_text_that_has_it(planted: Planted) -> 
 def test_it_is_not_found_on_text_without_it(planted: Planted) -> None:
     found = find(planted, text=[" ".join(WITHOUT)], top=96)
     assert PLANTED not in [one.feature for one in found.features]
+
+
+def test_an_sae_is_read_as_a_build_reads_it(planted: Planted, tmp_path: Path) -> None:
+    """Norms that see the mean leave TransformerLens nothing to centre, whatever the SAE says."""
+    sae = shutil.copytree(planted.sae, tmp_path / "sae")
+    config = json.loads((sae / "cfg.json").read_text(encoding="utf-8"))
+    said = {"model_from_pretrained_kwargs": {"center_writing_weights": True}}
+    config["metadata"] = config.get("metadata", {}) | said
+    (sae / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    centred = replace(planted, sae=sae)
+    assert find_sae(SaeSource(path=sae)).config.centred_weights
+    for options in ({"text": WITH}, {"positive": WITH, "negative": WITHOUT}):
+        numbers = [
+            [(one.feature, one.score, one.largest) for one in find(where, **options).features]
+            for where in (planted, centred)
+        ]
+        assert numbers[0] == numbers[1]
 
 
 def test_it_tells_two_sets_apart(planted: Planted) -> None:

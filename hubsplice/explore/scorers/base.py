@@ -30,14 +30,12 @@ class Scorer(BaseModel, ABC):
     """Base of all scorers; subclasses are registered with `SCORERS.register(kind)`.
 
     Class attributes:
-        summary: one line that says what the number is.
         argument: the field that `KIND=…` on the command line fills; None for a kind without.
         costly: whether a score is kept in the record of a sweep, and never computed twice.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    summary: ClassVar[str]
     argument: ClassVar[str | None] = None
     costly: ClassVar[bool] = False
 

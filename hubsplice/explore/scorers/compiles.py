@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from typing import ClassVar, Literal
+from typing import Literal
 
 from hubsplice.explore.scorers.base import SCORERS, Scorable, Scorer
 
@@ -19,8 +19,6 @@ class Compiles(Scorer):
 
     The code is what stands between fences; it is parsed and never run.
     """
-
-    summary: ClassVar[str] = "share of the answers with fenced Python code whose code parses"
 
     kind: Literal["compiles"] = "compiles"
 

@@ -22,7 +22,6 @@ _LARGEST = 1 << 20
 class Judge(Scorer):
     """The first number in what another model says of an answer, divided by `out_of`."""
 
-    summary: ClassVar[str] = "what a model behind an endpoint says, as a share of its best mark"
     costly: ClassVar[bool] = True
 
     kind: Literal["judge"] = "judge"

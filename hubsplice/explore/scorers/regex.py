@@ -14,7 +14,6 @@ from hubsplice.explore.scorers.base import SCORERS, Scorable, Scorer
 class Regex(Scorer):
     """1 where a regular expression is found anywhere in the answer, and 0 elsewhere."""
 
-    summary: ClassVar[str] = "share of answers in which a regular expression is found"
     argument: ClassVar[str | None] = "pattern"
 
     kind: Literal["regex"] = "regex"

@@ -13,7 +13,6 @@ from hubsplice.explore.scorers.base import SCORERS, Scorable, Scorer
 class Tokens(Scorer):
     """The probability of some words' first tokens as the first token of the answer."""
 
-    summary: ClassVar[str] = "probability that an answer begins with one of some words"
     argument: ClassVar[str | None] = "words"
 
     kind: Literal["tokens"] = "tokens"
