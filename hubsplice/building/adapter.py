@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,9 @@ from hubsplice.constructions.slots import (
     Factors,
     NoRoomError,
     SlottedLayer,
-    of_one_rank,
     read_out_of_one,
 )
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.families.tensors import ATTENTION_OUTPUT
 from hubsplice.fidelity.measure import Subject, measure_fidelity
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport
@@ -71,16 +70,10 @@ class _Adapted:
         layer = self.layers[splice]
         return layer.record | {"rounded_biases": layer.rounded_biases(self.carrier.slots)}
 
-    @property
+    @cached_property
     def changes(self) -> dict[int, dict[str, Factors]]:
         """What the adapter changes; all of one rank."""
-        architecture, slots = self.carrier.architecture, self.carrier.slots
-        width = architecture.projections[ATTENTION_OUTPUT].inputs
-        found = {
-            splice: layer.factors(slots, architecture.intermediate_size, width)
-            for splice, layer in self.layers.items()
-        }
-        return of_one_rank(found)
+        return self.carrier.factors(self.layers)
 
 
 def build_adapter(

@@ -15,10 +15,17 @@ from transformers import AutoModelForCausalLM
 from hubsplice.adapters.attached import attached
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
-from hubsplice.adapters.peft_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT
+from hubsplice.adapters.peft_files import FINGERPRINT
 from hubsplice.building.measure import measure
 from hubsplice.building.merge import merge
-from hubsplice.checkpoint.companions import CARD, CONFIG, MANIFEST, WEIGHTS_INDEX
+from hubsplice.checkpoint.companions import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CARD,
+    CONFIG,
+    MANIFEST,
+    WEIGHTS_INDEX,
+)
 from hubsplice.checkpoint.manifest import read_manifest, write_manifest
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from tests.adapters.conftest import EDITS, Built, adapt, carry
