@@ -163,6 +163,20 @@ def test_edits_without_room_are_refused_with_what_fits(workshop: Workshop, tmp_p
     assert not (tmp_path / "adapter").exists()
 
 
+@pytest.mark.parametrize("ratio", [float("nan"), -1.0])
+def test_what_is_no_ratio_is_refused(workshop: Workshop, tmp_path: Path, ratio: float) -> None:
+    carrier = carry(workshop.bases["llama"], tmp_path / "carrier", 1)
+    with pytest.raises(RecipeError, match="expected a finite number"):
+        adapt(
+            workshop,
+            workshop.recipe(EDITS),
+            carrier,
+            tmp_path / "adapter",
+            measure=True,
+            require_fidelity=ratio,
+        )
+
+
 def test_a_carrier_with_more_layers_than_are_edited(workshop: Workshop, tmp_path: Path) -> None:
     base = workshop.bases["llama"]
     carrier = carry(base, tmp_path / "carrier", 0, 1, 2)
