@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import RESULTS, SAE, VLLM_PYTHON, machine, start_vllm
-from benchmarks.serving import LOADS, Ask, Measurements, run_session
+from benchmarks.processes import RESULTS, SAE, machine, start_vllm
+from benchmarks.serving import LOADS, Ask, Measurements, run_session, session_options
 from examples.smollm2 import fetch_smollm2
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.building.adapter import build_adapter
@@ -131,12 +131,7 @@ def started(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--vllm", type=Path, default=VLLM_PYTHON, help="vLLM's interpreter")
-    parser.add_argument("--dtype", default="bfloat16")
-    parser.add_argument("--threads", type=int, default=1, help="of each engine")
-    parser.add_argument("--rounds", type=int, default=6, help="in a session")
-    parser.add_argument("--sessions", type=int, default=4, help="the fewest")
+    parser = session_options(__doc__)
     parser.add_argument("--minutes", type=float, default=60, help="after which no session begins")
     parser.add_argument("--print-only", action="store_true", help="keep no page")
     arguments = parser.parse_args()

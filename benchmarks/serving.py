@@ -228,13 +228,19 @@ def started(
     return contenders, versions
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def session_options(about: str) -> argparse.ArgumentParser:
+    """The options of benchmarks that ask engines in rounds and sessions."""
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
     parser.add_argument("--vllm", type=Path, default=VLLM_PYTHON, help="vLLM's interpreter")
     parser.add_argument("--dtype", default="bfloat16")
     parser.add_argument("--threads", type=int, default=1, help="of each engine")
     parser.add_argument("--rounds", type=int, default=6, help="in a session")
     parser.add_argument("--sessions", type=int, default=4, help="the fewest")
+    return parser
+
+
+def main() -> None:
+    parser = session_options(__doc__)
     parser.add_argument("--spread", type=float, default=0.03, help="half an interval's width")
     parser.add_argument("--minutes", type=float, default=60, help="after which spread is ignored")
     arguments = parser.parse_args()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST
-from hubsplice.checkpoint.fingerprint import carrier_fingerprint
+from hubsplice.checkpoint.fingerprint import carrier_fingerprint, recorded_slots
 from hubsplice.checkpoint.layer_map import LayerMap, inserted_places
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import CARRIER, Manifest, SlotsRecord, read_manifest
@@ -18,8 +18,8 @@ from hubsplice.checkpoint.original_config import original_config
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.construct import empty_layer
 from hubsplice.compiling.linker import Linker
-from hubsplice.constructions.slots import Slots
-from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.constructions.slots import Factors, Slots, SlottedLayer, of_one_rank
+from hubsplice.errors import UnsupportedError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.families.blocks import Construction
 from hubsplice.families.tensors import ATTENTION_OUTPUT, GATED_MLP
@@ -104,9 +104,7 @@ def slots_of(manifest: Manifest) -> Slots:
     Raises:
         CheckpointError: the manifest is of no carrier.
     """
-    carrier_fingerprint(manifest)
-    assert manifest.slots is not None
-    return Slots(**manifest.slots.model_dump())
+    return Slots(**recorded_slots(manifest).model_dump())
 
 
 def slots_record(slots: Slots) -> SlotsRecord:
@@ -139,10 +137,8 @@ class Carrier:
         Raises:
             CheckpointError: it is no carrier, or its files are damaged.
         """
-        if not folder.is_dir():
-            raise RecipeError(f"{folder}: there is no such folder")
         manifest = read_manifest(folder / MANIFEST)
-        slots_of(manifest)
+        recorded_slots(manifest)
         config = original_config(
             parse_object(read_plain(folder / CONFIG), source=CONFIG), manifest.config_changes
         )
@@ -164,6 +160,18 @@ class Carrier:
     def fingerprint(self) -> str:
         """What adapters know it by."""
         return carrier_fingerprint(self.manifest)
+
+    def factors(self, layers: Mapping[int, SlottedLayer]) -> dict[int, dict[str, Factors]]:
+        """What an adapter changes to have layers in the slots, by role; all of one rank.
+
+        Args:
+            layers: by inserted layer; those that the adapter leaves empty are left out.
+        """
+        slots, room = self.slots, self.architecture.intermediate_size
+        width = self.architecture.projections[ATTENTION_OUTPUT].inputs
+        return of_one_rank(
+            {splice: layer.factors(slots, room, width) for splice, layer in layers.items()}
+        )
 
     @property
     def layers(self) -> LayerMap:

@@ -11,14 +11,14 @@ import torch
 from pydantic import JsonValue
 
 from hubsplice.adapters.carrier import Carrier
-from hubsplice.adapters.peft_files import ADAPTER_WEIGHTS, read_adapter
-from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.adapters.peft_files import read_adapter
+from hubsplice.checkpoint.companions import ADAPTER_WEIGHTS, MANIFEST
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import InsertedLayer, Manifest, read_manifest
 from hubsplice.compiling.linker import Linker
-from hubsplice.constructions.slots import Factors, SlottedLayer, of_one_rank, recovered
+from hubsplice.constructions.slots import Factors, SlottedLayer, recovered
 from hubsplice.errors import CheckpointError, RecipeError
-from hubsplice.families.tensors import ATTENTION_OUTPUT
+from hubsplice.files.plain import is_folder, not_a_folder
 
 _ONLY_OF_ADAPTERS = ("slots", "constant_slot", "rounded_biases")
 
@@ -49,8 +49,8 @@ class OpenAdapter:
             RecipeError: there is no such folder.
             CheckpointError: hubsplice built no adapter there, or one for another carrier.
         """
-        if not folder.is_dir():
-            raise RecipeError(f"{folder}: there is no such folder")
+        if not is_folder(folder):
+            raise RecipeError(f"{folder}: {not_a_folder(folder)}")
         manifest = read_manifest(folder / MANIFEST)
         if manifest.carrier is None:
             raise CheckpointError(
@@ -111,12 +111,7 @@ class OpenAdapter:
         The factors are made again of the layers that were read out of them, and have to be the
         same, bit for bit: nothing is hidden between them.
         """
-        architecture, slots = self.carrier.architecture, self.carrier.slots
-        room = architecture.intermediate_size
-        width = architecture.projections[ATTENTION_OUTPUT].inputs
-        made = of_one_rank(
-            {splice: layer.factors(slots, room, width) for splice, layer in self.layers.items()}
-        )
+        made = self.carrier.factors(self.layers)
         for splice, roles in self.changes.items():
             for role, found in roles.items():
                 expected = made[splice][role]

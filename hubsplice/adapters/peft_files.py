@@ -13,12 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hubsplice.adapters.carrier import MODULES, Carrier
+from hubsplice.checkpoint.companions import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hubsplice.constructions.slots import Factors
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.files.strict_json import read_object
-
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 FINGERPRINT = "hubsplice_carrier"
 """What the weights' metadata calls the carrier's fingerprint."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,11 @@ import torch
 
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.peft_files import write_adapter
-from hubsplice.adapters.subject import subject
-from hubsplice.building.asking import with_answers
+from hubsplice.adapters.subject import subject as subject_of
 from hubsplice.building.build import BuildResult
-from hubsplice.building.findings import Findings
-from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
-from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
+from hubsplice.building.steps import measure_build, required_fidelity, write_beside
 from hubsplice.card import write_card
-from hubsplice.card.words import require_words, write_words
 from hubsplice.checkpoint.manifest import (
     CarrierRecord,
     InsertedLayer,
@@ -38,19 +35,17 @@ from hubsplice.constructions.slots import (
     Factors,
     NoRoomError,
     SlottedLayer,
-    of_one_rank,
     read_out_of_one,
 )
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from hubsplice.families.tensors import ATTENTION_OUTPUT
-from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport
+from hubsplice.fidelity.measure import Subject
+from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
+from hubsplice.streams.precision import exact_products
 from hubsplice.terminal import Progress
 
 
@@ -71,18 +66,13 @@ class _Adapted:
         layer = self.layers[splice]
         return layer.record | {"rounded_biases": layer.rounded_biases(self.carrier.slots)}
 
-    @property
+    @cached_property
     def changes(self) -> dict[int, dict[str, Factors]]:
         """What the adapter changes; all of one rank."""
-        architecture, slots = self.carrier.architecture, self.carrier.slots
-        width = architecture.projections[ATTENTION_OUTPUT].inputs
-        found = {
-            splice: layer.factors(slots, architecture.intermediate_size, width)
-            for splice, layer in self.layers.items()
-        }
-        return of_one_rank(found)
+        return self.carrier.factors(self.layers)
 
 
+@exact_products()
 def build_adapter(
     recipe: Recipe,
     carrier: Carrier,
@@ -108,10 +98,7 @@ def build_adapter(
         CheckpointError: the carrier is of another base.
         HubspliceError: the recipe can't be built; nothing is left behind.
     """
-    require = recipe.fidelity.require if require_fidelity is None else require_fidelity
-    if require is not None and not measure:
-        raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
-    require_words(recipe.card)
+    require = required_fidelity(recipe, require_fidelity, measure=measure)
     planned = _in_layers(make_plan(recipe), carrier)
     with staged_directory(output) as folder:
         plan = open_plan(planned)
@@ -123,31 +110,22 @@ def build_adapter(
             allow_misfit=allow_misfit,
             shown=lambda *parts: seen.append(parts),
         )
-        findings = Findings.of(compiled)
         adapted = _adapted(plan, carrier, seen)
-        names = list(write_adapter(carrier, adapted.changes, folder))
+        names = write_adapter(carrier, adapted.changes, folder)
         report = held_out = None
         if measure:
-            held_out = held_out_text(
-                plan.recipe, plan.base, compiled.intervention, compiled.tokenizer, progress
+            subject = _subject(plan, compiled, adapted)
+            report, held_out = measure_build(
+                plan, compiled, subject, folder, require=require, progress=progress
             )
-            served = _subject(plan, compiled, adapted)
-            measured = measure_fidelity(served, held_out, require=require, progress=progress)
-            report = with_answers(
-                findings.told_in(measured), recipe, served, held_out, compiled.tokenizer, progress
-            )
-            report = write_report_and_picture(report, folder)
-        write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
-        words = write_words(recipe.card, folder)
-        written = (*REPRODUCTION, REPORT, PICTURE, *words)
-        names += [name for name in written if (folder / name).exists()]
         files = {name: digest_file(folder / name) for name in names}
+        files |= write_beside(plan, compiled, held_out, folder)
         write_manifest(_described(plan, compiled, adapted, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
-    warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
-    return BuildResult(output, report, warnings, findings.amounts)
+    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings)))
+    return BuildResult(output, report, warnings, compiled.amounts)
 
 
 def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
@@ -251,7 +229,7 @@ def _too_many(
 
 def _subject(plan: OpenPlan, compiled: Compiled, adapted: _Adapted) -> Subject:
     made = dict(zip(sorted(adapted.layers), compiled.layers, strict=True))
-    return subject(
+    return subject_of(
         adapted.carrier,
         adapted.changes,
         {splice: layer_constants(layer) | adapted.record(splice) for splice, layer in made.items()},

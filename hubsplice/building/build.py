@@ -8,28 +8,21 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.building.asking import with_answers
 from hubsplice.building.estimate import estimate
-from hubsplice.building.findings import Findings
-from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import describe, layer_constants
-from hubsplice.building.reproduction import REPRODUCTION, write_reproduction
+from hubsplice.building.steps import measure_build, required_fidelity, write_beside
 from hubsplice.card import write_card
-from hubsplice.card.words import require_words, write_words
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.compiling.compiler import Compiled, added_tensors, compile_plan
 from hubsplice.compiling.cost import BuildCost
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
-from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.errors import HubspliceError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
-from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport
-from hubsplice.fidelity.verdict import refuse_no_ratio
-from hubsplice.files.digest import digest_file
+from hubsplice.fidelity.measure import Subject
+from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.staging import refuse_occupied, staged_directory
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Tone
@@ -105,11 +98,7 @@ def build(
         FidelityError: the requirement is not met; nothing is left behind.
         HubspliceError: the recipe can't be built; nothing is left behind.
     """
-    require = recipe.fidelity.require if require_fidelity is None else require_fidelity
-    refuse_no_ratio(require)
-    if require is not None and not measure:
-        raise RecipeError(f"fidelity.require: {require:g} can't be met without measuring")
-    require_words(recipe.card)
+    require = required_fidelity(recipe, require_fidelity, measure=measure)
     refuse_occupied(Path(os.path.realpath(output)))
     # Configurations are read in a moment, and find most mistakes before any weight is loaded.
     planned = make_plan(recipe)
@@ -120,17 +109,9 @@ def build(
     with staged_directory(output) as folder:
         plan = open_plan(planned)
         compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
-        findings = Findings.of(compiled)
         written = _write(plan, compiled, folder, hard_link, progress)
         report = held_out = None
         if measure:
-            held_out = held_out_text(
-                plan.recipe,
-                plan.base,
-                compiled.intervention,
-                compiled.tokenizer,
-                progress,
-            )
             subject = Subject(
                 plan.resolved.folder,
                 folder,
@@ -140,24 +121,18 @@ def build(
                 compiled.approximations,
                 bias_indices(plan.linker.layers, compiled.biases),
             )
-            measured = measure_fidelity(subject, held_out, require=require, progress=progress)
-            report = with_answers(
-                findings.told_in(measured), recipe, subject, held_out, compiled.tokenizer, progress
+            report, held_out = measure_build(
+                plan, compiled, subject, folder, require=require, progress=progress
             )
-            report = write_report_and_picture(report, folder)
-        write_reproduction(plan, compiled, held_out.sequences if held_out else None, folder)
-        words = write_words(recipe.card, folder)
-        written_files = (*REPRODUCTION, REPORT, PICTURE, *words)
-        described = [name for name in written_files if (folder / name).exists()]
-        files = {**written.files, **{name: digest_file(folder / name) for name in described}}
+        files = {**written.files, **write_beside(plan, compiled, held_out, folder)}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
     # What the recipe alone says is found again by calibration.
-    warnings = tuple(dict.fromkeys((*planned.warnings, *findings.warnings)))
+    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings)))
     local = None if planned.resolved.repo_id else planned.resolved.folder
-    return BuildResult(output, report, warnings, findings.amounts, local)
+    return BuildResult(output, report, warnings, compiled.amounts, local)
 
 
 def _write(

@@ -10,10 +10,10 @@ import torch
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter, required_carrier
 from hubsplice.adapters.subject import adapter_subject
-from hubsplice.building.asking import with_answers
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
 from hubsplice.building.record import summary
+from hubsplice.building.steps import measured
 from hubsplice.card import edited_card, write_card
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import MANIFEST
@@ -23,7 +23,7 @@ from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
 from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
-from hubsplice.fidelity.measure import Subject, measure_fidelity
+from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
@@ -96,9 +96,14 @@ def measure(
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
-    measured = measure_fidelity(subject, text, require=require, progress=progress)
-    report = with_answers(
-        Findings.recorded(manifest).told_in(measured), recipe, subject, text, tokenizer, progress
+    report = measured(
+        subject,
+        text,
+        recipe,
+        tokenizer,
+        Findings.recorded(manifest),
+        require=require,
+        progress=progress,
     )
     # What somebody wrote into the card is his.
     edited = edited_card(folder) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hubsplice.card.escape import Markdown, code
-from hubsplice.checkpoint.fingerprint import carrier_fingerprint
+from hubsplice.checkpoint.fingerprint import carrier_fingerprint, recorded_slots
 from hubsplice.checkpoint.manifest import CarrierRecord, Manifest
 from hubsplice.rendering.content import Table
 from hubsplice.serving.requirements import edited_layers
@@ -62,8 +62,7 @@ class CarrierContext:
     @staticmethod
     def of(manifest: Manifest) -> CarrierContext:
         """Of its manifest."""
-        assert manifest.slots is not None
-        counts = manifest.slots.model_dump()
+        counts = recorded_slots(manifest).model_dump()
         places = zip(edited_layers(manifest), manifest.layers, strict=True)
         return CarrierContext(
             Table(

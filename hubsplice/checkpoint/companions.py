@@ -1,4 +1,4 @@
-"""Which files beside the weights belong to a model and travel with it."""
+"""What files of a model are called, and which beside the weights travel with it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ MANIFEST = "splice.json"
 CARD = "README.md"
 CARD_DATA = "card.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 COMPANION_PATTERNS: tuple[str, ...] = (
     "generation_config.json",

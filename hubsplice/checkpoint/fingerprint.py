@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import Manifest, SlotsRecord
 from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import digest_bytes
 
 
-def carrier_fingerprint(manifest: Manifest) -> str:
-    """The SHA-256 of a carrier's base weights, class, layers and slots, as its manifest has them.
+def recorded_slots(manifest: Manifest) -> SlotsRecord:
+    """The slots of a carrier, as its manifest has them.
 
     Raises:
         CheckpointError: the manifest is of no carrier.
@@ -20,6 +20,15 @@ def carrier_fingerprint(manifest: Manifest) -> str:
         raise CheckpointError(
             f"{MANIFEST}: it is of no carrier; `hubsplice carrier` makes one of a base"
         )
+    return manifest.slots
+
+
+def carrier_fingerprint(manifest: Manifest) -> str:
+    """The SHA-256 of a carrier's base weights, class, layers and slots, as its manifest has them.
+
+    Raises:
+        CheckpointError: the manifest is of no carrier.
+    """
     told = {
         "weights": {
             name: digest.sha256
@@ -28,6 +37,6 @@ def carrier_fingerprint(manifest: Manifest) -> str:
         },
         "class": manifest.architectures.after,
         "layers": [layer.model_dump(mode="json") for layer in manifest.layer_map],
-        "slots": manifest.slots.model_dump(mode="json"),
+        "slots": recorded_slots(manifest).model_dump(mode="json"),
     }
     return digest_bytes(json.dumps(told, sort_keys=True).encode()).sha256

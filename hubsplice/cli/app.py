@@ -41,6 +41,29 @@ app = typer.Typer(
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.", show_default=False)
 ]
+NewFolder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty.")
+]
+HardLink = Annotated[
+    bool,
+    typer.Option(
+        "--hard-link",
+        help="Hard-link weight files that do not change, instead of copying them. A later write "
+        "into one of the two files then changes both.",
+    ),
+]
+AllowMisfit = Annotated[
+    bool,
+    typer.Option(
+        "--allow-misfit", help="Use an SAE that explains nothing of the model's residual stream."
+    ),
+]
+AdaptersCarrier = Annotated[
+    str | None,
+    typer.Option(
+        "--carrier", metavar="DIR|REPO", help="For an adapter: its carrier.", show_default=False
+    ),
+]
 SplicedFolder = Annotated[
     Path,
     typer.Argument(

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hubsplice.cli.app import AsJson, NoCache, RecipePath, RequireFidelity, apply_no_cache
+from hubsplice.cli.app import (
+    AllowMisfit,
+    AsJson,
+    HardLink,
+    NoCache,
+    RecipePath,
+    RequireFidelity,
+    apply_no_cache,
+)
 from hubsplice.cli.cost import print_cost
 from hubsplice.cli.job import (
     Elsewhere,
@@ -44,25 +52,12 @@ def build(
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Measure the fidelity of the result.")
     ] = True,
-    hard_link: Annotated[
-        bool,
-        typer.Option(
-            "--hard-link",
-            help="Hard-link weight files that do not change, instead of copying them. A later "
-            "write into one of the two files then changes both.",
-        ),
-    ] = False,
+    hard_link: HardLink = False,
     allow_failed: Annotated[
         bool,
         typer.Option("--allow-failed", help="Keep a result that misses the required fidelity."),
     ] = False,
-    allow_misfit: Annotated[
-        bool,
-        typer.Option(
-            "--allow-misfit",
-            help="Use an SAE that explains nothing of the model's residual stream.",
-        ),
-    ] = False,
+    allow_misfit: AllowMisfit = False,
     adapter: Annotated[
         bool,
         typer.Option("--adapter", help="Build a LoRA adapter for a carrier, not a checkpoint."),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, Revision
+from hubsplice.cli.app import AsJson, HardLink, NewFolder, Revision
 from hubsplice.errors import RecipeError
 from hubsplice.terminal import print_content, print_json
 
@@ -21,10 +20,7 @@ def carrier(
             show_default=False,
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty."),
-    ],
+    output: NewFolder,
     after_layer: Annotated[
         str | None,
         typer.Option(
@@ -44,13 +40,7 @@ def carrier(
             show_default=False,
         ),
     ] = None,
-    hard_link: Annotated[
-        bool,
-        typer.Option(
-            "--hard-link",
-            help="Hard-link weight files that do not change, instead of copying them.",
-        ),
-    ] = False,
+    hard_link: HardLink = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a carrier: a base with empty layers that adapters fill.
@@ -60,10 +50,11 @@ def carrier(
     """
     from hubsplice.interface.adapters import carrier as write_carrier
     from hubsplice.interface.adapters import places_of_recipe
+    from hubsplice.interface.sources import is_recipe_path
 
     layers = None if after_layer is None else _layers(after_layer)
-    base: str | Path = model
-    if Path(model).suffix in (".yaml", ".yml"):
+    base = model
+    if is_recipe_path(model):
         base, found_revision, places = places_of_recipe(model)
         revision = revision or found_revision
         layers = layers or places

@@ -6,7 +6,14 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, NoCache, RequireFidelity, SplicedFolder, apply_no_cache
+from hubsplice.cli.app import (
+    AdaptersCarrier,
+    AsJson,
+    NoCache,
+    RequireFidelity,
+    SplicedFolder,
+    apply_no_cache,
+)
 from hubsplice.terminal import print_content, print_json
 
 
@@ -21,10 +28,7 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    carrier: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
-    ] = None,
+    carrier: AdaptersCarrier = None,
     require_fidelity: RequireFidelity = None,
     no_cache: NoCache = False,
     as_json: AsJson = False,

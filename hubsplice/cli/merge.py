@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, Revision
+from hubsplice.cli.app import AsJson, HardLink, NewFolder, Revision
 from hubsplice.terminal import print_content, print_json
 
 
@@ -28,18 +28,9 @@ def merge(
             show_default=False,
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty."),
-    ],
+    output: NewFolder,
     revision: Revision = None,
-    hard_link: Annotated[
-        bool,
-        typer.Option(
-            "--hard-link",
-            help="Hard-link weight files that do not change, instead of copying them.",
-        ),
-    ] = False,
+    hard_link: HardLink = False,
     as_json: AsJson = False,
 ) -> None:
     """Merge an adapter into its carrier.

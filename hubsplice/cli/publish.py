@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, RequireFidelity
+from hubsplice.cli.app import AllowMisfit, AsJson, RequireFidelity
 from hubsplice.cli.cost import print_cost
 from hubsplice.cli.job import Flavor, Install, Namespace, On, Timeout, job_options, run_job
 from hubsplice.cli.publication import print_plan, print_publication
@@ -89,13 +89,7 @@ def publish(
         bool,
         typer.Option("--allow-failed", help="Publish a result that misses the required fidelity."),
     ] = False,
-    allow_misfit: Annotated[
-        bool,
-        typer.Option(
-            "--allow-misfit",
-            help="Use an SAE that explains nothing of the model's residual stream.",
-        ),
-    ] = False,
+    allow_misfit: AllowMisfit = False,
     require_fidelity: RequireFidelity = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan, and send nothing.")

@@ -155,10 +155,10 @@ def _adapter(given: str, carrier: Manifest) -> ServedAdapter:
 
     name, _, place = given.rpartition("=")
     found = find_published(place, None, (MANIFEST, *FILES))
-    # A snapshot's folder is called after its commit.
-    name = name or (place.rpartition("/")[2] if found.repo_id is not None else "")
-    folder = found.folder if found.repo_id is not None else Path(place)
-    return find_adapter(folder, carrier, name)
+    if not name and found.repo_id is not None:
+        # A snapshot's folder is called after its commit.
+        name = found.repo_id.rpartition("/")[2]
+    return find_adapter(found.folder, carrier, name)
 
 
 def _become(command: ServeCommand) -> None:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from hubsplice.cli.app import AsJson, SplicedFolder
+from hubsplice.cli.app import AsJson, NewFolder, SplicedFolder
 from hubsplice.terminal import print_content, print_json
 
 
 def unsplice(
     folder: SplicedFolder,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="The folder to write, new or empty."),
-    ],
+    output: NewFolder,
     as_json: AsJson = False,
 ) -> None:
     """Give the base back from a spliced checkpoint.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AsJson, Base, Revision, SplicedModel
+from hubsplice.cli.app import AdaptersCarrier, AsJson, Base, Revision, SplicedModel
 from hubsplice.errors import CheckpointError
 from hubsplice.terminal import print_content, print_json, print_line
 
@@ -73,10 +73,7 @@ def verify(
             "on its streams.",
         ),
     ] = False,
-    carrier: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
-    ] = None,
+    carrier: AdaptersCarrier = None,
     as_json: AsJson = False,
 ) -> None:
     """Check a spliced checkpoint against its base.

@@ -17,6 +17,7 @@ from hubsplice.errors import CheckpointError, FidelityError, NotShownError, Unsu
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.fidelity.verdict import refuse_no_ratio, verdict
 from hubsplice.files.digest import FileDigest, digest_bytes, digest_file
+from hubsplice.files.meter import meter
 from hubsplice.files.plain import is_folder, read_plain
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import Recipe
@@ -120,13 +121,7 @@ def open_built(
         _refuse_misfit(folder, manifest)
     _refuse_unknown(folder, {*manifest.files, MANIFEST, CARD, CARD_DATA, CHECKSUMS})
     total = sum(expected.size for expected in manifest.files.values())
-    done = 0
-
-    def read(count: int) -> None:
-        nonlocal done
-        done += count
-        on_read(done, total)
-
+    read = meter(total, on_read)
     files = {}
     for name, expected in sorted(manifest.files.items()):
         files[name] = _verified(folder / name, expected, read)

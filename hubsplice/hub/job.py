@@ -137,9 +137,9 @@ def find_machine(api: HfApi, flavor: str | None) -> Machine:
     if machine.accelerator is not None:
         gpu = machine.accelerator
         about += f", {gpu.quantity} × {gpu.model} of {gpu.vram}"
-    per_hour = machine.unit_cost_usd * 60
-    price = f"${per_hour:.2f} an hour"
-    if machine.unit_label != "minute":
+    if machine.unit_label == "minute":
+        price = f"${machine.unit_cost_usd * 60:.2f} an hour"
+    else:
         price = f"${machine.unit_cost_usd:g} a {machine.unit_label}"
     return Machine(flavor, about, price)
 
@@ -159,7 +159,7 @@ def start_job(api: HfApi, request: JobRequest) -> JobInfo:
         HubError: the Hub refuses, or can't be reached.
     """
     with explained_errors(request.namespace):
-        volume = upload_inputs(api, request.inputs, request.namespace)
+        volume = upload_inputs(api, request.inputs, request.bucket)
         # What run_uv_job sends; but that takes every argument that happens to be the name of a
         # file here for one to upload.
         return api.run_job(

@@ -17,6 +17,7 @@ from huggingface_hub.constants import HF_JOBS_ARTIFACTS_BUCKET_NAME
 
 from hubsplice.errors import HubError, RecipeError
 from hubsplice.files.digest import digest_file
+from hubsplice.files.meter import meter
 from hubsplice.recipe.local_paths import local_paths, with_local_paths
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.reading import dump_recipe
@@ -81,13 +82,12 @@ def jobs_bucket(namespace: str) -> str:
     return f"{namespace}/{HF_JOBS_ARTIFACTS_BUCKET_NAME}"
 
 
-def upload_inputs(api: HfApi, inputs: JobInputs, namespace: str) -> Volume:
-    """Send the inputs to the namespace's bucket for jobs; gives how a job mounts them.
+def upload_inputs(api: HfApi, inputs: JobInputs, bucket: str) -> Volume:
+    """Send the inputs to a bucket for jobs; gives how a job mounts them.
 
     Raises:
         HubError: the bucket is public.
     """
-    bucket = jobs_bucket(namespace)
     api.create_bucket(bucket, private=True, exist_ok=True)
     if not api.bucket_info(bucket).private:
         raise HubError(
@@ -122,16 +122,10 @@ def _named(
 ) -> tuple[str, int]:
     """The folder's name, which is a hash of everything in it, and the bytes of everything."""
     digest = hashlib.sha256(recipe.encode())
-    done = 0
-
-    def read(count: int) -> None:
-        nonlocal done
-        done += count
-        on_read(done, total)
-
     file = None
     try:
         total = sum(path.stat().st_size for path in files.values())
+        read = meter(total, on_read)
         for name, file in files.items():
             digest.update(f"\n{name} {digest_file(file, on_read=read).sha256}".encode())
     except OSError as error:

@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike, fspath
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubsplice.interface.lower import lower
 from hubsplice.interface.progress import ProgressChoice
-from hubsplice.interface.sources import RecipeSource
+from hubsplice.interface.sources import RecipeSource, is_recipe_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hubsplice.checkpoint.manifest import Manifest
     from hubsplice.intervention.intervention import Intervention
-
-_RECIPES = (".yaml", ".yml")
 
 
 @contextmanager
@@ -58,7 +55,7 @@ def hooked(
 
     if isinstance(edit, Intervention):
         intervention = edit
-    elif isinstance(edit, str | PathLike) and Path(edit).suffix not in _RECIPES:
+    elif isinstance(edit, str | PathLike) and not is_recipe_path(edit):
         intervention, manifest = _carried(fspath(edit))
         require_base(model, manifest)
     else:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING
 
 from hubsplice.errors import RecipeError
+from hubsplice.files.plain import is_folder
 from hubsplice.interface.job_options import JobOptions
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.publishing import Publishing, PublishOptions
@@ -46,8 +48,8 @@ class PublishingJob:
         Raises:
             HubspliceError: as `check` and `publish` raise; RecipeError for a built folder.
         """
-        if isinstance(source, str) or hasattr(source, "__fspath__"):
-            _require_recipe(source)
+        if isinstance(source, str | PathLike) and is_folder(as_path(source)):
+            raise RecipeError(f"{source}: a job takes a recipe; publish a folder without --on")
         publishing = Publishing.open(source, options, progress)
         from huggingface_hub import constants, get_token
 
@@ -129,11 +131,6 @@ class PublishingJob:
                 allow_misfit=True,
                 on_read=lambda done, total: report("verifying", done, total),
             )
-
-
-def _require_recipe(source: AnyPath) -> None:
-    if as_path(source).is_dir():
-        raise RecipeError(f"{source}: a job takes a recipe; publish a folder without --on")
 
 
 def _arguments(repo_id: str, options: PublishOptions) -> Iterator[str]:

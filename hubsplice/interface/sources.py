@@ -23,6 +23,11 @@ def as_path(path: AnyPath) -> Path:
     return Path(path).expanduser()
 
 
+def is_recipe_path(source: AnyPath) -> bool:
+    """Whether this is the path of a recipe's YAML file, by its ending."""
+    return Path(source).suffix in (".yaml", ".yml")
+
+
 def as_recipe(source: RecipeSource) -> Recipe:
     """The recipe, with absolute paths.
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import CheckpointError
 from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.meter import meter
 from hubsplice.intervention.saved import INTERVENTION, save_intervention
 from hubsplice.recipe.models import Recipe
 from hubsplice.terminal import Progress
@@ -99,13 +101,7 @@ def rebuild(recipe: Recipe, published: Manifest, folder: Path, progress: Progres
     shard = None
     for added in layout.added:
         shard = added.name
-        done = 0
-
-        def report(count: int, total: int = added.size) -> None:
-            nonlocal done
-            done += count
-            progress("writing the inserted layers", done, total)
-
+        report = meter(added.size, partial(progress, "writing the inserted layers"))
         write_new_shard(added, folder / shard, tensors, on_done=report)
     (folder / CONFIG).write_bytes(json_bytes(linker.config(plan.dtype)))
     (folder / WEIGHTS_INDEX).write_bytes(json_bytes(layout.index))
@@ -128,13 +124,8 @@ def threads(count: int) -> Iterator[None]:
 
 def _require_same_base(folder: Path, published: Manifest, progress: Progress) -> None:
     weights = {n: d for n, d in published.base.files.items() if n.endswith(".safetensors")}
-    total, done = max(1, sum(digest.size for digest in weights.values())), 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("reading the base", min(done, total), total)
-
+    total = max(1, sum(digest.size for digest in weights.values()))
+    report = meter(total, partial(progress, "reading the base"))
     for name, expected in weights.items():
         found = _digest(folder / name, report)
         if found != expected:

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.files.digest import FileDigest, digest_bytes
+from hubsplice.files.meter import meter
 from hubsplice.files.plain import exists, is_folder, not_a_folder, read_plain
 from hubsplice.files.safetensors_header import Header, read_header, serialize_header
 from hubsplice.files.staging import refuse_inside, staged_directory
@@ -107,13 +109,7 @@ def unsplice(folder: Path, output: Path, progress: Progress) -> Unspliced:
     linker = Linker(architecture, manifest.layer_map)
     shards = tuple(_shards(folder, manifest, linker))
     total = sum(shard.size for shard in shards)
-    done = 0
-
-    def report(count: int) -> None:
-        nonlocal done
-        done += count
-        progress("writing", min(done, total), total)
-
+    report = meter(total, partial(progress, "writing"))
     written: dict[str, FileDigest] = {}
     with staged_directory(output) as staging:
         for shard in shards:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.companions import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST
 from hubsplice.checkpoint.fingerprint import carrier_fingerprint
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
@@ -15,9 +15,7 @@ from hubsplice.families.registry import model_classes
 from hubsplice.files.strict_json import read_object
 from hubsplice.serving.requirements import edited_layers
 
-_CONFIG = "adapter_config.json"
-
-FILES = (_CONFIG, "adapter_model.safetensors")
+FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
 """What engines read of an adapter."""
 
 # The ranks that vLLM 0.32 makes room for.
@@ -73,7 +71,7 @@ def find_adapter(folder: Path, carrier: Manifest, name: str = "") -> ServedAdapt
             f"{manifest.carrier.name}, with the fingerprint {manifest.carrier.fingerprint}; "
             f"expected {carrier_fingerprint(carrier)}. A server would load it without an error"
         )
-    rank = read_object(folder / _CONFIG).get("r")
+    rank = read_object(folder / ADAPTER_CONFIG).get("r")
     if not isinstance(rank, int) or not 0 < rank <= _RANKS[-1]:
         raise CheckpointError(
             f"--adapters: {path}: rank: found {rank!r}, expected 1 to {_RANKS[-1]}, which is the "

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
-from hubsplice.adapters.peft_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hubsplice.checkpoint.base import BaseCheckpoint
+from hubsplice.checkpoint.companions import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from hubsplice.checkpoint.layout import NewTensor, Zeros
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded

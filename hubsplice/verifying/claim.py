@@ -8,14 +8,13 @@ from functools import cached_property
 
 import torch
 
-from hubsplice.adapters.carrier import slot_tensors
+from hubsplice.adapters.carrier import slot_tensors, slots_of
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.layer_map import LayerMap, inserted_indices, inserted_places
 from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.linker import Linker
-from hubsplice.constructions.slots import Slots
 from hubsplice.errors import CheckpointError, HubspliceError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.fidelity.inserted import InsertedAt, inserted_layers
@@ -178,10 +177,10 @@ class Claim:
         Raises:
             CheckpointError: there are more slots than neurons.
         """
-        dtype, slots = self.dtype, self.manifest.slots
-        if slots is None or dtype is None:
+        dtype = self.dtype
+        if self.manifest.slots is None or dtype is None:
             return {}
-        made = Slots(**slots.model_dump())
+        made = slots_of(self.manifest)
         if made.total > self.architecture.intermediate_size:
             raise CheckpointError(f"slots: found {made.total}, and a layer has fewer neurons")
         return {

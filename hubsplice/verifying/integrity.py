@@ -10,11 +10,13 @@ leave to read-outs takes streams of the base (`response`) or an engine (`behavio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
+from functools import partial
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
+from hubsplice.files.meter import meter
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
 from hubsplice.verifying.carriers import SLOTS, slots_check
@@ -63,7 +65,10 @@ def integrity_checks(
             altered_files(
                 folder,
                 manifest.files,
-                _meter(progress, "reading files", _total(d.size for d in manifest.files.values())),
+                meter(
+                    _total(d.size for d in manifest.files.values()),
+                    partial(progress, "reading files"),
+                ),
             )
             + checksum_problems(folder, manifest.files),
             f"all {len(manifest.files)} files are the ones that the manifest lists",
@@ -125,10 +130,12 @@ def _sound(intervention: Intervention | None, claim: Claim) -> Intervention | No
 
 def _base_check(claim: Claim, progress: Progress) -> Check:
     files = claim.manifest.base.files
-    meter = _meter(progress, "reading the base", _total(d.size for d in files.values()))
+    total = _total(digest.size for digest in files.values())
     return Check.of(
         "base",
-        altered_files(claim.base.folder, files, meter),
+        altered_files(
+            claim.base.folder, files, meter(total, partial(progress, "reading the base"))
+        ),
         "its files are those that the manifest lists",
     )
 
@@ -162,11 +169,11 @@ def _tensor_checks(
         for entry in shard.tensors
     }
     total = _total(tensor.entry.size for tensor in stored.values())
-    meter = _meter(progress, "comparing tensors", total)
+    comparing = partial(progress, "comparing tensors")
     try:
-        found = tensor_checks(claim, stored, base, editing, meter)
+        found = tensor_checks(claim, stored, base, editing, meter(total, comparing))
         # What differs early, or stands in one file only, is not read to its end.
-        progress("comparing tensors", total, total)
+        comparing(total, total)
         return found
     except HubspliceError as error:
         return tuple(Check.impossible(name, str(error)) for name in NAMES)
@@ -174,14 +181,3 @@ def _tensor_checks(
 
 def _total(sizes: Iterable[int]) -> int:
     return max(1, sum(sizes))
-
-
-def _meter(progress: Progress, step: str, total: int) -> Callable[[int], None]:
-    done = 0
-
-    def add(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(step, min(done, total), total)
-
-    return add

@@ -73,7 +73,7 @@ def adapt(workshop: Workshop, recipe: str, carrier: Path, output: Path, **more: 
         parse_recipe(recipe, folder=workshop.folder),
         Carrier.open(carrier),
         output=output,
-        require_fidelity=None,
+        require_fidelity=more.pop("require_fidelity", None),
         measure=more.pop("measure", False),
         progress=quiet,
         **more,

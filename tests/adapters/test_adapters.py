@@ -15,10 +15,17 @@ from transformers import AutoModelForCausalLM
 from hubsplice.adapters.attached import attached
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
-from hubsplice.adapters.peft_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FINGERPRINT
+from hubsplice.adapters.peft_files import FINGERPRINT
 from hubsplice.building.measure import measure
 from hubsplice.building.merge import merge
-from hubsplice.checkpoint.companions import CARD, CONFIG, MANIFEST, WEIGHTS_INDEX
+from hubsplice.checkpoint.companions import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CARD,
+    CONFIG,
+    MANIFEST,
+    WEIGHTS_INDEX,
+)
 from hubsplice.checkpoint.manifest import read_manifest, write_manifest
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from tests.adapters.conftest import EDITS, Built, adapt, carry
@@ -154,6 +161,20 @@ def test_edits_without_room_are_refused_with_what_fits(workshop: Workshop, tmp_p
     with pytest.raises(CheckpointError, match="its base is qwen2"):
         adapt(workshop, workshop.recipe(EDITS), other, tmp_path / "adapter")
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("ratio", [float("nan"), -1.0])
+def test_what_is_no_ratio_is_refused(workshop: Workshop, tmp_path: Path, ratio: float) -> None:
+    carrier = carry(workshop.bases["llama"], tmp_path / "carrier", 1)
+    with pytest.raises(RecipeError, match="expected a finite number"):
+        adapt(
+            workshop,
+            workshop.recipe(EDITS),
+            carrier,
+            tmp_path / "adapter",
+            measure=True,
+            require_fidelity=ratio,
+        )
 
 
 def test_a_carrier_with_more_layers_than_are_edited(workshop: Workshop, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from hubsplice.adapters.peft_files import ADAPTER_WEIGHTS, FINGERPRINT
+from hubsplice.adapters.peft_files import FINGERPRINT
 from hubsplice.building.measure import measure
-from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.companions import ADAPTER_WEIGHTS, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest, write_manifest
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.files.digest import digest_file

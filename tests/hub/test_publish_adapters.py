@@ -9,8 +9,8 @@ import pytest
 
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.building.adapter import build_adapter
-from hubsplice.building.carrier import build_carrier
 from hubsplice.recipe.reading import parse_recipe
+from tests.adapters.conftest import carry
 from tests.building.conftest import quiet
 from tests.hub.conftest import TEXT, Publisher
 from tests.loopback.client import LoopbackHub
@@ -18,16 +18,7 @@ from tests.loopback.client import LoopbackHub
 
 @pytest.fixture
 def carrier(base: Path, tmp_path: Path) -> Path:
-    build_carrier(
-        str(base),
-        None,
-        [1],
-        output=tmp_path / "carrier",
-        total_slots=None,
-        hard_link=False,
-        progress=quiet,
-    )
-    return tmp_path / "carrier"
+    return carry(base, tmp_path / "carrier", 1)
 
 
 def test_both_are_published_and_say_what_they_are_for(

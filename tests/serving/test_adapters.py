@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.building.adapter import build_adapter
-from hubsplice.building.carrier import build_carrier
 from hubsplice.building.merge import merge
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
@@ -22,6 +21,7 @@ from hubsplice.recipe.reading import parse_recipe
 from hubsplice.serving.adapters import adapter_options, find_adapter
 from hubsplice.streams.model import loaded
 from hubsplice.verifying.engines import run_vllm
+from tests.adapters.conftest import carry
 from tests.building.conftest import quiet
 from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, NEW_TOKENS, SAE, TEXT
 
@@ -49,16 +49,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(python: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("adapters")
-    build_carrier(
-        str(smollm2),
-        None,
-        [13],
-        output=folder / "carrier",
-        total_slots=None,
-        hard_link=False,
-        progress=quiet,
-    )
-    carrier = Carrier.open(folder / "carrier")
+    carrier = Carrier.open(carry(smollm2, folder / "carrier", 13))
     models = {"base": smollm2}
     for name, edits in EDITS.items():
         splices = f"\n  - sae: {{path: {SAE}}}\n    edits: [{edits}]\n"
