@@ -23,7 +23,7 @@ def measure(
     ] = None,
     carrier: Annotated[
         str | None,
-        typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
+        typer.Option(metavar="DIR|REPO", help="For an adapter: its carrier.", show_default=False),
     ] = None,
     require_fidelity: RequireFidelity = None,
     no_cache: NoCache = False,

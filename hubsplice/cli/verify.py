@@ -75,7 +75,7 @@ def verify(
     ] = False,
     carrier: Annotated[
         str | None,
-        typer.Option(metavar="DIR|REPO", help="Of an adapter: what it is for.", show_default=False),
+        typer.Option(metavar="DIR|REPO", help="For an adapter: its carrier.", show_default=False),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -124,8 +124,8 @@ def verify(
     manifest = read_manifest(published.folder / MANIFEST)
     if (manifest.carrier, manifest.slots) != (None, None) and (streams or run is not None):
         raise RecipeError(
-            "--engine, --streams: they are of merged checkpoints; `hubsplice merge` makes one of "
-            "a carrier and an adapter"
+            "--engine, --streams: they need a merged checkpoint; `hubsplice merge` makes one of a "
+            "carrier and an adapter"
         )
     if manifest.carrier is not None:
         return _adapter(published, manifest, required_carrier(manifest, carrier))
