@@ -18,12 +18,12 @@ from hubsplice.errors import HubspliceError
 from hubsplice.proving.stored_layer import ReadTensor
 from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.contents import Contents
 from hubsplice.verifying.files import altered_files, unexpected_files
 from hubsplice.verifying.proof import NAMES as PROOF
 from hubsplice.verifying.proof import strengths, structure
 from hubsplice.verifying.reproduction import (
     intervention_problems,
-    read_intervention,
     recipe_problems,
     report_problems,
 )
@@ -81,12 +81,12 @@ def adapter_checks(published: Published, manifest: Manifest, carrier: Carrier) -
 
 def _edit_checks(adapter: OpenAdapter) -> tuple[Check, ...]:
     """The layers of a merged checkpoint, held against the intervention and the recipe."""
-    folder, carrier = adapter.folder, adapter.carrier
+    contents, carrier = Contents(adapter.folder), adapter.carrier
     # What the checks look at of the base is what the carrier says of it.
     claim = Claim(
         adapter.merged_manifest(), BaseCheckpoint.open(carrier.folder), carrier.architecture
     )
-    intervention, unreadable = read_intervention(folder)
+    intervention, unreadable = contents.intervention
     problems = unreadable if intervention is None else intervention_problems(intervention, claim)
     if intervention is None or problems:
         proof = tuple(Check.impossible(n, "there is no such intervention") for n in PROOF)
@@ -99,8 +99,8 @@ def _edit_checks(adapter: OpenAdapter) -> tuple[Check, ...]:
     return (
         *proof,
         Check.of("intervention", problems, "the manifest's edits, as data"),
-        Check.of("recipe", recipe_problems(folder, claim), "it asks for the manifest's edits"),
-        Check.of("report", report_problems(folder, claim), "the manifest's figures are from it"),
+        Check.of("recipe", recipe_problems(contents, claim), "it asks for the manifest's edits"),
+        Check.of("report", report_problems(contents, claim), "the manifest's figures are from it"),
     )
 
 

@@ -21,6 +21,7 @@ from hubsplice.verifying.carriers import SLOTS, slots_check
 from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.config import config_problems
+from hubsplice.verifying.contents import Contents
 from hubsplice.verifying.edited_biases import edited_bias_check
 from hubsplice.verifying.files import altered_files, companion_problems, unexpected_files
 from hubsplice.verifying.proof import NAMES as PROOF
@@ -28,22 +29,21 @@ from hubsplice.verifying.proof import proof_checks
 from hubsplice.verifying.reproduction import (
     edits_anything,
     intervention_problems,
-    read_intervention,
     recipe_problems,
     report_problems,
 )
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.tensors import NAMES, tensor_checks
-from hubsplice.verifying.weights import StoredTensor, read_weights
+from hubsplice.verifying.weights import StoredTensor
 
 
 def integrity_checks(
-    folder: Path, claim: Claim, present: Collection[str] | None, progress: Progress
+    contents: Contents, claim: Claim, present: Collection[str] | None, progress: Progress
 ) -> tuple[Check, ...]:
     """Check everything that needs no engine; all that fails is found, not only the first.
 
     Args:
-        folder: the spliced checkpoint.
+        contents: of the spliced checkpoint.
         claim: its manifest, and the base.
         present: the names of its files as they are published; None where they can't be listed.
         progress: told of every step, in bytes.
@@ -51,11 +51,12 @@ def integrity_checks(
     Raises:
         CheckpointError: a file can't be read, or changes meanwhile.
     """
-    manifest, base = claim.manifest, claim.base
-    stored, index_problems = read_weights(folder)
-    intervention, unreadable = read_intervention(folder)
+    folder, manifest, base = contents.folder, claim.manifest, claim.base
+    stored, index_problems = contents.weights
+    intervention, unreadable = contents.intervention
     if (folder / SINGLE_WEIGHTS).exists():
-        index_problems.append(f"{SINGLE_WEIGHTS}: servers would read it in place of the index")
+        second = f"{SINGLE_WEIGHTS}: servers would read it in place of the index"
+        index_problems = [*index_problems, second]
     checks = [
         _base_check(claim, progress),
         Check.of(
@@ -111,8 +112,8 @@ def integrity_checks(
             unreadable if intervention is None else intervention_problems(intervention, claim),
             "the manifest's edits, as data",
         ),
-        Check.of("recipe", recipe_problems(folder, claim), "it asks for the manifest's edits"),
-        Check.of("report", report_problems(folder, claim), "the manifest's figures are from it"),
+        Check.of("recipe", recipe_problems(contents, claim), "it asks for the manifest's edits"),
+        Check.of("report", report_problems(contents, claim), "the manifest's figures are from it"),
     )
 
 
