@@ -25,8 +25,8 @@ WIDE = 256
 """From so many channels on a stream is like those of real models."""
 
 _NARROW = (
-    f"how far read-outs go in a stream of fewer than {WIDE} channels: it leaves them free in their "
-    "length, and with them heights and thresholds"
+    f"how long read-outs are in a stream of fewer than {WIDE} channels, which leaves their length "
+    "free, and with it heights and thresholds"
 )
 
 # What is read out of the stream for a threshold that attention's constant does not carry, in

@@ -93,7 +93,7 @@ def diff(a: str, b: str) -> Differences:
     if any(recipes):
         recipe, other = (a, b) if recipes[0] else (b, a)
         if not exists(Path(other).expanduser()):
-            raise RecipeError(f"{other}: there is no such file, and {recipe} is one")
+            raise RecipeError(f"{other}: there is no such file to compare {recipe} with")
         raise RecipeError(
             f"{recipe} is a recipe, and {other} is a folder; the recipe of a spliced model is its "
             f"file {RECIPE}"
