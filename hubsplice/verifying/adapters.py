@@ -16,10 +16,9 @@ from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.errors import HubspliceError
 from hubsplice.proving.stored_layer import ReadTensor
-from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.contents import Contents
-from hubsplice.verifying.files import altered_files, unexpected_files
+from hubsplice.verifying.integrity import file_checks
 from hubsplice.verifying.proof import NAMES as PROOF
 from hubsplice.verifying.proof import strengths, structure
 from hubsplice.verifying.reproduction import (
@@ -43,22 +42,14 @@ def adapter_checks(published: Published, manifest: Manifest, carrier: Carrier) -
         carrier: what it is for.
     """
     folder = published.folder
-    listed = frozenset(manifest.files)
-    checks = [
-        Check.of(
-            "checksums",
-            altered_files(folder, manifest.files, lambda _: None)
-            + checksum_problems(folder, manifest.files),
-            f"all {len(manifest.files)} files are the ones that the manifest lists",
-        ),
-        Check.impossible("no other files", "the repository's files can't be listed offline")
-        if published.files is None
-        else Check.of(
-            "no other files",
-            unexpected_files(published.files - _WEIGHTS, listed - _WEIGHTS),
-            "every file is listed and of a kind that an adapter has",
-        ),
-    ]
+    checks = file_checks(
+        folder,
+        manifest.files,
+        published.files,
+        lambda _: None,
+        made="an adapter",
+        own=_WEIGHTS,
+    )
     try:
         adapter = OpenAdapter.open(folder, carrier)
     except HubspliceError as error:

@@ -10,11 +10,12 @@ leave to read-outs takes streams of the base (`response`) or an engine (`behavio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
+from hubsplice.files.digest import FileDigest
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
 from hubsplice.verifying.carriers import SLOTS, slots_check
@@ -23,7 +24,12 @@ from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.config import config_problems
 from hubsplice.verifying.contents import Contents
 from hubsplice.verifying.edited_biases import edited_bias_check
-from hubsplice.verifying.files import altered_files, companion_problems, unexpected_files
+from hubsplice.verifying.files import (
+    OnRead,
+    altered_files,
+    companion_problems,
+    unexpected_files,
+)
 from hubsplice.verifying.proof import NAMES as PROOF
 from hubsplice.verifying.proof import proof_checks
 from hubsplice.verifying.reproduction import (
@@ -59,22 +65,12 @@ def integrity_checks(
         index_problems = [*index_problems, second]
     checks = [
         _base_check(claim, progress),
-        Check.of(
-            "checksums",
-            altered_files(
-                folder,
-                manifest.files,
-                _meter(progress, "reading files", _total(d.size for d in manifest.files.values())),
-            )
-            + checksum_problems(folder, manifest.files),
-            f"all {len(manifest.files)} files are the ones that the manifest lists",
-        ),
-        Check.impossible("no other files", "the repository's files can't be listed offline")
-        if present is None
-        else Check.of(
-            "no other files",
-            unexpected_files(present, manifest.files),
-            "every file is listed and of a kind that a splice has",
+        *file_checks(
+            folder,
+            manifest.files,
+            present,
+            _meter(progress, "reading files", _total(d.size for d in manifest.files.values())),
+            made="a splice",
         ),
         Check.of(
             "companion files",
@@ -114,6 +110,41 @@ def integrity_checks(
         ),
         Check.of("recipe", recipe_problems(contents, claim), "it asks for the manifest's edits"),
         Check.of("report", report_problems(contents, claim), "the manifest's figures are from it"),
+    )
+
+
+def file_checks(
+    folder: Path,
+    files: Mapping[str, FileDigest],
+    present: Collection[str] | None,
+    on_read: OnRead,
+    *,
+    made: str,
+    own: frozenset[str] = frozenset(),
+) -> tuple[Check, Check]:
+    """Whether a folder holds the files that its manifest lists, and no others.
+
+    Args:
+        folder: of a checkpoint or an adapter.
+        files: those that the manifest lists.
+        present: the names of its files as they are published; None where they can't be listed.
+        on_read: told of the bytes that are read.
+        made: what the folder is, in words.
+        own: the files that it has and a checkpoint does not.
+    """
+    return (
+        Check.of(
+            "checksums",
+            altered_files(folder, files, on_read) + checksum_problems(folder, files),
+            f"all {len(files)} files are the ones that the manifest lists",
+        ),
+        Check.impossible("no other files", "the repository's files can't be listed offline")
+        if present is None
+        else Check.of(
+            "no other files",
+            unexpected_files({*present} - own, {*files} - own),
+            f"every file is listed and of a kind that {made} has",
+        ),
     )
 
 
