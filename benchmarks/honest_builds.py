@@ -53,7 +53,7 @@ def variants(families: list[str]) -> Iterator[Variant]:
             yield Variant(variant.family, fields)
 
 
-def tried(variant: Variant, seed: int, tokens: int, *, planted: bool) -> Counter[str]:
+def tried(variant: Variant, seed: int, tokens: int) -> Counter[str]:
     """Right layers and planted ones of one model: how many there were, and which were misjudged."""
     counts: Counter[str] = Counter()
     streams = Streams.of(variant, seed, tokens)
@@ -72,7 +72,7 @@ def tried(variant: Variant, seed: int, tokens: int, *, planted: bool) -> Counter
                         counts["right, failed"] += 1
                         print(f"FAILED {told}: {problems[0]}", file=sys.stderr, flush=True)
                         continue
-                    if not planted or features != 2 or kind not in KINDS[::2]:
+                    if features != 2 or kind not in KINDS[::2]:
                         continue
                     for name, changed in plants(case):
                         counts["planted"] += 1
@@ -116,7 +116,7 @@ def main() -> None:
         name = variant.family + (", parallel" if parallel else "")
         for seed in range(arguments.seeds):
             for tokens in arguments.tokens:
-                counts = tried(variant, seed, tokens, planted=True)
+                counts = tried(variant, seed, tokens)
                 rows[f"{name}, {seed}, {tokens}"] = dict(counts)
                 print(name, seed, tokens, dict(counts), file=sys.stderr, flush=True)
                 KEPT.write_text(json.dumps(rows, indent=1))

@@ -25,7 +25,10 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from tests.loopback.client import LoopbackHub
 
 RESULTS = Path(__file__).parent / "results/kills.md"
 EVENTS = ("open", "os.rename", "os.mkdir", "os.rmdir", "os.remove", "socket.connect")
@@ -234,29 +237,40 @@ def _make_base(folder: Path) -> None:
     os._exit(0)
 
 
-def build(bench: Bench) -> Tally:
-    """Kill builds. What is left of one is nothing visible, or all of it."""
-    work, start = bench.work, content(bench.work)
-    whole: dict[str, str] = {}
+def _judging(
+    work: Path, left: Callable[[dict[str, str], dict[str, str]], list[str]]
+) -> Callable[[int, bool], list[str]]:
+    """What is wrong with a folder, whose content after round 0 is right.
 
-    def prepare(_number: int) -> None:
-        shutil.rmtree(work / "model", ignore_errors=True)
+    Args:
+        work: the folder.
+        left: what is wrong with what a kill left; told what that is, and what is right.
+    """
+    whole: dict[str, str] = {}
 
     def problems(number: int, done: bool) -> list[str]:
         found = content(work)
         if number == 0:
             whole.update(found)
             return []
-        if done:
-            return differences(found, whole)
-        visible = {name: sha for name, sha in found.items() if not name.startswith(".")}
-        if (work / "model").exists():
-            return differences(visible, whole)
-        return differences(visible, start)
+        return differences(found, whole) if done else left(found, whole)
 
-    return bench.killed(
-        "build", lambda _: ["build", "recipe.yaml", "--output", "model"], prepare, problems
-    )
+    return problems
+
+
+def build(bench: Bench) -> Tally:
+    """Kill builds. What is left of one is nothing visible, or all of it."""
+    work, start = bench.work, content(bench.work)
+
+    def prepare(_number: int) -> None:
+        shutil.rmtree(work / "model", ignore_errors=True)
+
+    def left(found: dict[str, str], whole: dict[str, str]) -> list[str]:
+        visible = {name: sha for name, sha in found.items() if not name.startswith(".")}
+        return differences(visible, whole if (work / "model").exists() else start)
+
+    arguments = ["build", "recipe.yaml", "--output", "model"]
+    return bench.killed("build", lambda _: arguments, prepare, _judging(work, left))
 
 
 def _in_place(bench: Bench, name: str, arguments: list[str], change: Callable[[], None]) -> Tally:
@@ -265,7 +279,6 @@ def _in_place(bench: Bench, name: str, arguments: list[str], change: Callable[[]
     if not original.exists():
         shutil.copytree(work / "model", original)
     before: dict[str, str] = {}
-    whole: dict[str, str] = {}
 
     def prepare(_number: int) -> None:
         shutil.rmtree(work / "model")
@@ -273,19 +286,13 @@ def _in_place(bench: Bench, name: str, arguments: list[str], change: Callable[[]
         change()
         before.update(content(work))
 
-    def problems(number: int, done: bool) -> list[str]:
-        found = content(work)
-        if number == 0:
-            whole.update(found)
-            return []
-        if done:
-            return differences(found, whole)
+    def left(found: dict[str, str], whole: dict[str, str]) -> list[str]:
         visible = {
             n: sha for n, sha in found.items() if not any(p.startswith(".") for p in n.split("/"))
         }
         return differences(visible, before, whole)
 
-    return bench.killed(name, lambda _: arguments, prepare, problems)
+    return bench.killed(name, lambda _: arguments, prepare, _judging(work, left))
 
 
 def measure(bench: Bench) -> Tally:
@@ -303,11 +310,8 @@ def card(bench: Bench) -> Tally:
     return _in_place(bench, "card", ["card", "model", "--rewrite"], change)
 
 
-def publish(bench: Bench, hub: object) -> Tally:
+def publish(bench: Bench, hub: LoopbackHub) -> Tally:
     """Kill publications; the Hub has all of a model under its tag, or no tag, and one commit."""
-    from tests.loopback.client import LoopbackHub
-
-    assert isinstance(hub, LoopbackHub)
     work = bench.work
     shutil.rmtree(work / "model")
     shutil.copytree(bench.folder / "original", work / "model")

@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +36,7 @@ from hubsplice.proving.parts import Parts
 from hubsplice.proving.rounding import common_factor
 from hubsplice.proving.stored_layer import stored_layers
 from hubsplice.verifying import Verification, verify
+from hubsplice.verifying import tensors as tensor_checks
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.proof import proof_checks, reader
 from hubsplice.verifying.response import (
@@ -213,9 +213,8 @@ def fields(spliced: Path, base: Path, folder: Path) -> Iterator[tuple[str, str]]
     manifest.unlink()
     with pytest.MonkeyPatch.context() as patch:
         walk.remember(patch)
-        for module in ("tensors",):
-            for name in ("first_difference", "first_other_than"):
-                _once(patch, f"hubsplice.verifying.{module}.{name}")
+        for name in ("first_difference", "first_other_than"):
+            _once(patch, name)
 
         def verified(content: dict[str, Any]) -> Verification:
             manifest.write_text(json.dumps(content))
@@ -238,10 +237,9 @@ def fields(spliced: Path, base: Path, folder: Path) -> Iterator[tuple[str, str]]
                 yield name, "claimed" if walk.covers(claims, name) else "**unnoticed**"
 
 
-def _once(patch: pytest.MonkeyPatch, place: str) -> None:
+def _once(patch: pytest.MonkeyPatch, name: str) -> None:
     """Compare each tensor with each other thing once: the files stay as they are."""
-    module, _, name = place.rpartition(".")
-    compare = getattr(import_module(module), name)
+    compare = getattr(tensor_checks, name)
     kept: dict[Any, int | None] = {}
 
     def from_memory(stored: Any, other: Any, on_read: Any) -> int | None:
@@ -249,7 +247,7 @@ def _once(patch: pytest.MonkeyPatch, place: str) -> None:
             kept[stored, other] = compare(stored, other, on_read)
         return kept[stored, other]
 
-    patch.setattr(place, from_memory)
+    patch.setattr(tensor_checks, name, from_memory)
 
 
 def edits(model: Model) -> Iterator[tuple[str, Tensors]]:

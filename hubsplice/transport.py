@@ -51,6 +51,11 @@ def is_permanent(error: BaseException) -> bool:
     return from_transport(error) and type(error).__name__ in (*_MALFORMED, _ENDLESS)
 
 
+def is_failed_fetch(error: BaseException) -> bool:
+    """Whether something could not be fetched: over the network, the Hub's answer, or the disk."""
+    return isinstance(error, OSError) or from_transport(error) or is_nonsense(error)
+
+
 def is_nonsense(error: BaseException) -> bool:
     """Whether the Hub's client failed over an answer that it could make nothing of, or its token.
 

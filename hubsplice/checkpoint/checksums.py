@@ -14,7 +14,7 @@ from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.plain import read_plain
-from hubsplice.files.replacing import replace_file, require_inside
+from hubsplice.files.replacing import replace_file
 
 CHECKSUMS = "reproduce/SHA256SUMS"
 """Where a spliced checkpoint carries it; names in it are relative to the checkpoint's folder."""
@@ -39,9 +39,7 @@ def recorded_digest(folder: Path, name: str) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder / CHECKSUMS}: cannot be read: {error}") from None
-    return next(
-        (x[:64] for x in lines if x.endswith(f"  {name}") and len(x) == 66 + len(name)), None
-    )
+    return next((line[:64] for line in lines if line[64:] == f"  {name}"), None)
 
 
 def write_checksums(folder: Path) -> None:
@@ -61,7 +59,6 @@ def write_checksums(folder: Path) -> None:
         files |= {name: digest_file(folder / name) for name in beside}
     except OSError as error:
         raise OutputError(f"{folder}: cannot be read: {error.strerror}") from None
-    require_inside(folder, folder / CHECKSUMS)
     try:
         (folder / CHECKSUMS).parent.mkdir(exist_ok=True)
     except OSError as error:

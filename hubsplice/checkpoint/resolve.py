@@ -18,15 +18,9 @@ from hubsplice.checkpoint.companions import (
     WEIGHTS_INDEX,
 )
 from hubsplice.checkpoint.manifest import BaseRecord
-from hubsplice.errors import (
-    CheckpointError,
-    HubspliceError,
-    RecipeError,
-    explained_by,
-    from_transport,
-)
+from hubsplice.errors import CheckpointError, HubspliceError, RecipeError, explained_by
 from hubsplice.files.plain import exists, is_folder, not_a_folder
-from hubsplice.transport import cause_of, is_nonsense
+from hubsplice.transport import cause_of, is_failed_fetch
 
 _OFF = "the Hub is switched off here, by HF_HUB_OFFLINE; unset that to fetch it"
 
@@ -176,7 +170,7 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
-    if isinstance(error, OSError) or from_transport(error) or is_nonsense(error):
+    if is_failed_fetch(error):
         reason = _OFF if constants.HF_HUB_OFFLINE else cause_of(error)
         return CheckpointError(
             f"{model}{at} could not be fetched and is not in the local cache: {reason}"

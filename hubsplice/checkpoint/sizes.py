@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import ResolvedBase
 from hubsplice.checkpoint.tensors import layer_of
-from hubsplice.errors import CheckpointError, HubspliceError, explained_by, from_transport
+from hubsplice.errors import CheckpointError, HubspliceError, explained_by
 from hubsplice.files.safetensors_header import DTYPE_BITS
-from hubsplice.transport import cause_of
+from hubsplice.transport import cause_of, is_failed_fetch
 
 _OF_EXPERT = re.compile(r"\.experts\b")
 _OTHER_TOWERS = re.compile(r"(?:^|\.)(?:vision|audio|visual|embed_vision)")
@@ -98,8 +98,8 @@ def _on_hub(resolved: ResolvedBase) -> Iterator[_Tensor]:
     assert resolved.repo_id is not None
 
     def explained(error: Exception) -> HubspliceError | None:
-        known = NotASafetensorsRepoError | SafetensorsParsingError | OSError
-        if isinstance(error, known) or from_transport(error):
+        known = NotASafetensorsRepoError | SafetensorsParsingError
+        if isinstance(error, known) or is_failed_fetch(error):
             return CheckpointError(
                 f"base_model: the sizes of {resolved.repo_id!r} could not be read: "
                 f"{cause_of(error)}"

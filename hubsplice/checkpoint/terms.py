@@ -11,9 +11,8 @@ from hubsplice.checkpoint.companions import CARD
 from hubsplice.checkpoint.licenses import OTHER, HubLicense
 from hubsplice.checkpoint.manifest import BaseTerms
 from hubsplice.checkpoint.resolve import ResolvedBase
-from hubsplice.errors import from_transport
 from hubsplice.files.plain import require_plain
-from hubsplice.transport import is_nonsense
+from hubsplice.transport import is_failed_fetch
 
 
 def read_terms(base: ResolvedBase) -> BaseTerms:
@@ -73,15 +72,12 @@ def _text(value: object) -> str | None:
 
 def _gated(base: ResolvedBase) -> bool | None:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
 
     if base.repo_id is None:
         return None
     try:
         return bool(HfApi().model_info(base.repo_id, revision=base.commit).gated)
-    except (OSError, OfflineModeIsEnabled):
-        return None
     except Exception as error:
-        if from_transport(error) or is_nonsense(error):
+        if is_failed_fetch(error):
             return None
         raise

@@ -16,8 +16,8 @@ def cache(
 ) -> None:
     """Show, or clear, the work that is kept from one run to the next.
 
-    Kept are streams of base models before any edit, so that another strength of a recipe, or a
-    build that was killed, need not compute them again. HUBSPLICE_CACHE is the folder, and
+    These are streams of base models before any edit. They save time when a recipe is built with
+    another strength, or a killed build runs again. HUBSPLICE_CACHE is the folder, and
     HUBSPLICE_CACHE_LIMIT the most that is kept (10GB; 0 for nothing).
     """
     from hubsplice.files.space import readable_size
@@ -39,9 +39,10 @@ def cache(
         )
         return
     if clear:
-        print_line(f"{folder}: {readable_size(cleared)} were removed")
+        print_line(f"{folder}: removed {readable_size(cleared)}")
         return
     most = "any size" if limit == float("inf") else readable_size(int(limit))
-    print_line(f"{folder}: {len(files)} streams, {readable_size(size)} of at most {most}")
+    streams = "1 stream" if len(files) == 1 else f"{len(files)} streams"
+    print_line(f"{folder}: {streams}, {readable_size(size)} of at most {most}")
     if files:
         print_line("`hubsplice cache --clear` removes them")

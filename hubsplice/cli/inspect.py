@@ -29,7 +29,7 @@ def inspect(
 
     Shows for every splice how many neurons are used, and for every bend, jump and line of its edits
     the strength and threshold that the weights hold. Exits with 4 if the weights hold anything
-    else. Needs no base; of a repository it downloads only the bytes of inserted layers.
+    else. Needs no base; from a repository, it downloads only the bytes of inserted layers.
     """
     from hubsplice.interface.inspect import inspect as inspect_model
 

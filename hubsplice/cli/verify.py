@@ -84,8 +84,8 @@ def verify(
     the layers write on streams of the base. With --engine, also tests that the engine serves these
     weights, and that the weights make the edit.
 
-    Of a carrier, proves that it is the base and nothing but empty slots; of an adapter, that it
-    changes nothing but its carrier's slots, and what edit that is.
+    For a carrier, proves that it is the base with nothing but empty slots added. For an adapter,
+    proves that it changes nothing but its carrier's slots, and makes the declared edit.
     """
     from hubsplice.interface.verify import verify as verify_model
     from hubsplice.verifying.statements.table import claims_table

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hubsplice.checkpoint.manifest import TermRecord
 from hubsplice.edits.base import Edit
-from hubsplice.edits.strength import Amount
+from hubsplice.edits.strength import Amount, parse_amount
 from hubsplice.errors import HubspliceError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
@@ -64,25 +64,24 @@ def edit_problems(
 def _amount_problems(amounts: Sequence[ResolvedAmount], median_norm: float | None) -> Iterator[str]:
     """Recorded strengths that do not follow from what they are said to be counted in."""
     for amount in amounts:
-        words = amount.stated.split()
         try:
-            number = float(words[0])
-        except (ValueError, IndexError):
+            stated = parse_amount(amount.stated)
+        except ValueError:
             yield f"the strength {amount.stated!r} is no number"
             continue
-        expected = number
-        if words[1:] == ["x", "max"]:
+        expected = stated.value
+        if stated.unit == "max":
             activity = amount.activity
             most = amount.stated_max or (activity.maximum if activity else None)
             if most is None:
                 yield f"{amount.stated}: the manifest does not say what the maximum is"
                 continue
-            expected = number * most
-        elif words[1:] == ["x", "norm"]:
+            expected *= most
+        elif stated.unit == "norm":
             if not amount.direction_norm or median_norm is None:
                 yield f"{amount.stated}: the manifest does not say what the norms are"
                 continue
-            expected = number * median_norm / amount.direction_norm
+            expected *= median_norm / amount.direction_norm
         if amount.value is None or not _close(amount.value, expected, 1e-4):
             yield f"the manifest says that {amount.stated} is {amount.value}, expected {expected:g}"
 

@@ -230,15 +230,15 @@ class GatedCheck(GatedRowsCheck[SplicedLayer]):
         if self.gate_bias[neuron] != self._saturation:
             self.wrong("gate_bias", neuron, f"expected {self._saturation:g}: it is always open")
         self._constant_up(neuron)
-        written = self._saturation * self.down[neuron] * self.layer.multiplier
         layer = self.layer
+        written = self._saturation * self.down[neuron] * layer.multiplier
         room = spacing(layer.down_bias, self.dtype) * layer.multiplier
         if layer.multiplier != 1:
             # What is stored is rounded, and its products are rounded once more.
             for stored in (layer.down_bias, layer.attention_bias):
                 room += spacing(stored.double() * layer.multiplier, self.dtype) / 2
         # What is left is put together in float32.
-        room += 4 * torch.finfo(torch.float32).eps * self.layer.down_bias.double().abs()
+        room += 4 * torch.finfo(torch.float32).eps * layer.down_bias.double().abs()
         self.check_remainder("down_weight", neuron, written, room)
         return written
 

@@ -17,7 +17,7 @@ from hubsplice.proving.findings import Findings, Recovered
 from hubsplice.proving.parts import Part, Parts
 from hubsplice.proving.rounding import common_factor, off, spacing
 from hubsplice.proving.rows import Reading, across, cosine, solved
-from hubsplice.proving.stored_layer import StoredLayer, neurons_in_use
+from hubsplice.proving.stored_layer import StoredLayer, last_in_use
 
 LayerT = TypeVar("LayerT", bound=CompiledLayer)
 
@@ -25,8 +25,8 @@ WIDE = 256
 """From so many channels on a stream is like those of real models."""
 
 _NARROW = (
-    f"how far read-outs go in a stream of fewer than {WIDE} channels: it leaves them free in their "
-    "length, and with them heights and thresholds"
+    f"how long read-outs are in a stream of fewer than {WIDE} channels, which leaves their length "
+    "free, and with it heights and thresholds"
 )
 
 # What is read out of the stream for a threshold that attention's constant does not carry, in
@@ -64,9 +64,7 @@ class LayerCheck(ABC, Generic[LayerT]):
         self.findings = Findings(stored.names)
         self.scales: dict[Normalization, int] = {}
         self.sides: dict[tuple[int, int], int] = {}
-        alive = neurons_in_use(stored.layer).nonzero()
-        # One more than the last neuron that is not zero throughout.
-        self.used = int(alive[-1, 0]) + 1 if len(alive) else 0
+        self.used = last_in_use(stored.layer)
         self.findings.used = self.used
         self._norm = median_norm
         self.read_beside: list[tuple[int, Part, Reading]] = []

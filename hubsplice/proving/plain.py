@@ -157,11 +157,12 @@ class PlainCheck(LayerCheck[PlainLayer]):
             return
         bias = float(self.biases[neuron]) - (self._saturation if jump else 0.0)
         reading = self.reads("in_weight", row, neuron, part, bias)
-        self._check_sharpness(neuron, part, reading, jump=jump)
+        if not jump:
+            self._check_sharpness(neuron, part, reading)
 
-    def _check_sharpness(self, neuron: int, part: Part, reading: Reading, *, jump: bool) -> None:
+    def _check_sharpness(self, neuron: int, part: Part, reading: Reading) -> None:
         found = abs(reading.multiple)
-        if not jump and not abs(found / self._sharpness - 1) < self.tolerated(part):
+        if not abs(found / self._sharpness - 1) < self.tolerated(part):
             self.wrong(
                 "in_weight",
                 neuron,
@@ -179,7 +180,7 @@ class PlainCheck(LayerCheck[PlainLayer]):
         self._note(right, known, row, 1, half, self._sharpness, unsure)
         if not self.narrow:
             reading = self.reads("in_weight", row, right, part, None)
-            self._check_sharpness(right, part, reading, jump=False)
+            self._check_sharpness(right, part, reading)
 
     def _note(
         self,

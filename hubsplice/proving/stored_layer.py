@@ -95,6 +95,12 @@ def stored_layers(
         carrier, silent = None, {}
 
 
+def last_in_use(layer: CompiledLayer) -> int:
+    """One more than the last neuron that is not zero throughout."""
+    used = neurons_in_use(layer).nonzero()
+    return int(used[-1, 0]) + 1 if len(used) else 0
+
+
 def neurons_in_use(layer: CompiledLayer) -> Tensor:
     """Which neurons are not zero throughout, shape [neurons]."""
     rows = [

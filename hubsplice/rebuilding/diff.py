@@ -93,7 +93,7 @@ def diff(a: str, b: str) -> Differences:
     if any(recipes):
         recipe, other = (a, b) if recipes[0] else (b, a)
         if not exists(Path(other).expanduser()):
-            raise RecipeError(f"{other}: there is no such file, and {recipe} is one")
+            raise RecipeError(f"{other}: there is no such file to compare {recipe} with")
         raise RecipeError(
             f"{recipe} is a recipe, and {other} is a folder; the recipe of a spliced model is its "
             f"file {RECIPE}"
@@ -114,9 +114,11 @@ def diff(a: str, b: str) -> Differences:
 
 def _is_recipe(name: str) -> bool:
     path = Path(name).expanduser()
-    if not is_folder(path) and exists(path) and not is_plain(path) and not is_pipe(path):
+    if is_plain(path) or is_pipe(path):
+        return True
+    if exists(path) and not is_folder(path):
         raise RecipeError(f"{name}: it is neither a file nor a folder")
-    return is_plain(path) or is_pipe(path)
+    return False
 
 
 def _recipe(name: str) -> Recipe:

@@ -24,7 +24,8 @@ def found_sources(wanted: Sources, given: Sequence[Path]) -> dict[str, Path]:
     """
     for path in given:
         if not is_folder(path) and not is_plain(path):
-            what = "no file and no folder" if exists(path) else "there is no such file or folder"
+            neither = "it is neither a file nor a folder"
+            what = neither if exists(path) else "there is no such file or folder"
             raise RecipeError(f"--source: {path}: {what}")
     found: dict[str, Path] = {}
     missing: list[str] = []

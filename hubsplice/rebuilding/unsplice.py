@@ -139,7 +139,9 @@ def unsplice(folder: Path, output: Path, progress: Progress) -> Unspliced:
 def _how_to_download(name: Path) -> str:
     if exists(name) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)):
         return ""
-    return f"; a Hub repository is downloaded first: hf download {name} --local-dir FOLDER"
+    return (
+        f"; to unsplice a Hub repository, download it first: hf download {name} --local-dir FOLDER"
+    )
 
 
 def _original_config(folder: Path, manifest: Manifest) -> dict[str, Any]:

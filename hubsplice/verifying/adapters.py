@@ -16,14 +16,13 @@ from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.errors import HubspliceError
 from hubsplice.proving.stored_layer import ReadTensor
-from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
-from hubsplice.verifying.files import altered_files, unexpected_files
+from hubsplice.verifying.contents import Contents
+from hubsplice.verifying.integrity import file_checks
 from hubsplice.verifying.proof import NAMES as PROOF
 from hubsplice.verifying.proof import strengths, structure
 from hubsplice.verifying.reproduction import (
     intervention_problems,
-    read_intervention,
     recipe_problems,
     report_problems,
 )
@@ -43,22 +42,14 @@ def adapter_checks(published: Published, manifest: Manifest, carrier: Carrier) -
         carrier: what it is for.
     """
     folder = published.folder
-    listed = frozenset(manifest.files)
-    checks = [
-        Check.of(
-            "checksums",
-            altered_files(folder, manifest.files, lambda _: None)
-            + checksum_problems(folder, manifest.files),
-            f"all {len(manifest.files)} files are the ones that the manifest lists",
-        ),
-        Check.impossible("no other files", "the repository's files can't be listed offline")
-        if published.files is None
-        else Check.of(
-            "no other files",
-            unexpected_files(published.files - _WEIGHTS, listed - _WEIGHTS),
-            "every file is listed and of a kind that an adapter has",
-        ),
-    ]
+    checks = file_checks(
+        folder,
+        manifest.files,
+        published.files,
+        lambda _: None,
+        made="an adapter",
+        own=_WEIGHTS,
+    )
     try:
         adapter = OpenAdapter.open(folder, carrier)
     except HubspliceError as error:
@@ -81,12 +72,12 @@ def adapter_checks(published: Published, manifest: Manifest, carrier: Carrier) -
 
 def _edit_checks(adapter: OpenAdapter) -> tuple[Check, ...]:
     """The layers of a merged checkpoint, held against the intervention and the recipe."""
-    folder, carrier = adapter.folder, adapter.carrier
+    contents, carrier = Contents(adapter.folder), adapter.carrier
     # What the checks look at of the base is what the carrier says of it.
     claim = Claim(
         adapter.merged_manifest(), BaseCheckpoint.open(carrier.folder), carrier.architecture
     )
-    intervention, unreadable = read_intervention(folder)
+    intervention, unreadable = contents.intervention
     problems = unreadable if intervention is None else intervention_problems(intervention, claim)
     if intervention is None or problems:
         proof = tuple(Check.impossible(n, "there is no such intervention") for n in PROOF)
@@ -99,8 +90,8 @@ def _edit_checks(adapter: OpenAdapter) -> tuple[Check, ...]:
     return (
         *proof,
         Check.of("intervention", problems, "the manifest's edits, as data"),
-        Check.of("recipe", recipe_problems(folder, claim), "it asks for the manifest's edits"),
-        Check.of("report", report_problems(folder, claim), "the manifest's figures are from it"),
+        Check.of("recipe", recipe_problems(contents, claim), "it asks for the manifest's edits"),
+        Check.of("report", report_problems(contents, claim), "the manifest's figures are from it"),
     )
 
 

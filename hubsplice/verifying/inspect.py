@@ -156,21 +156,17 @@ def _names(manifest: Manifest, architecture: Architecture) -> list[str]:
 def _reader(published: Published, manifest: Manifest, architecture: Architecture) -> ReadTensor:
     """Reads the inserted layers' tensors, which are there; of a repository, over the network."""
     needed = _names(manifest, architecture)
-    if published.repo_id is None:
-        stored, problems = read_weights(published.folder)
-        _require(published, needed, stored, problems)
-        return reader(stored)
-    weight_map = read_weight_map(published.folder / WEIGHTS_INDEX)
-    files = {weight_map[name] for name in needed if name in weight_map}
-    missing = [file for file in files if not (published.folder / file).exists()]
-    if not missing:
-        # An earlier command has downloaded them.
-        stored, problems = read_weights(published.folder)
-        _require(published, needed, stored, problems)
-        return reader(stored)
-    remote = RemoteTensors(published.repo_id, published.folder.name, files)
-    _require(published, needed, remote, [])
-    return remote.read
+    if published.repo_id is not None:
+        weight_map = read_weight_map(published.folder / WEIGHTS_INDEX)
+        files = {weight_map[name] for name in needed if name in weight_map}
+        # An earlier command may have downloaded them.
+        if not all((published.folder / file).exists() for file in files):
+            remote = RemoteTensors(published.repo_id, published.folder.name, files)
+            _require(published, needed, remote, [])
+            return remote.read
+    stored, problems = read_weights(published.folder)
+    _require(published, needed, stored, problems)
+    return reader(stored)
 
 
 def _require(

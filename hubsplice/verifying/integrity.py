@@ -10,12 +10,13 @@ leave to read-outs takes streams of the base (`response`) or an engine (`behavio
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
+from hubsplice.files.digest import FileDigest
 from hubsplice.files.meter import meter
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.terminal import Progress
@@ -23,29 +24,34 @@ from hubsplice.verifying.carriers import SLOTS, slots_check
 from hubsplice.verifying.checksum_list import checksum_problems
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.config import config_problems
+from hubsplice.verifying.contents import Contents
 from hubsplice.verifying.edited_biases import edited_bias_check
-from hubsplice.verifying.files import altered_files, companion_problems, unexpected_files
+from hubsplice.verifying.files import (
+    OnRead,
+    altered_files,
+    companion_problems,
+    unexpected_files,
+)
 from hubsplice.verifying.proof import NAMES as PROOF
 from hubsplice.verifying.proof import proof_checks
 from hubsplice.verifying.reproduction import (
     edits_anything,
     intervention_problems,
-    read_intervention,
     recipe_problems,
     report_problems,
 )
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.tensors import NAMES, tensor_checks
-from hubsplice.verifying.weights import StoredTensor, read_weights
+from hubsplice.verifying.weights import StoredTensor
 
 
 def integrity_checks(
-    folder: Path, claim: Claim, present: Collection[str] | None, progress: Progress
+    contents: Contents, claim: Claim, present: Collection[str] | None, progress: Progress
 ) -> tuple[Check, ...]:
     """Check everything that needs no engine; all that fails is found, not only the first.
 
     Args:
-        folder: the spliced checkpoint.
+        contents: of the spliced checkpoint.
         claim: its manifest, and the base.
         present: the names of its files as they are published; None where they can't be listed.
         progress: told of every step, in bytes.
@@ -53,32 +59,23 @@ def integrity_checks(
     Raises:
         CheckpointError: a file can't be read, or changes meanwhile.
     """
-    manifest, base = claim.manifest, claim.base
-    stored, index_problems = read_weights(folder)
-    intervention, unreadable = read_intervention(folder)
+    folder, manifest, base = contents.folder, claim.manifest, claim.base
+    stored, index_problems = contents.weights
+    intervention, unreadable = contents.intervention
     if (folder / SINGLE_WEIGHTS).exists():
-        index_problems.append(f"{SINGLE_WEIGHTS}: servers would read it in place of the index")
+        second = f"{SINGLE_WEIGHTS}: servers would read it in place of the index"
+        index_problems = [*index_problems, second]
     checks = [
         _base_check(claim, progress),
-        Check.of(
-            "checksums",
-            altered_files(
-                folder,
-                manifest.files,
-                meter(
-                    _total(d.size for d in manifest.files.values()),
-                    partial(progress, "reading files"),
-                ),
-            )
-            + checksum_problems(folder, manifest.files),
-            f"all {len(manifest.files)} files are the ones that the manifest lists",
-        ),
-        Check.impossible("no other files", "the repository's files can't be listed offline")
-        if present is None
-        else Check.of(
-            "no other files",
-            unexpected_files(present, manifest.files),
-            "every file is listed and of a kind that a splice has",
+        *file_checks(
+            folder,
+            manifest.files,
+            present,
+            meter(
+                _total(d.size for d in manifest.files.values()),
+                partial(progress, "reading files"),
+            ),
+            made="a splice",
         ),
         Check.of(
             "companion files",
@@ -116,8 +113,43 @@ def integrity_checks(
             unreadable if intervention is None else intervention_problems(intervention, claim),
             "the manifest's edits, as data",
         ),
-        Check.of("recipe", recipe_problems(folder, claim), "it asks for the manifest's edits"),
-        Check.of("report", report_problems(folder, claim), "the manifest's figures are from it"),
+        Check.of("recipe", recipe_problems(contents, claim), "it asks for the manifest's edits"),
+        Check.of("report", report_problems(contents, claim), "the manifest's figures are from it"),
+    )
+
+
+def file_checks(
+    folder: Path,
+    files: Mapping[str, FileDigest],
+    present: Collection[str] | None,
+    on_read: OnRead,
+    *,
+    made: str,
+    own: frozenset[str] = frozenset(),
+) -> tuple[Check, Check]:
+    """Whether a folder holds the files that its manifest lists, and no others.
+
+    Args:
+        folder: of a checkpoint or an adapter.
+        files: those that the manifest lists.
+        present: the names of its files as they are published; None where they can't be listed.
+        on_read: told of the bytes that are read.
+        made: what the folder is, in words.
+        own: the files that it has and a checkpoint does not.
+    """
+    return (
+        Check.of(
+            "checksums",
+            altered_files(folder, files, on_read) + checksum_problems(folder, files),
+            f"all {len(files)} files are the ones that the manifest lists",
+        ),
+        Check.impossible("no other files", "the repository's files can't be listed offline")
+        if present is None
+        else Check.of(
+            "no other files",
+            unexpected_files({*present} - own, {*files} - own),
+            f"every file is listed and of a kind that {made} has",
+        ),
     )
 
 

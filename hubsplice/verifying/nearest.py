@@ -25,7 +25,7 @@ class NearFeature(Record):
     """The feature that a vector is nearest to."""
 
     feature: int
-    cosine: float = Field(description="Of the vector and the feature's; its sign counts not.")
+    cosine: float = Field(description="Of the vector and the feature's; its sign does not count.")
 
 
 class NearestFeatures(Record):

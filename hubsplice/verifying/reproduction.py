@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 from hubsplice.building.record import summary
-from hubsplice.errors import HubspliceError
-from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.intervention import Intervention
-from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
+from hubsplice.intervention.saved import INTERVENTION, RECIPE
 from hubsplice.intervention.site import Site
-from hubsplice.recipe.reading import load_recipe, portable
 from hubsplice.verifying.claim import Claim
-
-
-def read_intervention(folder: Path) -> tuple[Intervention | None, list[str]]:
-    """The intervention that a checkpoint carries, or None and why there is none."""
-    try:
-        return load_intervention(folder / INTERVENTION), []
-    except HubspliceError as error:
-        return None, [str(error)]
+from hubsplice.verifying.contents import Contents
 
 
 def intervention_problems(intervention: Intervention, claim: Claim) -> list[str]:
@@ -57,12 +46,11 @@ def edits_anything(site: Site) -> bool:
     )
 
 
-def recipe_problems(folder: Path, claim: Claim) -> list[str]:
+def recipe_problems(contents: Contents, claim: Claim) -> list[str]:
     """Where reproduce/recipe.yaml asks for other edits than the manifest lists."""
-    try:
-        recipe = portable(load_recipe(folder / RECIPE))
-    except HubspliceError as error:
-        return [f"{RECIPE}: {error}"]
+    recipe, unreadable = contents.recipe
+    if recipe is None:
+        return unreadable
     # One edit may be several terms, and a splice may leave its layer to the SAE: both lists are
     # compared as sets.
     asked = {
@@ -81,12 +69,11 @@ def recipe_problems(folder: Path, claim: Claim) -> list[str]:
     return sorted(problems)
 
 
-def report_problems(folder: Path, claim: Claim) -> list[str]:
+def report_problems(contents: Contents, claim: Claim) -> list[str]:
     """Where fidelity.json and the manifest's summary of it differ."""
-    try:
-        report = read_report(folder)
-    except HubspliceError as error:
-        return [str(error)]
+    report, unreadable = contents.report
+    if unreadable:
+        return unreadable
     expected = summary(report) if report else {}
     declared = claim.manifest.fidelity
     return [

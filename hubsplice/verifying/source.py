@@ -10,10 +10,10 @@ from pathlib import Path
 from hubsplice.card.words import PICTURES, WORDS
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
-from hubsplice.errors import HubError, HubspliceError, RecipeError, explained_by, from_transport
+from hubsplice.errors import HubError, HubspliceError, RecipeError, explained_by
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.files.plain import exists, is_folder, not_a_folder
-from hubsplice.transport import cause_of, is_nonsense
+from hubsplice.transport import cause_of, is_failed_fetch
 from hubsplice.verifying.files import is_hidden, visible_files
 
 _READ = (
@@ -121,8 +121,8 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
             f"{repo_id!r} is neither an existing folder nor a model on the Hub that you can see; "
             "check the spelling, and for a private model log in with `hf auth login`"
         )
-    if isinstance(error, OSError) or from_transport(error) or is_nonsense(error):
-        hint = "" if "/" in repo_id else f"there is no folder {repo_id!r} here, and on the Hub it "
-        subject = hint or f"{repo_id}: "
-        return HubError(f"{subject}could not be fetched: {cause_of(error)}")
+    if is_failed_fetch(error):
+        no_folder = f"there is no folder {repo_id!r} here, and on the Hub it"
+        subject = f"{repo_id}:" if "/" in repo_id else no_folder
+        return HubError(f"{subject} could not be fetched: {cause_of(error)}")
     return None

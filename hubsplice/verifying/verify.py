@@ -15,8 +15,6 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_recorded
 from hubsplice.errors import RecipeError
-from hubsplice.fidelity.report import read_report
-from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
@@ -24,6 +22,7 @@ from hubsplice.text.tokenizer import load_tokenizer
 from hubsplice.verifying.adapters import adapter_checks
 from hubsplice.verifying.behaviour import NAMES, Behaviour, Trial, behaviour_checks
 from hubsplice.verifying.claim import Claim
+from hubsplice.verifying.contents import Contents
 from hubsplice.verifying.engines import Engine
 from hubsplice.verifying.integrity import integrity_checks
 from hubsplice.verifying.prompts import builtin_prompts, read_prompts
@@ -34,7 +33,6 @@ from hubsplice.verifying.statements.check import check_carrier_statements, check
 from hubsplice.verifying.statements.ledger import AuthorClaim
 from hubsplice.verifying.statements.table import claims_table
 from hubsplice.verifying.table import checks_table
-from hubsplice.verifying.weights import read_weights
 
 NEW_TOKENS = 16
 
@@ -124,22 +122,23 @@ def verify(
     manifest = read_manifest(published.folder / MANIFEST)
     if (manifest.carrier, manifest.slots) != (None, None) and (streams or run is not None):
         raise RecipeError(
-            "--engine, --streams: they are of merged checkpoints; `hubsplice merge` makes one of "
-            "a carrier and an adapter"
+            "--engine, --streams: they need a merged checkpoint; `hubsplice merge` makes one of a "
+            "carrier and an adapter"
         )
     if manifest.carrier is not None:
         return _adapter(published, manifest, required_carrier(manifest, carrier))
     resolved = resolve_recorded(manifest.base, base)
     claim = Claim.of(manifest, BaseCheckpoint.open(resolved.folder))
-    checks = integrity_checks(published.folder, claim, published.files, progress)
+    contents = Contents(published.folder)
+    checks = integrity_checks(contents, claim, published.files, progress)
     state = check_statements if manifest.slots is None else check_carrier_statements
-    stated = state(published.folder, claim, resolved, published.repo_id, checks)
+    stated = state(contents, claim, resolved, published.repo_id, checks)
     checks += stated.checks
     behaviour = None
     if streams:
-        checks += (_response(published.folder, claim, checks, progress),)
+        checks += (_response(contents, claim, checks, progress),)
     if run is not None:
-        more, behaviour = _run_engine(published.folder, claim, run, checks, progress)
+        more, behaviour = _run_engine(contents, claim, run, checks, progress)
         checks += more
     passed = all(check.passed for check in checks)
     named = _named(resolved, base)
@@ -170,31 +169,35 @@ def _adapter(published: Published, manifest: Manifest, carrier: Carrier) -> Veri
     )
 
 
-def _response(folder: Path, claim: Claim, checks: Sequence[Check], progress: Progress) -> Check:
+def _response(
+    contents: Contents, claim: Claim, checks: Sequence[Check], progress: Progress
+) -> Check:
     needed = {"base", "layer map", "intervention", "added tensors"}
     missed = sorted(check.name for check in checks if not check.passed and check.name in needed)
     if missed:
         return Check.impossible(RESPONSE, f"these did not pass: {', '.join(missed)}")
-    stored, _ = read_weights(folder)
-    return response_check(claim, load_intervention(folder / INTERVENTION), stored, progress)
+    (stored, _), (intervention, _) = contents.weights, contents.intervention
+    return response_check(claim, intervention, stored, progress)
 
 
 def _run_engine(
-    folder: Path, claim: Claim, run: Run, checks: Sequence[Check], progress: Progress
+    contents: Contents, claim: Claim, run: Run, checks: Sequence[Check], progress: Progress
 ) -> tuple[tuple[Check, ...], Behaviour | None]:
     needed = {check.name for check in checks if not check.passed} & NEEDED_TO_RUN
     if needed:
         reason = f"not checked, because these did not pass: {', '.join(sorted(needed))}"
         return tuple(Check.impossible(name, reason) for name in NAMES), None
+    (intervention, _), (report, _) = contents.intervention, contents.report
+    assert intervention is not None
     base = claim.base.folder
     # The base's tokenizer: that the checkpoint has the same is one of the checks.
     tokenizer = load_tokenizer(base)
     trial = Trial(
-        folder,
+        contents.folder,
         base,
-        load_intervention(folder / INTERVENTION),
+        intervention,
         claim.inserted,
-        read_report(folder),
+        report,
         run.dtype or claim.manifest.dtype,
         builtin_prompts(tokenizer) if run.prompts is None else read_prompts(run.prompts, tokenizer),
         run.new_tokens,

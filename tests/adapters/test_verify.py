@@ -100,5 +100,5 @@ def test_other_commands_name_the_way(built: Built) -> None:
 def test_what_needs_a_carrier_or_a_merged_model_says_so(built: Built) -> None:
     with pytest.raises(RecipeError, match="--carrier: the adapter is for carrier"):
         verify(str(built.adapter), base=None, revision=None, progress=quiet)
-    with pytest.raises(RecipeError, match="they are of merged checkpoints"):
+    with pytest.raises(RecipeError, match="they need a merged checkpoint"):
         verify(str(built.carrier), base=None, revision=None, progress=quiet, streams=True)

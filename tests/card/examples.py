@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import Manifest, write_manifest
 from hubsplice.fidelity.report import FidelityReport
 
 SHA = "0123456789abcdef" * 4
@@ -194,3 +195,11 @@ def report(**fields: Any) -> FidelityReport:
         "approximations": ["TopK of feature 12 is a threshold: gate F1 0.97 on calibration text"],
     }
     return FidelityReport.model_validate(content | fields)
+
+
+def built_folder(folder: Path) -> Path:
+    """A checkpoint as far as a card is made of it, without a recipe."""
+    (folder / "reproduce").mkdir(parents=True)
+    write_manifest(manifest(), folder)
+    (folder / "fidelity.json").write_text(report().model_dump_json())
+    return folder

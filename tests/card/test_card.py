@@ -19,11 +19,11 @@ from hubsplice.card import render_card, write_card
 from hubsplice.card.escape import Markdown
 from hubsplice.card.render import card_data
 from hubsplice.card.words import AuthorWords
-from hubsplice.checkpoint.manifest import Manifest, write_manifest
+from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import CheckpointError, OutputError
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.report import FidelityReport
-from tests.card.examples import COMMIT, SHA, manifest, metadata, report, site, term
+from tests.card.examples import COMMIT, SHA, built_folder, manifest, metadata, report, site, term
 from tests.conftest import MakeCheckpoint
 
 BASE = manifest().base.model_dump(mode="json")
@@ -506,10 +506,7 @@ splices: [{after_layer: 0}]
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    folder = tmp_path / "my-model"
-    (folder / "reproduce").mkdir(parents=True)
-    write_manifest(manifest(), folder)
-    (folder / "fidelity.json").write_text(report().model_dump_json())
+    folder = built_folder(tmp_path / "my-model")
     (folder / "reproduce/recipe.yaml").write_text(RECIPE)
     return folder
 

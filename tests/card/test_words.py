@@ -17,18 +17,14 @@ from hubsplice.card.words import (
     require_words,
     write_words,
 )
-from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.errors import RecipeError
 from hubsplice.recipe.models import Card
-from tests.card.examples import manifest, report
+from tests.card.examples import built_folder
 
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    folder = tmp_path / "my-model"
-    (folder / "reproduce").mkdir(parents=True)
-    write_manifest(manifest(), folder)
-    (folder / "fidelity.json").write_text(report().model_dump_json())
+    folder = built_folder(tmp_path / "my-model")
     write_card(folder)
     return folder
 

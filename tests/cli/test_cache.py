@@ -21,7 +21,7 @@ def test_kept_work_is_shown_and_cleared(
     stream.write_bytes(b"x" * 5000)
     other.write_text("not of hubsplice")
     shown = command("cache")
-    assert "1 streams, 5000 bytes" in shown.out
+    assert "1 stream, 5000 bytes" in shown.out
     assert "--clear" in shown.out
     found = json.loads(command("cache", "--clear", "--json").out)
     assert found == {

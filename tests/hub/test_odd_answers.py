@@ -9,24 +9,22 @@ import hashlib
 import json
 import os
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.hub.conftest import forker
 from tests.hub.forking import Forker
+from tests.local_server import served
 
 __all__ = ["forker"]
 
 REPO = "me/spliced"
 
 
-@contextmanager
-def _server(kind: str, folder: Path) -> Iterator[str]:
+def _server(kind: str, folder: Path) -> AbstractContextManager[str]:
     """A server of one kind; `64 hex` and `no commit` have `folder` as a repository."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -81,15 +79,7 @@ def _server(kind: str, folder: Path) -> Iterator[str]:
 
         do_GET = do_HEAD = do_POST = answer  # noqa: N815
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return served(Handler)
 
 
 def _run(

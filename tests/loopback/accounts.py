@@ -18,6 +18,11 @@ class Account:
     organizations: tuple[str, ...] = ()
     only_repo: str | None = None
 
+    @property
+    def namespaces(self) -> tuple[str, ...]:
+        """Where its repositories may be."""
+        return (self.name, *self.organizations)
+
 
 def _accounts() -> dict[str, Account]:
     return {

@@ -30,6 +30,8 @@ class Counters(BaseModel):
     """Bodies of LFS uploads."""
     xorb_bytes: int = 0
     """Bodies of xorbs, in which the chunks of Xet files travel (and not of shards)."""
+    sent_bytes: int = 0
+    """Bytes of stored objects that were asked for, such as weights."""
 
     def count(self, method: str, route: str) -> int:
         """How many requests had this method and a route with this text in it."""
@@ -38,9 +40,6 @@ class Counters(BaseModel):
             for label, number in self.requests.items()
             if label.split(" ")[0] == method and route in label
         )
-
-    sent_bytes: int = 0
-    """Bytes of stored objects that were asked for, such as weights."""
 
     @property
     def content_bytes(self) -> int:

@@ -122,7 +122,7 @@ class Hub:
         account = self.signed_in(account)
         if account.only_repo is not None:
             raise HubError(401, "This token can't create repositories")
-        if namespace not in (account.name, *account.organizations):
+        if namespace not in account.namespaces:
             raise HubError(
                 403,
                 f'You don\'t have the rights to create a model under the namespace "{namespace}"',
@@ -148,7 +148,7 @@ class Hub:
     def bucket(self, name: str, account: Account | None) -> Bucket:
         """A bucket that an account may see; raises HubError as if it were missing if not."""
         bucket = self.buckets.get(name)
-        mine = account is not None and name.split("/")[0] in (account.name, *account.organizations)
+        mine = account is not None and name.split("/")[0] in account.namespaces
         if bucket is None or (bucket.private and not mine):
             raise repo_not_found(authenticated=account is not None)
         return bucket
@@ -172,4 +172,4 @@ class Hub:
     def _belongs(repository: Repository, account: Account | None) -> bool:
         if account is None or (account.only_repo or repository.id) != repository.id:
             return False
-        return repository.owner in (account.name, *account.organizations)
+        return repository.owner in account.namespaces

@@ -64,11 +64,8 @@ class Case:
         h = calibration(dtype)
         site = hand_site(EDITS[kind], features=features, normalization=normalization).site
         layer = CONSTRUCTIONS[construction](site, h, dtype)
-        filled: dict[str, Any] = {
-            role: padded(role, tensor) for role, tensor in layer.tensors().items()
-        }
-        names = {role: f"model.layers.1.{role}" for role in filled}
-        stored = StoredLayer(Place(0), 1, replace(layer, **filled), names, {}, layer.constants, EPS)
+        names = {role: f"model.layers.1.{role}" for role in layer.tensors()}
+        stored = StoredLayer(Place(0), 1, padded(layer), names, {}, layer.constants, EPS)
         return Case(stored, site, h.median_norm)
 
     def scaled(self, factor: float) -> Case:
@@ -109,7 +106,13 @@ class Case:
         return {role: tensor}
 
 
-def padded(role: str, tensor: Tensor) -> Tensor:
+def padded(layer: CompiledLayer) -> CompiledLayer:
+    """The layer with some neurons that are not used."""
+    tensors: dict[str, Any] = {role: _padded(role, t) for role, t in layer.tensors().items()}
+    return replace(layer, **tensors)
+
+
+def _padded(role: str, tensor: Tensor) -> Tensor:
     if role in IN:
         return torch.cat([tensor, tensor.new_zeros(UNUSED, *tensor.shape[1:])])
     if role in OUT:

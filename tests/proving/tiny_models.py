@@ -7,9 +7,8 @@ varies, and read-outs are long there.
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,12 +60,11 @@ class Streams:
         )
         site = _site(kind, activations, seed, features, source)
         layer = compile_site(self.architecture, site, activations, dtype)
-        filled: dict[str, Any] = {role: padded(role, t) for role, t in layer.tensors().items()}
         stored = StoredLayer(
             PLACE,
             PLACE.layer + 1,
-            replace(layer, **filled),
-            {role: f"model.layers.{PLACE.layer + 1}.{role}" for role in filled},
+            padded(layer),
+            {role: f"model.layers.{PLACE.layer + 1}.{role}" for role in layer.tensors()},
             {},
             layer.constants | {"homes": list(layer.homes)},
             activations.eps,

@@ -178,7 +178,7 @@ def test_a_source_that_is_not_there_is_said_to_be_missing(
     for source, message in (
         ("nowhere", "--source: nowhere: there is no such file or folder"),
         ("a" * 300, "there is no such file or folder"),
-        ("/dev/zero", "--source: /dev/zero: no file and no folder"),
+        ("/dev/zero", "--source: /dev/zero: it is neither a file nor a folder"),
     ):
         outcome = command("reproduce", original.folder, "--base", original.base, "--source", source)
         assert outcome.code == 2, outcome

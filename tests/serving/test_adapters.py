@@ -38,7 +38,7 @@ EDITS = {
 class Served:
     """What vLLM answered, by the model that answers in transformers: prompts and answers.
 
-    `plain` holds the base's answers of a server without adapters.
+    `mixed` is of all models in one batch, `again` of the same batch once more.
     """
 
     models: dict[str, Path]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
+from http.server import BaseHTTPRequestHandler
+
+from tests.local_server import served
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 FILES = {
@@ -16,18 +16,9 @@ FILES = {
 }
 
 
-@contextmanager
-def loopback_hub() -> Iterator[str]:
+def loopback_hub() -> AbstractContextManager[str]:
     """Serve the dataset; gives the server's address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    return served(_Hub)
 
 
 class _Hub(BaseHTTPRequestHandler):

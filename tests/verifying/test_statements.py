@@ -191,10 +191,8 @@ def remember(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(place, from_memory)
 
     for module, name in (
-        ("reproduction", "load_recipe"),
-        ("reproduction", "read_report"),
-        ("statements.check", "load_recipe"),
-        ("statements.check", "read_report"),
+        ("contents", "load_recipe"),
+        ("contents", "read_report"),
         ("files", "digest_file"),
     ):
         once(f"hubsplice.verifying.{module}.{name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,12 @@ from hubsplice.card.words import AFTER, BEFORE, AuthorWords, read_words
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.resolve import ResolvedBase
-from hubsplice.errors import HubspliceError
-from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
+from hubsplice.fidelity.report import REPORT, FidelityReport
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import Recipe
-from hubsplice.recipe.reading import load_recipe, portable
 from hubsplice.verifying.claim import Claim
-from hubsplice.verifying.reproduction import read_intervention
+from hubsplice.verifying.contents import Contents
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.statements.base import base_record
 from hubsplice.verifying.statements.calibration import calibration_record
@@ -36,7 +34,7 @@ from hubsplice.verifying.statements.ledger import (
     shown_by,
 )
 from hubsplice.verifying.statements.picture import picture_problems
-from hubsplice.verifying.weights import read_weights
+from hubsplice.verifying.weights import StoredTensor
 
 BASE_RECORD = "base record"
 EDIT_RECORDS = "edit records"
@@ -68,7 +66,7 @@ class Statements:
 
 
 def check_statements(
-    folder: Path,
+    contents: Contents,
     claim: Claim,
     opened: ResolvedBase,
     repo_id: str | None,
@@ -77,40 +75,33 @@ def check_statements(
     """Work out again what a checkpoint says of itself, and list what can't be.
 
     Args:
-        folder: the checkpoint.
+        contents: of the checkpoint.
         claim: its manifest, and the base.
         opened: where the base came from.
         repo_id: the repository that the checkpoint is; None for a folder.
         checks: those of its files and tensors.
     """
-    version = claim.manifest.hubsplice
-    try:
-        report = read_report(folder)
-    except HubspliceError:
-        # The check of the report says so.
-        report = None
-    try:
-        recipe = portable(load_recipe(folder / RECIPE))
-    except HubspliceError:
-        # The check of the recipe says so.
-        recipe = None
+    folder, version = contents.folder, claim.manifest.hubsplice
+    # What is wrong with them, checks of their own say.
+    (report, _), (recipe, _) = contents.report, contents.recipe
     compared = {BASE_RECORD: base_record(claim, opened)}
     made = [_made(BASE_RECORD, compared[BASE_RECORD])]
     missed = [check.name for check in checks if not check.passed and check.name in _NEEDED]
-    intervention, _ = read_intervention(folder)
+    intervention, _ = contents.intervention
     if missed or intervention is None or recipe is None:
         reason = f"not checked, because these did not pass: {', '.join(missed)}"
         names = (EDIT_RECORDS, LAYER_RECORDS, CALIBRATION_RECORD, FIGURES)
         made += [Check.impossible(name, reason) for name in names]
     else:
-        more = _compare(folder, claim, recipe, intervention, report)
+        more = _compare(claim, recipe, intervention, report, contents.weights[0])
         made += [_made(name, found) for name, found in more.items()]
         compared |= more
         made.append(_figures(claim, recipe, intervention, report))
-    given = (folder, claim.manifest, report, recipe)
-    card, written = compare_card(folder, repo_id, version, partial(_card, render_card, *given))
+    author = read_words(folder, recipe)
+    rendered = partial(_card, folder, claim.manifest, report, author)
+    card, written = compare_card(folder, repo_id, version, partial(rendered, render_card))
     if card.passed:
-        data = data_claims(folder, version, partial(_card, card_data, *given))
+        data = data_claims(folder, version, partial(rendered, card_data))
         written = (*written, *data)
     picture = picture_problems(folder, report, version)
     made += [Check.of(PICTURE_CHECK, picture, "it is the one that the report gives"), card]
@@ -118,43 +109,40 @@ def check_statements(
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
     return Statements(
         tuple(made),
-        (*claims, *_measured(report), *_words(recipe, read_words(folder, recipe)), *written),
+        (*claims, *_measured(report), *_words(recipe, author), *written),
     )
 
 
 def check_carrier_statements(
-    folder: Path,
+    contents: Contents,
     claim: Claim,
     opened: ResolvedBase,
     repo_id: str | None,
     checks: Sequence[Check],
 ) -> Statements:
     """The same of a carrier, which has no edits to say anything of."""
-    record = base_record(claim, opened)
-    card, written = compare_card(
-        folder,
-        repo_id,
-        claim.manifest.hubsplice,
-        partial(_card, render_card, folder, claim.manifest, None, None),
-    )
+    folder, record = contents.folder, base_record(claim, opened)
+    author = read_words(folder, None)
+    rendered = partial(_card, folder, claim.manifest, None, author, render_card)
+    card, written = compare_card(folder, repo_id, claim.manifest.hubsplice, rendered)
     shown = set() if record.problems else set(record.shown)
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
     return Statements((_made(BASE_RECORD, record), card), (*claims, *written))
 
 
 def _card(
-    render: Callable[..., str],
     folder: Path,
     manifest: Manifest,
     report: FidelityReport | None,
-    recipe: Recipe | None,
+    author: AuthorWords,
+    render: Callable[..., str],
     model_id: str | None,
     license_id: str | None,
 ) -> str:
     return render(
         manifest,
         report,
-        author=read_words(folder, recipe),
+        author=author,
         license_id=license_id,
         model_id=model_id or folder.resolve().name,
     )
@@ -186,14 +174,14 @@ def _made(name: str, found: Comparison) -> Check:
 
 
 def _compare(
-    folder: Path,
     claim: Claim,
     recipe: Recipe,
     intervention: Intervention,
     report: FidelityReport | None,
+    stored: Mapping[str, StoredTensor],
 ) -> dict[str, Comparison]:
     splices, problems = splices_in_order(claim, recipe)
-    layers = layer_records(claim, intervention, read_weights(folder)[0])
+    layers = layer_records(claim, intervention, stored)
     if problems:
         edits = Comparison(claim.manifest)
         edits.problems += problems

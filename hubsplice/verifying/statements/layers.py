@@ -15,7 +15,7 @@ from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.families.blocks import Construction
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.site import Site
-from hubsplice.proving.stored_layer import neurons_in_use, stored_layers
+from hubsplice.proving.stored_layer import last_in_use, stored_layers
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.proof import reader
 from hubsplice.verifying.statements.ledger import Comparison
@@ -96,9 +96,7 @@ def _compare_weights(
     if site is None or not site.terms:
         return
     path, tensors = ("layers", index, "constants"), layer.tensors()
-    used = neurons_in_use(layer).nonzero()
-    neurons = int(used[-1, 0]) + 1 if len(used) else 0
-    found.shows(*path, "neurons", expected=neurons, source=_FROM_WEIGHTS)
+    found.shows(*path, "neurons", expected=last_in_use(layer), source=_FROM_WEIGHTS)
     if claim.architecture.family.becomes.block.construction is Construction.PRENORM:
         bias = tensors.get("attention_bias")
         channels = 0 if bias is None else int((bias != 0).sum())

@@ -116,12 +116,11 @@ def _job(hub: Hub, account: Account | None, namespace: str, job_id: str) -> Job:
     job = hub.jobs.by_id.get(job_id)
     if account is None:
         raise HubError(401, "Invalid username or password.")
-    mine = namespace in (account.name, *account.organizations)
-    if job is None or job.owner != namespace or not mine:
+    if job is None or job.owner != namespace or namespace not in account.namespaces:
         raise HubError(404, "Job not found")
     return job
 
 
 def _require_member(account: Account, namespace: str) -> None:
-    if account.only_repo is not None or namespace not in (account.name, *account.organizations):
+    if account.only_repo is not None or namespace not in account.namespaces:
         raise HubError(403, f"You don't have the rights to run jobs in {namespace}")
