@@ -27,7 +27,7 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
-from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.digest import FileDigest, digest_file, digest_once
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
@@ -139,7 +139,7 @@ def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """Refuse a folder in which a file was altered: its report would be of another model."""
     for name, expected in files.items():
         path = folder / name
-        if name not in (REPORT, PICTURE) and (not path.is_file() or digest_file(path) != expected):
+        if name not in (REPORT, PICTURE) and (not path.is_file() or digest_once(path) != expected):
             raise CheckpointError(
                 f"{path}: it is not the file that {MANIFEST} lists (sha256 {expected.sha256}); "
                 "`hubsplice verify` says what differs. Only what hubsplice wrote is measured"
@@ -149,7 +149,7 @@ def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
 def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
     for name, expected in files.items():
         path = folder / name
-        if name.endswith(".safetensors") and (not path.is_file() or digest_file(path) != expected):
+        if name.endswith(".safetensors") and (not path.is_file() or digest_once(path) != expected):
             raise CheckpointError(
                 f"base: {name} is not the file that the model was made from (sha256 "
                 f"{expected.sha256})"

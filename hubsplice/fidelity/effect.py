@@ -15,6 +15,7 @@ Text that has fallen into repetition is not strange to the base, and held-out te
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,9 +25,9 @@ from torch.nn import functional
 
 from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.report import EditEffect
-from hubsplice.fidelity.runs import beginnings, sampled_tokens
+from hubsplice.fidelity.runs import beginnings, in_step, sampled_tokens, with_hook
 from hubsplice.intervention.intervention import Intervention
-from hubsplice.streams.model import Model, hooked
+from hubsplice.streams.model import Model
 
 Word = Literal["hardly visible", "visible", "strong", "breaks the text"]
 
@@ -62,17 +63,17 @@ class Continued:
     def of(model: Model, edit: Intervention, ids: Tensor) -> Continued:
         """Continue the beginnings of some sequences of ids [sequences, length] with the base."""
         prompts = beginnings(ids)
-        base = sampled_tokens(model, prompts)
-        with hooked(model, edit):
-            edited = sampled_tokens(model, prompts)
-            self_loss = _own_loss(model, prompts, edited)
-        return Continued(
-            base,
-            edited,
-            _own_loss(model, prompts, base),
-            _own_loss(model, prompts, edited),
-            self_loss,
-        )
+
+        def sample() -> Tensor:
+            return sampled_tokens(model, prompts)
+
+        def loss(of: Tensor) -> Callable[[], float]:
+            return lambda: _own_loss(model, prompts, of)
+
+        base, edited = in_step(model, [sample, with_hook(model, edit, sample)])
+        under_hook = with_hook(model, edit, loss(edited))
+        losses = in_step(model, [loss(base), loss(edited), under_hook])
+        return Continued(base, edited, *losses)
 
 
 def edit_effect(

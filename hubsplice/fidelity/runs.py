@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,15 @@ from hubsplice.streams.model import (
     seeing,
 )
 from hubsplice.streams.on_disk import OnDisk, bytes_on_disk
+from hubsplice.streams.room import MEMORY
+from hubsplice.streams.turns import in_turns
+
+Result = TypeVar("Result")
 
 _PROMPTS, _PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 _SEED = 0
-# Bytes of weights: some ten minutes from most disks.
-_MOST_READ = 10**12
+# Bytes of weights: some five minutes from most disks.
+_MOST_READ = 3 * 10**11
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,6 +182,24 @@ def beginnings(ids: Tensor) -> Tensor:
     return ids[:_PROMPTS, :_PROMPT_TOKENS]
 
 
+def require_readable(model: Model, new_tokens: int) -> None:
+    """Refuse to generate what would take absurdly long, since it is read from the disk.
+
+    Args:
+        model: the model.
+        new_tokens: how many times it is read.
+
+    Raises:
+        UnsupportedError: with the size.
+    """
+    read = bytes_on_disk(model)
+    if read * new_tokens > _MOST_READ:
+        raise UnsupportedError(
+            f"each of {new_tokens} new tokens would read {readable_size(read)} of the model from "
+            f"the disk; {MEMORY}=whole holds it in memory"
+        )
+
+
 def greedy_tokens(
     model: Model, prompts: Tensor, new_tokens: int = NEW_TOKENS, is_text: Tensor | None = None
 ) -> Tensor:
@@ -190,6 +212,24 @@ def greedy_tokens(
         is_text: which of the ids are a prompt's, and no padding in front of it; all by default.
     """
     return _continued(model, prompts, new_tokens, is_text, do_sample=False)
+
+
+def in_step(model: Model, runs: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What several runs give that generate with one model, which is read once for all of them.
+
+    Each has what it puts on the model for itself; see `in_turns`.
+    """
+    return in_turns(runs, together=bytes_on_disk(model) > 0)
+
+
+def with_hook(model: Model, edit: Intervention, run: Callable[[], Result]) -> Callable[[], Result]:
+    """A run during which the hook is on the model."""
+
+    def with_it() -> Result:
+        with hooked(model, edit):
+            return run()
+
+    return with_it
 
 
 def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
@@ -205,12 +245,7 @@ def _continued(
     """Exactly `new_tokens` tokens after each prompt, past any end of a sequence."""
     from transformers import GenerationConfig
 
-    read = bytes_on_disk(model)
-    if read * new_tokens > _MOST_READ:
-        raise UnsupportedError(
-            f"each of {new_tokens} new tokens would read the model from the disk, "
-            f"{readable_size(read)}"
-        )
+    require_readable(model, new_tokens)
     mask = torch.ones_like(prompts) if is_text is None else is_text.long()
     with torch.inference_mode():
         output: Tensor = model.generate(

@@ -71,7 +71,7 @@ class InStep:
     def start(self) -> Entered:
         """The embeddings, before the first layer."""
         found = []
-        with torch.inference_mode(), held(self._model.get_input_embeddings()):
+        with torch.inference_mode():
             for ids in self._batches:
                 calls, h, _ = _passed(self._model, ids.to(self._model.device), None)
                 self._calls.setdefault(tuple(ids.shape), calls)
@@ -148,7 +148,7 @@ class InStep:
     def finish(self, entered: Entered) -> Tensor:
         """The last hidden states, shape [sequences, length, d], on the CPU, of what has passed."""
         found = []
-        with torch.inference_mode(), held(self._model.get_input_embeddings()):
+        with torch.inference_mode():
             for ids, h in zip(self._batches, entered.hidden, strict=True):
                 device = self._model.device
                 found.append(_passed(self._model, ids.to(device), h.to(device))[2].cpu())

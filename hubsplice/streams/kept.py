@@ -26,7 +26,7 @@ from hubsplice import __version__
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import CONFIG, SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
-from hubsplice.files.digest import digest_file
+from hubsplice.files.digest import digest_once
 from hubsplice.streams.room import parse_memory
 from hubsplice.terminal import print_note
 
@@ -38,7 +38,6 @@ _SUFFIX = ".safetensors"
 _LIBRARIES = ("torch", "transformers", "accelerate", "safetensors")
 
 _told: set[str] = set()
-_digests: dict[tuple[object, ...], str] = {}
 
 
 def kept_folder() -> Path:
@@ -176,15 +175,10 @@ def _sum(h: Tensor) -> Tensor:
 
 
 def _digest(path: Path) -> str:
-    """The checksum of a file, computed once as long as nothing is written to it."""
     try:
-        status = path.stat()
+        return digest_once(path).sha256
     except OSError as error:
         raise HubspliceError(f"{path}: cannot be read: {error.strerror}") from None
-    key = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if key not in _digests:
-        _digests[key] = digest_file(path).sha256
-    return _digests[key]
 
 
 def _processor() -> str:

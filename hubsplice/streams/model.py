@@ -24,6 +24,7 @@ from hubsplice.streams.layers import StopEarly as StopEarly
 from hubsplice.streams.layers import decoder_layers as decoder_layers
 from hubsplice.streams.on_disk import on_disk
 from hubsplice.streams.room import fits_whole
+from hubsplice.streams.turns import own_hook
 
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 
@@ -110,6 +111,7 @@ def _at(
         first: whether it comes before what sees the place already.
     """
     layers = decoder_layers(model)
+    see = own_hook(see)
     if place.layer < 0:
 
         def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
