@@ -156,6 +156,7 @@ def seconds(work: Work, shapes: Shapes, length: int, speeds: Mapping[torch.dtype
     for generated in work.generations:
         speed = speeds[generated.dtype]
         total += generated.steps * shapes.sizes.parameters * speed.per_weight
+        total += generated.read / _READING
     return total
 
 

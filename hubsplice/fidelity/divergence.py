@@ -94,7 +94,9 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
 
     def log_probabilities(hidden: Tensor, of: Readable) -> Tensor:
         logits = of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
-        return logits.double().log_softmax(dim=-1)
+        wide = logits.double()
+        del logits
+        return wide.log_softmax(dim=-1)
 
     with torch.inference_mode():
         for start in range(0, len(truth), step):
@@ -103,10 +105,11 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
             probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
             for name, other in others.items():
                 found = log_probabilities(states[name][part], other)
-                # Of two distributions that are almost equal it may come out a little below zero.
-                gap = (probabilities * (wanted - found)).sum(dim=-1).clamp(min=0)
-                divergences[name].append(gap.cpu())
                 tops[name].append((found.argmax(dim=-1) == top).cpu())
+                # In place: these are the largest tensors of a build.
+                terms = found.neg_().add_(wanted).mul_(probabilities)
+                # Of two distributions that are almost equal it may come out a little below zero.
+                divergences[name].append(terms.sum(dim=-1).clamp(min=0).cpu())
     wrong = {n: sum(int((~p.isfinite()).sum()) for p in ps) for n, ps in divergences.items()}
     if any(wrong.values()):
         which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)

@@ -34,8 +34,8 @@ Result = TypeVar("Result")
 
 _PROMPTS, _PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 _SEED = 0
-# Bytes of weights: some five minutes from most disks.
-_MOST_READ = 3 * 10**11
+MOST_READ = 3 * 10**11
+"""Bytes of weights that are read from the disk to continue text: some five minutes from most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ def require_readable(model: Model, new_tokens: int) -> None:
         UnsupportedError: with the size.
     """
     read = bytes_on_disk(model)
-    if read * new_tokens > _MOST_READ:
+    if read * new_tokens > MOST_READ:
         raise UnsupportedError(
             f"each of {new_tokens} new tokens would read {readable_size(read)} of the model from "
             f"the disk; {MEMORY}=whole holds it in memory"

@@ -23,7 +23,7 @@ from hubsplice.streams.layers import Model as Model
 from hubsplice.streams.layers import StopEarly as StopEarly
 from hubsplice.streams.layers import decoder_layers as decoder_layers
 from hubsplice.streams.on_disk import on_disk
-from hubsplice.streams.room import fits_whole
+from hubsplice.streams.room import fits_whole, give_back
 from hubsplice.streams.turns import own_hook
 
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
@@ -69,6 +69,7 @@ def loaded(folder: Path, dtype: torch.dtype, *, keep: bool = False) -> Iterator[
             yield model.eval()
         finally:
             del model
+            give_back()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

@@ -23,6 +23,7 @@ from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.files.ahead import FilePart, joined
 from hubsplice.streams.layers import Model, decoder_layers
+from hubsplice.streams.room import give_back
 from hubsplice.streams.turns import wait_for
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -161,6 +162,8 @@ class OnDisk:
             yield
         finally:
             self.leave()
+            # What has gone through it in between, piece by piece, is free and not the system's.
+            give_back()
 
     @property
     def read_bytes(self) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -89,6 +91,12 @@ def free_memory() -> int:
     if limit is not None and used is not None:
         found.append(max(0, limit - used))
     return min(found)
+
+
+def give_back() -> None:
+    """Give memory that nothing holds any more back to the system, where the C library keeps it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fields(path: Path) -> Mapping[str, int]:

@@ -136,7 +136,7 @@ def test_what_would_take_hours_is_left_out_and_said(
     make: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MEMORY, "0")
-    monkeypatch.setattr(runs, "_MOST_READ", 0)
+    monkeypatch.setattr(runs, "MOST_READ", 0)
     report = make(STEER, tmp_path / "out", base="bfloat16", more=BARE).report
     assert report is not None
     assert (report.answers, report.greedy, report.effect) == (None, None, None)
