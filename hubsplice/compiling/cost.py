@@ -13,6 +13,7 @@ from hubsplice.checkpoint.sizes import BaseSizes
 from hubsplice.compiling.probe import Speed
 from hubsplice.files.space import readable_size
 from hubsplice.rendering.content import Line, Part, Tone
+from hubsplice.streams.aside import COPIES
 from hubsplice.streams.passes import Decoding, Pass
 from hubsplice.terminal import duration
 
@@ -21,7 +22,6 @@ _LIBRARIES = 750e6
 
 _LOGITS_AT_ONCE = 2**25
 _BYTES_PER_LOGIT = 36  # what divergence.compare holds of two models, in the dtype and in float64
-_STREAMS = 12  # copies of the text's hidden states and streams, in float32
 _LONG = 3600.0
 _READING = 1e9  # bytes a second from a disk
 
@@ -179,7 +179,7 @@ def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int, room: float) ->
     if set(sizes.bytes_by_dtype) != {"F32"}:
         weights += sizes.stored * held // sizes.parameters
     heads = head * (4 + (0 if dtype is torch.float32 else dtype.itemsize))
-    streams = _STREAMS * 4 * tokens * shapes.hidden_size
+    streams = COPIES * 4 * tokens * shapes.hidden_size
     logits = _BYTES_PER_LOGIT * min(_LOGITS_AT_ONCE, tokens * sizes.vocabulary)
     return int(_LIBRARIES + heads + streams + max(weights, logits))
 

@@ -17,6 +17,7 @@ from hubsplice.fidelity.inserted import InsertedAt, watching
 from hubsplice.files.space import readable_size
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
+from hubsplice.streams.aside import Aside
 from hubsplice.streams.in_step import Entered, InStep
 from hubsplice.streams.model import (
     Model,
@@ -145,7 +146,7 @@ def run_variants(
     progress(0, len(ids))
     if entered is None:
         entered = step.reach(common, told(0, common))
-    recorders = {id(v): _Recorder(model, v) for v in variants}
+    recorders = {id(v): _Recorder(model, v, step.aside) for v in variants}
     hooks = [recorders[id(v)].on for v in passing]
     passed = step.through(entered, step.layers, hooks, told(before, behind))
     ends = {id(v): end for v, end in zip(passing, passed, strict=True)}
@@ -259,10 +260,10 @@ def _continued(
 class _Recorder:
     """What one variant has on the model, and what is seen there."""
 
-    def __init__(self, model: Model, variant: Variant) -> None:
-        self._model, self._variant = model, variant
+    def __init__(self, model: Model, variant: Variant, aside: Aside) -> None:
+        self._model, self._variant, self._aside = model, variant, aside
         self._streams: dict[Place, list[Tensor]] = {place: [] for place in variant.places}
-        self._layers = [_LayerRecorder(model, layer) for layer in variant.inserted]
+        self._layers = [_LayerRecorder(model, layer, aside) for layer in variant.inserted]
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -275,19 +276,20 @@ class _Recorder:
             yield
 
     def _keep(self, place: Place, h: Tensor) -> None:
-        self._streams[place].append(h.detach().flatten(end_dim=1).to("cpu", copy=True))
+        seen = h.detach().flatten(end_dim=1).to("cpu", copy=True)
+        self._streams[place].append(self._aside.put(seen))
 
     def result(self, hidden: Tensor) -> Run:
         return Run(
             hidden,
             tuple(layer.result() for layer in self._layers),
-            {place: torch.cat(parts) for place, parts in self._streams.items()},
+            {place: self._aside.joined(parts) for place, parts in self._streams.items()},
         )
 
 
 class _LayerRecorder:
-    def __init__(self, model: Model, layer: InsertedAt) -> None:
-        self._model, self._layer = model, layer
+    def __init__(self, model: Model, layer: InsertedAt, aside: Aside) -> None:
+        self._model, self._layer, self._aside = model, layer, aside
         self._neurons = [neuron for _, neuron, _ in layer.jump_gates]
         self._sides = torch.tensor([side < 0 for _, _, side in layer.jump_gates], dtype=torch.bool)
         self._before: list[Tensor] = []
@@ -307,12 +309,13 @@ class _LayerRecorder:
             yield
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
-        self._before.append(before.flatten(end_dim=1).cpu())
-        self._after.append(after.flatten(end_dim=1).cpu())
+        self._before.append(self._aside.put(before.flatten(end_dim=1)))
+        self._after.append(self._aside.put(after.flatten(end_dim=1)))
 
     def _keep_gates(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         above = output[..., self._neurons] > self._layer.saturation
         self._gates.append(above.flatten(end_dim=1).cpu() ^ self._sides)
 
     def result(self) -> LayerPass:
-        return LayerPass(torch.cat(self._before), torch.cat(self._after), torch.cat(self._gates))
+        before, after = (self._aside.joined(parts) for parts in (self._before, self._after))
+        return LayerPass(before, after, torch.cat(self._gates))

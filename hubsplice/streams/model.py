@@ -234,12 +234,13 @@ def collect_streams(
     found: dict[Place, list[Tensor]] = {place: [] for place in places}
     last = max(places)
 
+    step = InStep(model, in_batches(model, ids))
+
     def keep(place: Place, h: Tensor) -> None:
-        found[place].append(h.detach().to("cpu", copy=True))
+        found[place].append(step.aside.put(h.detach().to("cpu", copy=True)))
         if place == last:
             raise StopEarly
 
-    step = InStep(model, in_batches(model, ids))
     progress(0, len(ids))
     end = max(0, last.layer) + 1
 
@@ -250,7 +251,7 @@ def collect_streams(
     with seeing(model, places, keep):
         step.through(entered, end, progress=told(common, end - common))
     progress(len(ids), len(ids))
-    return {place: torch.cat(parts) for place, parts in found.items()}
+    return {place: step.aside.joined(parts) for place, parts in found.items()}
 
 
 def batch_size(model: Model, length: int) -> int:

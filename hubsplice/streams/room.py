@@ -81,6 +81,11 @@ def free_memory() -> int:
     """The bytes that a model may take where it is computed: on the GPUs, or in main memory."""
     if torch.cuda.is_available():
         return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return free_main_memory()
+
+
+def free_main_memory() -> int:
+    """The bytes of main memory that this process may still take."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     available = _fields(Path("/proc/meminfo")).get("MemAvailable:")
     if available is not None:

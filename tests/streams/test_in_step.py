@@ -161,7 +161,9 @@ def test_nothing_is_generated_that_would_take_hours(
     with loaded(tiny_llama(), torch.float32) as model:
         found = greedy_tokens(model, ids(), 2)
         monkeypatch.setattr(runs, "MOST_READ", 2 * bytes_on_disk(model) - 1)
-        with pytest.raises(UnsupportedError, match="each of 2 new tokens would read .* from the disk"):
+        with pytest.raises(
+            UnsupportedError, match=r"each of 2 new tokens would read .* from the disk"
+        ):
             greedy_tokens(model, ids(), 2)
     monkeypatch.setenv(MEMORY, "whole")
     with loaded(tiny_llama(), torch.float32) as model:
