@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.files.ahead import FilePart, joined
+from hubsplice.files.digest import status_of
 from hubsplice.streams.layers import Model, decoder_layers
 from hubsplice.streams.room import give_back
 from hubsplice.streams.turns import wait_for
@@ -73,7 +74,16 @@ def on_disk(
         for name in reversed(streamed):
             module = model.get_submodule(name)
             following = OnDisk(module, name, index, dtype, device, parts, following)
+        files = sorted(view.glob("*.safetensors"))
+        before = [status_of(path) for path in files]
         yield model, info
+        for path, status in zip(files, before, strict=True):
+            now = status_of(path)
+            if now != status:
+                what = "is gone" if now is None else "changed"
+                raise CheckpointError(
+                    f"{path.resolve()}: the file {what} while the model was read from it"
+                )
 
 
 class OnDisk:

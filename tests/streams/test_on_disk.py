@@ -180,11 +180,11 @@ def test_a_layer_that_could_not_be_read_is_read_again(tiny_llama: Make) -> None:
 @pytest.mark.usefixtures("streamed")
 def test_a_file_that_goes_away_is_named(tiny_llama: Make) -> None:
     folder = tiny_llama()
-    with loaded(folder, torch.float32) as model:
+    missing = pytest.raises(CheckpointError, match="cannot be read any more")
+    with missing, loaded(folder, torch.float32) as model:
         for path in folder.glob("*.safetensors"):
             path.unlink()
-        with pytest.raises(CheckpointError, match="cannot be read any more"):
-            model(**padded_batch())
+        model(**padded_batch())
 
 
 @pytest.mark.usefixtures("streamed")
