@@ -135,6 +135,11 @@ def _own_loss(model: Model, prompts: Tensor, tokens: Tensor) -> float:
         return float(functional.cross_entropy(logits.transpose(1, 2), ids[:, first:]))
 
 
+def scored_sequences(ids: Tensor) -> int:
+    """How many of some sequences [n, length], the first ones, a loss on text is the mean over."""
+    return min(len(ids), max(1, _SCORED_TOKENS // ids.shape[1]))
+
+
 def text_loss(read: Readable, ids: Tensor) -> float:
     """What a model loses on its text, in nats per token, over a part of it.
 
@@ -142,7 +147,7 @@ def text_loss(read: Readable, ids: Tensor) -> float:
         read: its last hidden states on ids, with its output embeddings.
         ids: shape [sequences, length].
     """
-    sequences = min(len(ids), max(1, _SCORED_TOKENS // ids.shape[1]))
+    sequences = scored_sequences(ids)
     hidden, following = read.hidden[:sequences, :-1].flatten(end_dim=1), ids[:sequences, 1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head, wanted = read.head.to(device, hidden.dtype), following.flatten().to(device)

@@ -16,7 +16,7 @@ from hubsplice.fidelity.acting import TokenGroups
 from hubsplice.fidelity.beginning import begins_alike
 from hubsplice.fidelity.curve import Response, curves, responses, with_figures
 from hubsplice.fidelity.divergence import Comparison, Readable, compare
-from hubsplice.fidelity.effect import Continued, edit_effect, text_loss
+from hubsplice.fidelity.effect import Continued, edit_effect, scored_sequences
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.optional import Missing
@@ -243,7 +243,6 @@ class _Precise:
     """
 
     hook: Readable
-    base: Readable
     streams: Mapping[Place, Tensor]
     effect: Comparison
     plain: Comparison
@@ -273,19 +272,15 @@ class _Precise:
         scored[:, 0] = False
         for site in edit.sites:
             scored &= ~site.is_sink(hook.streams[site.place]).reshape(ids.shape)
-        truth, base_states = (Readable(run.hidden, head, scale) for run in (hook, bare))
+        truth = Readable(hook.hidden, head, scale)
+        others = {"base": bare, "plain": plain}
         found = compare(
-            truth,
-            {
-                "base": base_states,
-                "plain": Readable(plain.hidden, head, scale),
-            },
+            truth, {name: Readable(run.hidden, head, scale) for name, run in others.items()}, ids
         )
         ordinary = scored.clone()
         ordinary[text.drawn :] = False
         return _Precise(
             truth,
-            base_states,
             hook.streams,
             found["base"],
             found["plain"],
@@ -305,11 +300,13 @@ class _Precise:
         for site in edit.sites:
             changed = site.delta(self.streams[site.place]).norm(dim=-1) > 0
             acted |= changed.reshape(acted.shape)
-        drawn = text.ids[: text.drawn]
+        assert self.effect.losses is not None
+        part = scored_sequences(text.ids[: text.drawn])
+        of_hook, of_base = (float(loss[:part].mean()) for loss in self.effect.losses)
         return edit_effect(
             self.continued,
-            text_loss(self.base, drawn),
-            text_loss(self.hook, drawn),
+            of_base,
+            of_hook,
             self.effect.divergence,
             acted & self.scored,
             self.ordinary,
