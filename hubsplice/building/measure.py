@@ -30,6 +30,7 @@ from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import FileDigest, digest_file, digest_once
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.streams.precision import exact_products
@@ -96,15 +97,16 @@ def measure(
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
-    report = measured(
-        subject,
-        text,
-        recipe,
-        tokenizer,
-        Findings.recorded(manifest),
-        require=require,
-        progress=progress,
-    )
+    with unchanged(resolved.folder.glob("*.safetensors")):
+        report = measured(
+            subject,
+            text,
+            recipe,
+            tokenizer,
+            Findings.recorded(manifest),
+            require=require,
+            progress=progress,
+        )
     # What somebody wrote into the card is his.
     edited = edited_card(folder) is not None
     report = _record_again(report, manifest, folder)

@@ -94,18 +94,6 @@ def remember_digest(status: os.stat_result, digest: FileDigest) -> None:
         _known[_key(status)] = digest
 
 
-def status_of(path: Path) -> tuple[int, ...] | None:
-    """What changes when somebody writes to a file or puts another in its place; None if it's gone.
-
-    Another link to it changes nothing.
-    """
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
 def _key(status: os.stat_result) -> _Status:
     return (
         status.st_dev,

@@ -26,7 +26,8 @@ from hubsplice import __version__
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import CONFIG, SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
-from hubsplice.files.digest import digest_once, status_of
+from hubsplice.files.digest import digest_once
+from hubsplice.files.unchanged import status_of
 from hubsplice.streams.room import parse_memory
 from hubsplice.terminal import print_note
 

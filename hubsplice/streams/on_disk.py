@@ -10,6 +10,7 @@ that are asked for. While a layer computes, the system reads the next one's part
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.files.ahead import FilePart, joined
-from hubsplice.files.digest import status_of
+from hubsplice.files.unchanged import unchanged
 from hubsplice.streams.layers import Model, decoder_layers
 from hubsplice.streams.room import give_back
 from hubsplice.streams.turns import wait_for
@@ -74,16 +75,8 @@ def on_disk(
         for name in reversed(streamed):
             module = model.get_submodule(name)
             following = OnDisk(module, name, index, dtype, device, parts, following)
-        files = sorted(view.glob("*.safetensors"))
-        before = [status_of(path) for path in files]
-        yield model, info
-        for path, status in zip(files, before, strict=True):
-            now = status_of(path)
-            if now != status:
-                what = "is gone" if now is None else "changed"
-                raise CheckpointError(
-                    f"{path.resolve()}: the file {what} while the model was read from it"
-                )
+        with unchanged(view.glob("*.safetensors")):
+            yield model, info
 
 
 class OnDisk:
@@ -192,7 +185,7 @@ class OnDisk:
         found = self._files[name]
         with (
             blamed_on(f"{name}: cannot be read any more"),
-            safe_open(found["safetensors_file"], framework="pt") as file,
+            safe_open(os.path.realpath(found["safetensors_file"]), framework="pt") as file,
         ):
             tensor: Tensor = file.get_tensor(found["weight_name"])
         return tensor

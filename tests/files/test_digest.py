@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hubsplice.files import digest as digest_module
-from hubsplice.files.digest import digest_bytes, digest_file, digest_once, known_digest, status_of
+from hubsplice.files.digest import digest_bytes, digest_file, digest_once, known_digest
+from hubsplice.files.unchanged import status_of
 
 
 @pytest.fixture
@@ -53,15 +54,3 @@ def test_the_digest_of_a_new_file_is_not_remembered(tmp_path: Path, read: list[P
     path.write_bytes(b"first")
     assert digest_once(path) == digest_once(path) == digest_bytes(b"first")
     assert len(read) == 2
-
-
-def test_what_tells_that_a_file_changed(tmp_path: Path) -> None:
-    path = old(tmp_path / "a", b"first")
-    before = status_of(path)
-    (tmp_path / "link").hardlink_to(path)
-    assert status_of(path) == before
-    (tmp_path / "new").write_bytes(b"first")
-    (tmp_path / "new").replace(path)
-    assert status_of(path) != before
-    path.unlink()
-    assert status_of(path) is None

@@ -215,7 +215,7 @@ def test_nothing_is_kept_of_a_base_that_changes_meanwhile(
 ) -> None:
     base = tiny_llama()
     path = base / "model.safetensors"
-    for memory, error in (("0", "the file changed while the model was read"), ("whole", None)):
+    for memory, error in (("0", "the file changed while it was in use"), ("whole", None)):
         monkeypatch.setenv(MEMORY, memory)
         content = path.read_bytes()
         refused = nullcontext() if error is None else pytest.raises(CheckpointError, match=error)
