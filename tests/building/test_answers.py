@@ -140,8 +140,12 @@ def test_what_would_take_hours_is_left_out_and_said(
     report = make(STEER, tmp_path / "out", base="bfloat16", more=BARE).report
     assert report is not None
     assert (report.answers, report.greedy, report.effect) == (None, None, None)
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
     for name in ("the answers", "the greedy comparison", "what the edit does to text"):
-        assert any(w.startswith(name) and "from the disk" in w for w in report.warnings)
+        assert any(
+            w.startswith(f"left out: {name}") and "from the disk" in w for w in report.warnings
+        )
+        assert f"\n- {name}" in card
 
 
 def test_a_picture_that_fails_loses_no_build(
