@@ -35,6 +35,9 @@ RESULTS = ROOT / "benchmarks/results/size.jsonl"
 PAGE = ROOT / "benchmarks/results/size.md"
 LENGTH = 128
 
+# How often held-out text is turned to logits: base, hook, plain hook and splice; hook and splice.
+READ = {"float32": 4, "bfloat16": 2}
+
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4, "heads": 4},
     "1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "heads": 32},
@@ -68,11 +71,19 @@ if what == "plain":
     from hubsplice.streams.model import loaded
     torch.manual_seed(0)
     ids = torch.randint(3, 259, (tokens // length, length))
+    from hubsplice.streams.on_disk import held
     with loaded(Path(base), getattr(torch, strength)) as model, torch.inference_mode():
         start, cpu = time.monotonic(), time.process_time()
         last = model.base_model(ids, use_cache=False).last_hidden_state
         result["pass"] = time.monotonic() - start
         result["pass_cpu"] = time.process_time() - cpu
+        start, cpu = time.monotonic(), time.process_time()
+        head = model.get_output_embeddings()
+        with held(head):
+            for part in last:
+                head(part[None])
+        result["logits"] = time.monotonic() - start
+        result["logits_cpu"] = time.process_time() - cpu
     result["sha256"] = hashlib.sha256(last.view(torch.uint8).numpy().tobytes()).hexdigest()
 else:
     from hubsplice.building.build import build
@@ -350,9 +361,9 @@ text and precision are the same bits in all of its rows; their SHA-256 is in `si
 AMONG_BUILDS = """
 Tokens are those of calibration, and as many held out. The least is what calibration and
 measurement can't do without, counted in tokens times layers. "Passes" is the time of as many plain
-passes, by the rows above with the layers on the disk. What is generated is in the time of a build,
-not in that of the passes, unless nothing is. "Another strength" is a build of the same recipe with
-another strength right after the one above it.
+passes, by the rows above with the layers on the disk, and of their logits. What is generated is in
+the time of a build, not in that of the passes, unless nothing is. "Another strength" is a build of
+the same recipe with another strength right after the one above it.
 """
 
 
@@ -391,22 +402,27 @@ def _build_row(line: dict[str, Any], plain: list[dict[str, Any]]) -> str:
         f"{line['wall']:.0f} s",
         f"{passed / sum(line['least'].values()):.2f}" if is_first else "",
     ]
-    for field, of_pass in (("cpu", "pass_cpu"), ("wall", "pass")):
-        needed = _needed(line, plain, of_pass)
+    for field, end in (("cpu", "_cpu"), ("wall", "")):
+        needed = _needed(line, plain, end)
         cells.append(f"{line[field] / needed:.2f}" if needed and is_first else "")
     return f"| {' | '.join(cells)} |"
 
 
-def _needed(line: dict[str, Any], plain: list[dict[str, Any]], field: str) -> float | None:
-    """The time of the plain passes that a build can't do without; None where they weren't run."""
-    alike = [p for p in plain if all(p[k] == line[k] for k in ("weights_mb", "layers", "tokens"))]
-    found = {p["run"]: p[field] for p in alike}
+def _needed(line: dict[str, Any], plain: list[dict[str, Any]], end: str) -> float | None:
+    """The time of the plain passes that a build can't do without; None where they weren't run.
+
+    Those of fewer tokens stand in for as many as they are.
+    """
+    alike = [p for p in plain if all(p[k] == line[k] for k in ("weights_mb", "layers"))]
+    found = {p["run"]: p for p in sorted(alike, key=lambda p: p["tokens"])}
     total = 0.0
     for dtype, token_layers in line["least"].items():
         one = found.get(f"plain {dtype}, memory 0")
         if one is None:
             return None
-        total += one * token_layers / (line["layers"] * line["tokens"])
+        scale = line["tokens"] / one["tokens"]
+        total += scale * one[f"pass{end}"] * token_layers / (line["layers"] * line["tokens"])
+        total += scale * one.get(f"logits{end}", 0) * READ[dtype]
     return total
 
 
