@@ -15,7 +15,6 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
-from hubsplice.explore.amounts import Knob, knob, with_strength
 from hubsplice.explore.generating import Asked, Sampling, end_tokens, generate
 from hubsplice.explore.intervals import mean
 from hubsplice.explore.quick import QuickHooks
@@ -31,6 +30,7 @@ from hubsplice.files.plain import is_plain
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.local_paths import local_paths
 from hubsplice.recipe.models import Recipe, TextSource
+from hubsplice.recipe.strengths import Knob, knob, with_strength
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.chat import has_template
