@@ -171,9 +171,8 @@ def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int, room: float) ->
     """
     sizes = shapes.sizes
     head = sizes.vocabulary * shapes.hidden_size
-    held = sizes.parameters
-    if 4 * held > room:
-        held = max(head, sizes.in_layers // shapes.num_layers)
+    is_whole = 4 * sizes.parameters <= room
+    held = sizes.parameters if is_whole else max(head, sizes.in_layers // shapes.num_layers)
     weights = 4 * held
     # Files that are read into another precision are mapped while they are.
     if set(sizes.bytes_by_dtype) != {"F32"}:
@@ -181,7 +180,11 @@ def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int, room: float) ->
     heads = head * (4 + (0 if dtype is torch.float32 else dtype.itemsize))
     streams = COPIES * 4 * tokens * shapes.hidden_size
     logits = _BYTES_PER_LOGIT * min(_LOGITS_AT_ONCE, tokens * sizes.vocabulary)
-    return int(_LIBRARIES + heads + streams + max(weights, logits))
+    # Of a model that stays on the disk, nothing is held while logits are compared, and the output
+    # embeddings are mapped while it runs.
+    mapped = sizes.stored * head // sizes.parameters
+    most = max(weights, logits) + heads if is_whole else max(weights + mapped, logits + heads)
+    return int(_LIBRARIES + streams + most)
 
 
 def disk(shapes: Shapes) -> int:
