@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +43,7 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.staging import staged_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
@@ -100,8 +102,9 @@ def build_adapter(
     """
     require = required_fidelity(recipe, require_fidelity, measure=measure)
     planned = _in_layers(make_plan(recipe), carrier)
-    with staged_directory(output) as folder:
+    with staged_directory(output) as folder, ExitStack() as stack:
         plan = open_plan(planned)
+        stack.enter_context(unchanged(shard.path for shard in plan.base.shards))
         _require_base(plan, carrier, progress)
         seen: list[tuple[Site, SiteActivations, CompiledLayer]] = []
         compiled = compile_plan(

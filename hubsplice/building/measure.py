@@ -27,9 +27,10 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
-from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.digest import FileDigest, digest_file, digest_once
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.streams.precision import exact_products
@@ -96,15 +97,16 @@ def measure(
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
-    report = measured(
-        subject,
-        text,
-        recipe,
-        tokenizer,
-        Findings.recorded(manifest),
-        require=require,
-        progress=progress,
-    )
+    with unchanged(resolved.folder.glob("*.safetensors")):
+        report = measured(
+            subject,
+            text,
+            recipe,
+            tokenizer,
+            Findings.recorded(manifest),
+            require=require,
+            progress=progress,
+        )
     # What somebody wrote into the card is his.
     edited = edited_card(folder) is not None
     report = _record_again(report, manifest, folder)
@@ -139,7 +141,7 @@ def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """Refuse a folder in which a file was altered: its report would be of another model."""
     for name, expected in files.items():
         path = folder / name
-        if name not in (REPORT, PICTURE) and (not path.is_file() or digest_file(path) != expected):
+        if name not in (REPORT, PICTURE) and (not path.is_file() or digest_once(path) != expected):
             raise CheckpointError(
                 f"{path}: it is not the file that {MANIFEST} lists (sha256 {expected.sha256}); "
                 "`hubsplice verify` says what differs. Only what hubsplice wrote is measured"
@@ -149,7 +151,7 @@ def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
 def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
     for name, expected in files.items():
         path = folder / name
-        if name.endswith(".safetensors") and (not path.is_file() or digest_file(path) != expected):
+        if name.endswith(".safetensors") and (not path.is_file() or digest_once(path) != expected):
             raise CheckpointError(
                 f"base: {name} is not the file that the model was made from (sha256 "
                 f"{expected.sha256})"
