@@ -80,7 +80,7 @@ def test_a_sweep_goes_on_where_it_was(recipe: Path, monkeypatch: pytest.MonkeyPa
         asked.append(len(rows))
         return generate(model, rows, *arguments, **options)
 
-    monkeypatch.setattr("hubsplice.explore.sweep.generate", counted)
+    monkeypatch.setattr("hubsplice.explore.questions.generate", counted)
     again = sweep(recipe)
     assert again == first
     known = sum('"kind": "answer"' in line for line in lines[:6])
