@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -114,13 +113,19 @@ class Questions:
             told: how many prompts are answered, of how many.
             about: what else the lines of the record say.
         """
-        missing = iter(self.missing(keys))
+        missing = set(self.missing(keys))
         watched = [tokens or [0] for tokens in self._watched]
-        while batch := list(islice(missing, _ROWS_AT_ONCE)):
-            told(batch[0], len(keys))
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            # Always the same rows together: what stands beside a row changes how it is rounded.
+            batch = range(start, min(start + _ROWS_AT_ONCE, len(keys)))
+            if missing.isdisjoint(batch):
+                continue
+            told(start, len(keys))
             asked = [Asked(self._ids[i], edit, self._prompts[i]) for i in batch]
             generated = generate(model, asked, self._sampling, ends, watched=watched)
             for i, one in zip(batch, generated, strict=True):
+                if i not in missing:
+                    continue
                 self._record.add(
                     keys[i],
                     kind="answer",
