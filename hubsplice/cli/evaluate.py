@@ -11,6 +11,8 @@ import typer
 
 from hubsplice.cli.app import (
     AsJson,
+    IncludePath,
+    Limit,
     MaxNewTokens,
     Plain,
     Seed,
@@ -60,15 +62,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    include_path: Annotated[
-        Path | None,
-        typer.Option(
-            "--include-path",
-            metavar="DIR",
-            help="A folder with more tasks, as YAML files.",
-            show_default=False,
-        ),
-    ] = None,
+    include_path: IncludePath = None,
     backend: Annotated[
         Backend, typer.Option("--backend", help="What runs the tasks: transformers or vLLM.")
     ] = Backend.HF,
@@ -90,15 +84,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            "--limit",
-            min=1,
-            help="Ask only the first questions of each task. [default: all]",
-            show_default=False,
-        ),
-    ] = None,
+    limit: Limit = None,
     batch_size: Annotated[
         str, typer.Option("--batch-size", help="A task's questions at once, or auto.")
     ] = "8",

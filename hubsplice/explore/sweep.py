@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +15,17 @@ from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
 from hubsplice.explore.amounts import Knob, knob, with_strength
 from hubsplice.explore.generating import Sampling, end_tokens
+from hubsplice.explore.harness import Harness
 from hubsplice.explore.intervals import mean
 from hubsplice.explore.neutral import divergence, neutral_text, reading
 from hubsplice.explore.questions import Questions, Worth
 from hubsplice.explore.quick import QuickHooks
 from hubsplice.explore.record import Record, key_of
 from hubsplice.explore.scorers.base import Scorer
-from hubsplice.explore.swept import Point, Sweep, Want, judged
+from hubsplice.explore.swept import Point, SideEffect, Sweep, Want, judged
 from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.effect import text_loss
+from hubsplice.fidelity.runs import NO_EDIT
 from hubsplice.files.digest import digest_file
 from hubsplice.files.plain import is_plain
 from hubsplice.intervention.intervention import Intervention
@@ -50,6 +52,7 @@ class Asking:
         sampling: how answers are drawn.
         plain: whether prompts are continued without the chat template.
         neutral_tokens: of the text on which side effects are measured.
+        harness: tasks that are side effects too; None for none.
     """
 
     edit: int | None
@@ -61,6 +64,7 @@ class Asking:
     sampling: Sampling
     plain: bool
     neutral_tokens: int
+    harness: Harness | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +167,7 @@ class _Run:
         progress: Progress,
     ) -> None:
         self._model, self._record, self._progress = model, record, progress
+        self._tokenizer, self._harness = tokenizer, asking.harness
         self._base = [
             plan.recipe.base_model,
             plan.recipe.revision,
@@ -199,6 +204,7 @@ class _Run:
             perplexity=float(torch.tensor(neutral["loss"], dtype=torch.float64).exp()),
             distinct=worth.distinct,
             length=worth.length,
+            side_effects=tuple(self._in_harness(variant, edit)),
         )
 
     def _worth(self, variant: _Variant, edit: Intervention | None) -> Worth:
@@ -242,6 +248,24 @@ class _Run:
             divergence=divergence(read, base),
             loss=text_loss(read, self._neutral.ids),
         )
+
+    def _in_harness(self, variant: _Variant, edit: Intervention | None) -> Iterator[SideEffect]:
+        for task in () if self._harness is None else self._harness.tasks:
+            assert self._harness is not None
+            key = key_of(
+                kind="task",
+                base=self._base,
+                edit=variant.known_by,
+                task=self._harness.known_by(task),
+            )
+            line = self._record.get(key)
+            if line is None:
+                self._progress(f"tasks: strength {variant.name}, {task}", 0, 1)
+                with hooked(self._model, edit or NO_EDIT):
+                    lm = self._harness.wrapped(self._model, self._tokenizer)
+                    figure = self._harness.run(lm, task).figures[0]
+                line = self._record.add(key, kind="task", strength=variant.name, **asdict(figure))
+            yield SideEffect(task, line["metric"], line["value"], line["stderr"])
 
     def _base_reading(self) -> Readable:
         if self._reference is None:

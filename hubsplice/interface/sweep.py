@@ -14,6 +14,7 @@ from hubsplice.interface.scorers import prompts_of, scorer_of
 from hubsplice.interface.sources import AnyPath, RecipeSource, as_path, as_recipe
 
 if TYPE_CHECKING:
+    from hubsplice.explore.harness import Harness
     from hubsplice.explore.swept import Sweep
 
 _SUFFIX = ".sweep.jsonl"
@@ -34,6 +35,9 @@ def sweep(
     top_p: float = 1.0,
     seed: int = 0,
     neutral_tokens: int = 1024,
+    side_effects: Sequence[str] = (),
+    include_path: AnyPath | None = None,
+    limit: int | None = None,
     answers: AnyPath | None = None,
     plot: AnyPath | None = None,
     write: bool = False,
@@ -62,6 +66,10 @@ def sweep(
         top_p: as in `answers`.
         seed: as in `answers`.
         neutral_tokens: of the text on which side effects are measured.
+        side_effects: more of them: `lm_eval=TASK` is a task of lm-evaluation-harness, run on the
+            hook. It needs the extra `evaluate` of this package.
+        include_path: a folder with more tasks.
+        limit: how many questions of each task are asked; all where it is None.
         answers: the file that answers are kept in; beside the recipe's file where none is given.
         plot: a file to draw the comparison in, as SVG.
         write: whether the recommended strength is written into the recipe's file, with the
@@ -99,6 +107,7 @@ def sweep(
         sampling=Sampling(max_new_tokens, temperature, top_p, seed),
         plain=plain,
         neutral_tokens=neutral_tokens,
+        harness=_harness(side_effects, include_path, limit),
     )
     if not asking.scorers:
         raise RecipeError("--score: missing; say what answers are scored by")
@@ -123,6 +132,25 @@ def _kept(file: Path | None, answers: AnyPath | None) -> Path:
     if file is None:
         raise RecipeError("answers: missing; a recipe that is no file needs a file for its answers")
     return file.with_suffix(_SUFFIX)
+
+
+def _harness(
+    side_effects: Sequence[str], include_path: AnyPath | None, limit: int | None
+) -> Harness | None:
+    if not side_effects:
+        if include_path is not None or limit is not None:
+            raise RecipeError("--side-effect: missing; what is said of tasks needs one to run")
+        return None
+    from hubsplice.explore.harness import Harness, Settings
+
+    tasks = []
+    for given in side_effects:
+        kind, _, task = given.partition("=")
+        if kind != "lm_eval" or not task:
+            raise RecipeError(f"--side-effect: found {given!r}, expected lm_eval=TASK")
+        tasks.append(task)
+    folder = None if include_path is None else as_path(include_path)
+    return Harness(tasks, Settings(limit=limit), folder)
 
 
 def _drawing(path: Path) -> Path:

@@ -16,6 +16,7 @@ from hubsplice.evaluating.results import Evaluation, TaskFigure, TaskRecord
 from hubsplice.explore.harness import Settings
 from tests.card.examples import SHA
 from tests.conftest import Command
+from tests.evaluating.conftest import RECIPE
 from tests.verifying.conftest import Spliced
 
 # Of the letter that the built model says, and of one that it does not.
@@ -91,6 +92,49 @@ def test_a_local_task_runs_on_both_models_and_is_kept(
     with pytest.raises(TypeError):
         evaluated(copy, tasks)
     assert ran == ["letters"]
+
+
+def test_a_sweep_has_tasks_as_side_effects(
+    lettered: Spliced, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("lm_eval")
+    recipe = tmp_path / "r.yaml"
+    vector = lettered.folder.parent / "v.safetensors"
+    text = RECIPE.format(base=lettered.base)
+    recipe.write_text(text.replace("v.safetensors", str(vector)), encoding="utf-8")
+
+    def swept() -> hubsplice.Sweep:
+        return hubsplice.sweep(
+            recipe,
+            ["a", "b"],
+            ["tokens=z"],
+            ["0", "40"],
+            max_new_tokens=1,
+            neutral_tokens=256,
+            side_effects=["lm_eval=letters"],
+            include_path=tasks,
+            progress=False,
+        )
+
+    found = swept()
+    base, nothing, much = (point.side_effects[0] for point in found.points)
+    assert base.metric == "acc"
+    assert nothing == base
+    assert base.value < 1 == much.value
+    assert "letters acc" in str(found)
+    # What is known is not run again.
+    monkeypatch.setattr("hubsplice.explore.harness.Harness.run", None)
+    assert swept() == found
+
+
+@pytest.mark.parametrize("given", ["acc", "lm_eval", "lm_eval=", "lmeval=letters"])
+def test_a_side_effect_is_a_task(command: Command, tmp_path: Path, given: str) -> None:
+    (tmp_path / "p.txt").write_text("a")
+    (tmp_path / "r.yaml").write_text("base_model: a/b\nsplices: [{after_layer: 1, edits: []}]")
+    options = ["--prompts", "p.txt", "--score", "regex=a", "--strengths", "1"]
+    code, _, err = command("sweep", "r.yaml", *options, "--side-effect", given)
+    assert code == 2
+    assert f"--side-effect: found {given!r}, expected lm_eval=TASK" in err
 
 
 @pytest.mark.parametrize(
