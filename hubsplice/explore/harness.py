@@ -24,6 +24,8 @@ Backend = Literal["hf", "vllm"]
 
 _PACKAGE = "lm_eval"
 _LARGEST = 1 << 26
+_OURS = frozenset({"pretrained", "tokenizer", "dtype", "trust_remote_code", "batch_size"})
+"""Arguments of a backend that say what is compared, and how."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,12 @@ class Settings:
             raise RecipeError(
                 f"--batch-size: found {self.batch_size!r}, expected a number above 0, or auto"
             )
-        if any("=" not in part for part in self.model_args.split(",") if part.strip()):
-            raise RecipeError(f"--model-args: found {self.model_args!r}, expected NAME=VALUE,…")
+        for part in filter(None, map(str.strip, self.model_args.split(","))):
+            name, equals, _ = part.partition("=")
+            if not equals:
+                raise RecipeError(f"--model-args: found {part!r}, expected NAME=VALUE")
+            if name.strip() in _OURS:
+                raise RecipeError(f"--model-args: {name.strip()} is hubsplice's to set")
 
 
 @dataclass(frozen=True)
@@ -187,13 +193,15 @@ class Harness:
     def _opened(self, given: Mapping[str, Any]) -> Any:
         from lm_eval.api.registry import get_model
         from lm_eval.utils import simple_parse_args_string
+        from transformers.utils.logging import disable_progress_bar
 
+        disable_progress_bar()
         size = self.settings.batch_size
-        more = {"batch_size": size if size == "auto" else int(size)}
         with _explained("the model"):
             kind: Any = get_model(self.settings.backend)
-            more |= simple_parse_args_string(self.settings.model_args)
-            return kind.create_from_arg_obj(dict(given), more)
+            more = simple_parse_args_string(self.settings.model_args)
+            batch = {"batch_size": size if size == "auto" else int(size)}
+            return kind.create_from_arg_obj({**given, **more}, batch)
 
     def _known(self) -> Any:
         from lm_eval.tasks import TaskManager
@@ -219,9 +227,14 @@ class Harness:
         found = {}
         for path in sorted(self._include.rglob("*")):
             if path.is_file() and "__pycache__" not in path.parts:
-                large = path.stat().st_size > _LARGEST
                 name = path.relative_to(self._include).as_posix()
-                found[name] = path.stat().st_size if large else digest_file(path).sha256
+                try:
+                    large = path.stat().st_size > _LARGEST
+                    found[name] = path.stat().st_size if large else digest_file(path).sha256
+                except OSError as error:
+                    raise RecipeError(
+                        f"--include-path: {path} can't be read: {error.strerror or error}"
+                    ) from None
         return found
 
 

@@ -125,6 +125,15 @@ def test_an_altered_folder_is_not_evaluated(copy: Spliced) -> None:
         evaluated(copy)
 
 
+def test_nothing_is_written_where_a_link_leads(copy: Spliced, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (copy.folder / ".eval_results").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(hubsplice.OutputError, match="a link leads out of"):
+        evaluated(copy)
+    assert not (copy.folder / EVALUATION).exists()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_what_a_sweep_wrote_is_shown(copy: Spliced, lettered: Spliced, tmp_path: Path) -> None:
     recipe = tmp_path / "r.yaml"
     text = (copy.folder / "reproduce/recipe.yaml").read_text()

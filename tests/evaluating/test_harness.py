@@ -143,7 +143,8 @@ def test_a_side_effect_is_a_task(command: Command, tmp_path: Path, given: str) -
         (["--tasks", "leters"], "Did you mean 'letters'"),
         (["--tasks", "letters", "--include-path", "nowhere"], "nowhere is not a folder"),
         (["--tasks", "letters", "--batch-size", "many"], "--batch-size: found 'many'"),
-        (["--tasks", "letters", "--model-args", "dtype"], "--model-args: found 'dtype'"),
+        (["--tasks", "letters", "--model-args", "device"], "--model-args: found 'device'"),
+        (["--tasks", "letters", "--model-args", "dtype=float32"], "dtype is hubsplice's to set"),
         (["--tasks", "letters", "--backend", "vllm"], "vllm is not installed here"),
     ],
 )
