@@ -57,12 +57,12 @@ def edited_card(folder: Path) -> str | None:
     Raises:
         CheckpointError: the manifest, the report or the list of checksums can't be read.
     """
-    if (folder / CARD).is_symlink():
-        # Nobody wrote into it: what it leads to may be any file of this machine.
-        return None
     try:
         found = read_plain(folder / CARD)
     except OSError:
+        return None
+    if (folder / CARD).is_symlink():
+        # Nobody wrote into it: what it leads to may be any file of this machine.
         return None
     if recorded_digest(folder, CARD) == digest_bytes(found).sha256:
         return None

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
-from hubsplice.explore.amounts import Knob, knob, with_strength
 from hubsplice.explore.generating import Sampling, end_tokens
 from hubsplice.explore.harness import Harness
 from hubsplice.explore.intervals import mean
@@ -31,6 +30,7 @@ from hubsplice.files.plain import is_plain
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.local_paths import local_paths
 from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.strengths import Knob, knob, with_strength
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer

@@ -9,11 +9,11 @@ import yaml
 
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import OutputError, RecipeError
-from hubsplice.explore.amounts import Knob, with_strength
 from hubsplice.explore.swept import Point, Sweep
 from hubsplice.files.new_files import write_files
 from hubsplice.files.plain import read_plain
 from hubsplice.recipe.reading import parse_recipe
+from hubsplice.recipe.strengths import Knob, with_strength
 from hubsplice.visible import visible
 
 _MADE_BY = "hubsplice sweep:"

@@ -90,12 +90,12 @@ def sweep(
         raise RecipeError(f"--write: it needs {what}")
     kept = _kept(file, answers)
     drawing = None if plot is None else _drawing(as_path(plot))
-    from hubsplice.explore.amounts import knob
     from hubsplice.explore.generating import Sampling
     from hubsplice.explore.picture import picture
     from hubsplice.explore.sweep import Asking
     from hubsplice.explore.sweep import sweep as sweep_recipe
     from hubsplice.explore.writing import evidence, write_strength
+    from hubsplice.recipe.strengths import knob
 
     asking = Asking(
         edit=edit,

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import pytest
 
 import hubsplice
-from hubsplice.explore.amounts import knob
 from hubsplice.explore.generating import generate
 from hubsplice.explore.intervals import Mean, mean
 from hubsplice.explore.parsing import layers_of, strengths_of
@@ -21,6 +20,7 @@ from hubsplice.explore.scorers.base import SCORERS, Scorable
 from hubsplice.explore.swept import Point, judged
 from hubsplice.explore.writing import replaced
 from hubsplice.features.sae_registry import registry_entry
+from hubsplice.recipe.strengths import knob
 from tests.conftest import Command
 from tests.explore.conftest import LETTER, PLANTED, Planted
 
