@@ -140,6 +140,7 @@ def evaluate(
     text. Tasks of lm-evaluation-harness run on both with the same settings. What was not asked
     again stays on the card from an earlier evaluation.
     """
+    from hubsplice.card import edited_card
     from hubsplice.interface.evaluate import evaluate as evaluate_folder
 
     found = evaluate_folder(
@@ -168,7 +169,12 @@ def evaluate(
         print_json(found.model_dump(mode="json"))
     else:
         print_content(found.content())
-    print_note(
-        f"the card has it: {folder / 'README.md'}\n"
-        f"next: hubsplice publish {shlex.quote(str(folder))} --repo-id YOU/NAME"
-    )
+    named = shlex.quote(str(folder))
+    if edited_card(folder) is None:
+        print_note(f"the card has it: {folder / 'README.md'}")
+    else:
+        print_note(
+            "the card was edited by hand and is as it was; hubsplice card --rewrite "
+            f"{named} writes it anew"
+        )
+    print_note(f"next: hubsplice publish {named} --repo-id YOU/NAME")

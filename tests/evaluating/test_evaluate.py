@@ -167,6 +167,14 @@ def test_the_command(copy: Spliced, command: Command, tmp_path: Path) -> None:
     code, out, err = command("evaluate", copy.folder, *options, "--json")
     assert code == 0
     assert json.loads(out)["answers"]["scores"][0]["name"] == TARGET
+    assert "the card has it" in err
+    # What somebody wrote into the card is his.
+    card = copy.folder / "README.md"
+    card.write_text(f"{card.read_text()}\nMine.\n")
+    code, _, err = command("evaluate", copy.folder, *options)
+    assert code == 0
+    assert "edited by hand" in err
+    assert card.read_text().endswith("\nMine.\n")
 
 
 @pytest.mark.parametrize(
