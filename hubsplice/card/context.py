@@ -27,6 +27,8 @@ from hubsplice.checkpoint.manifest import (
     TermRecord,
 )
 from hubsplice.constructions.output_bias import OUTPUT_BIAS
+from hubsplice.evaluating.results import Evaluation
+from hubsplice.evaluating.tables import Shown, evaluation_tables
 from hubsplice.families.engines import EngineKey
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
@@ -118,6 +120,19 @@ class AnswersContext:
 
 
 @dataclass(frozen=True)
+class EvaluationContext:
+    """Base and this model side by side.
+
+    Attributes:
+        parts: tables, each with how it was measured.
+        sweep: what a sweep found when the strength was chosen, a line each.
+    """
+
+    parts: tuple[Shown, ...]
+    sweep: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class CardContext:
     """Everything that the template shows, and `card.json`; see templates/card.md.j2."""
 
@@ -177,6 +192,7 @@ class CardContext:
     hubsplice: str
     reproducible: bool
     definitions: tuple[tuple[str, str], ...]
+    evaluation: EvaluationContext | None
     fidelity: FidelityContext | None
 
 
@@ -187,6 +203,7 @@ def card_context(
     author: AuthorWords,
     license_id: str | None,
     model_id: str,
+    evaluation: Evaluation | None = None,
 ) -> CardContext:
     """Gather what the template shows."""
     name = manifest.base.name.split("/")[-1]
@@ -253,6 +270,11 @@ def card_context(
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
         definitions=tuple(summary.DEFINITIONS.items()),
+        evaluation=(
+            None
+            if evaluation is None
+            else EvaluationContext(tuple(evaluation_tables(evaluation)), evaluation.sweep)
+        ),
         fidelity=None if report is None else _fidelity(report, manifest),
     )
 
