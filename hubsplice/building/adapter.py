@@ -42,6 +42,7 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.staging import staged_directory
+from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
@@ -179,6 +180,7 @@ def _adapted(
     slots, layers = carrier.slots, {}
     for planned, (site, activations, layer) in zip(plan.splices, seen, strict=True):
         assert isinstance(layer, SplicedLayer)
+        _require_own_scale(planned, site)
         try:
             one = (
                 read_out_of_one(site, activations.agreeing(), layer, slots)
@@ -190,6 +192,17 @@ def _adapted(
             raise _too_many(plan, carrier, planned, site, activations, error) from None
         layers[carrier.places.index(planned.place)] = found
     return _Adapted(carrier, layers)
+
+
+def _require_own_scale(planned: PlannedSplice, site: Site) -> None:
+    """Refuse SAEs that normalise their input: nothing is injected then that gives 1 back."""
+    for term in site.terms:
+        if term.normalization is not Normalization.NONE and term.encoder.any():
+            raise UnsupportedError(
+                f"{planned.field}.sae: it normalises its input ({term.normalization.value}); its "
+                "thresholds are biases of their own, and an adapter brings none; build a merged "
+                "checkpoint instead"
+            )
 
 
 def _too_many(

@@ -297,12 +297,22 @@ def recovered(
     return SlottedLayer(layer, tuple(neurons), constant, gate.a[0].clone())
 
 
-def _kinds(layer: SplicedLayer) -> Iterator[str]:
+def _kinds(layer: SplicedLayer) -> list[str]:
     """The kind of slot that each neuron takes: one of its levels is exactly the slot's.
 
     What a ramp's gate is off by is small beside its row, whatever the slot's is; what its `up` is
-    off by would scale what it writes.
+    off by would scale what it writes. Two sides of a jump are off by the same wherever it lies, if
+    one takes a slot above and the other one below: then the height of the jump is exact.
     """
+    kinds = list(_nearest(layer))
+    for unit in _units(layer):
+        neurons = sorted((neuron for neuron, _ in unit), key=lambda i: float(layer.gate_bias[i]))
+        if len(neurons) == 2 and {kinds[neuron] for neuron in neurons} <= {"above", "below"}:
+            kinds[neurons[0]], kinds[neurons[1]] = "below", "above"
+    return kinds
+
+
+def _nearest(layer: SplicedLayer) -> Iterator[str]:
     for gate, up in zip(layer.gate_bias.tolist(), layer.up_bias.tolist(), strict=True):
         if math.isclose(gate, BIASES["lines"][0], rel_tol=1e-4):
             yield "lines"
