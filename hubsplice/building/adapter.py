@@ -29,6 +29,7 @@ from hubsplice.compiling.compiler import Compiled, compile_plan
 from hubsplice.compiling.construct import compile_site
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.slots import (
@@ -177,21 +178,33 @@ def _adapted(
     carrier: Carrier,
     seen: Sequence[tuple[Site, SiteActivations, CompiledLayer]],
 ) -> _Adapted:
-    slots, layers = carrier.slots, {}
+    layers = {}
     for planned, (site, activations, layer) in zip(plan.splices, seen, strict=True):
-        assert isinstance(layer, SplicedLayer)
         _require_own_scale(planned, site)
         try:
-            one = (
-                read_out_of_one(site, activations.agreeing(), layer, slots)
-                if layer.neurons
-                else torch.zeros_like(layer.attention_bias)
-            )
-            found = SlottedLayer.of(layer, one, slots)
+            found = _slotted(carrier, site, activations, layer)
         except NoRoomError as error:
             raise _too_many(plan, carrier, planned, site, activations, error) from None
         layers[carrier.places.index(planned.place)] = found
     return _Adapted(carrier, layers)
+
+
+def _slotted(
+    carrier: Carrier, site: Site, activations: SiteActivations, layer: CompiledLayer
+) -> SlottedLayer:
+    """A layer in a carrier's slots.
+
+    Raises:
+        NoRoomError: there are too few.
+    """
+    slots = carrier.slots
+    if isinstance(layer, BiasFreeLayer):
+        return SlottedLayer.of_bias_free(layer, slots)
+    assert isinstance(layer, SplicedLayer)
+    one = torch.zeros_like(layer.attention_bias)
+    if layer.neurons:
+        one = read_out_of_one(site, activations.agreeing(), layer, slots)
+    return SlottedLayer.of(layer, one, slots)
 
 
 def _require_own_scale(planned: PlannedSplice, site: Site) -> None:
@@ -218,15 +231,15 @@ def _too_many(
     def overflows(terms: int) -> bool:
         part = replace(site, terms=site.terms[:terms])
         layer = compile_site(carrier.architecture, part, activations, plan.dtype)
-        assert isinstance(layer, SplicedLayer)
         try:
-            SlottedLayer.of(layer, layer.attention_bias, carrier.slots)
+            _slotted(carrier, part, activations, layer)
         except NoRoomError:
             return True
         return False
 
     fitting = bisect_left(range(len(site.terms)), True, key=overflows) - 1
-    room = carrier.architecture.intermediate_size
+    slots = carrier.slots
+    room = carrier.architecture.intermediate_size - slots.squares
     layers = ",".join(str(place.layer) for place in carrier.places)
     other = f"one that has room: hubsplice carrier MODEL --after-layer {layers} --slots"
     advice = (

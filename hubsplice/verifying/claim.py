@@ -15,7 +15,7 @@ from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.linker import Linker
-from hubsplice.errors import CheckpointError, HubspliceError
+from hubsplice.errors import HubspliceError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.fidelity.inserted import InsertedAt, inserted_layers
 from hubsplice.files.safetensors_header import TensorEntry
@@ -175,14 +175,12 @@ class Claim:
         """What a carrier's empty layers hold beside zeros, by tensor; nothing of others.
 
         Raises:
-            CheckpointError: there are more slots than neurons.
+            CheckpointError: there are more slots than neurons, or some of another family's kinds.
         """
         dtype = self.dtype
         if self.manifest.slots is None or dtype is None:
             return {}
-        made = slots_of(self.manifest)
-        if made.total > self.architecture.intermediate_size:
-            raise CheckpointError(f"slots: found {made.total}, and a layer has fewer neurons")
+        made = slots_of(self.manifest, self.architecture)
         return {
             name: tensor
             for splice in range(len(self.inserted_indices))

@@ -206,6 +206,6 @@ def test_an_sae_that_normalises_its_input_is_refused(workshop: Workshop, tmp_pat
     carrier = carry(workshop.bases["llama"], tmp_path / "carrier", 1)
     edits = "[{feature: 3, kind: ablate}]"
     recipe = workshop.recipe(f"  - {{after_layer: 1, sae: {{path: {sae}}}, edits: {edits}}}")
-    with pytest.raises(UnsupportedError, match="normalises its input .*merged checkpoint"):
+    with pytest.raises(UnsupportedError, match=r"normalises its input .*merged checkpoint"):
         adapt(workshop, recipe, carrier, tmp_path / "adapter", allow_misfit=True)
     assert not (tmp_path / "adapter").exists()

@@ -7,16 +7,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.prenorm import compile_prenorm
 from hubsplice.constructions.slots import (
     ATTENTION,
     DOWN,
     GATE,
     UP,
-    SlottedLayer,
+    Factors,
     Slots,
+    SlottedLayer,
     read_out_of_one,
+    recovered,
+    square_rows,
 )
+from hubsplice.errors import UnsupportedError
 from tests.constructions.streams import EDITS, EPS, D, calibration, hand_site, served, stream
 
 ROOM = 256
@@ -34,6 +39,11 @@ def written_by(found: SlottedLayer, x: Tensor) -> Tensor:
     hidden = functional.silu(given[0]) * given[1]
     down, attention = factors[DOWN], factors[ATTENTION]
     return hidden @ down.a.double().T @ down.b.double().T + attention.b[:, 0].double()
+
+
+def full(factors: Factors) -> Tensor:
+    """The whole change of a weight, float64."""
+    return factors.b.double() @ factors.a.double()
 
 
 @pytest.mark.parametrize(
@@ -60,3 +70,27 @@ def test_slots_give_what_the_layer_gives(kind: str, dtype: torch.dtype, most: fl
     assert error.square().mean().sqrt() < most * scale
     # A sink is a hundred times as long as other tokens, and what comes behind it hears of it.
     assert error.max() < 10 * most * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["relu clamp", "jump clamp where active", "project out"])
+def test_a_layer_without_biases_comes_out_again(kind: str, dtype: torch.dtype) -> None:
+    hand, room = hand_site(EDITS[kind], features=2), 512
+    layer = compile_bias_free(hand.site, calibration(dtype), dtype, room)
+    slots = Slots.bias_free(D, room)
+    found = SlottedLayer.of_bias_free(layer, slots)
+    factors = found.factors(slots, room, D)
+    again = recovered(factors, slots, found.neurons, found.constant, found.squares).compiled
+    assert again.tensors().keys() == layer.tensors().keys()
+    assert all(torch.equal(t, again.tensors()[name]) for name, t in layer.tensors().items())
+    x = layer.with_biases.normalise(served(stream(2), dtype, 12), EPS).double()
+    rows = functional.pad(square_rows(D, torch.float64), (0, 0, 0, room - 2 * D))
+    hidden = functional.silu(x @ (rows + full(factors[GATE])).T) * (
+        x @ (rows + full(factors[UP])).T
+    )
+    exact = layer.to(torch.float64)
+    neurons = functional.silu(x @ exact.gate_weight.T) * (x @ exact.up_weight.T)
+    wanted, made = neurons @ exact.down_weight.T, hidden @ full(factors[DOWN]).T
+    assert (made - wanted).norm(dim=1).max() < 1e-9 * wanted.norm(dim=1).max()
+    with pytest.raises(UnsupportedError, match="of kind plain and there are 3"):
+        SlottedLayer.of_bias_free(layer, Slots.bias_free(D, room, 3))
