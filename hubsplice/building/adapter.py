@@ -132,6 +132,12 @@ def build_adapter(
 
 def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
     """The plan with every edit in an inserted layer, and each of them one of the carrier's."""
+    ours, theirs = (a.family.becomes.block for a in (plan.architecture, carrier.architecture))
+    if ours.construction is not theirs.construction:
+        raise UnsupportedError(
+            "serve_with: it asks for layers of another construction than the carrier has slots "
+            "for, and adapters are served by vLLM and by transformers; build a merged checkpoint"
+        )
     for planned in plan.splices:
         if planned.splice.construction == "bias":
             raise RecipeError(

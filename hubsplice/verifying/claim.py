@@ -16,7 +16,8 @@ from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import HubspliceError
-from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.architecture import Architecture
+from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import InsertedAt, inserted_layers
 from hubsplice.files.safetensors_header import TensorEntry
 from hubsplice.intervention.place import Place
@@ -58,7 +59,7 @@ class Claim:
         Raises:
             UnsupportedError: no checkpoint of the base's family can be spliced.
         """
-        architecture = architecture_of(base.config)
+        architecture = built_architecture(manifest, base.config)
         architecture.validate()
         return Claim(manifest, base, architecture)
 
