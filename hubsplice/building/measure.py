@@ -21,7 +21,7 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifes
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
 from hubsplice.errors import OutputError
-from hubsplice.families.architecture import architecture_of
+from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
@@ -89,7 +89,7 @@ def measure(
             resolved.folder,
             folder,
             intervention,
-            inserted_layers(manifest, architecture_of(config.config)),
+            inserted_layers(manifest, built_architecture(manifest, config.config)),
             dtype,
             notes,
             bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
