@@ -24,6 +24,9 @@ from hubsplice.features.trainers import TrainerFolder, trainer_folder
 from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
+# The files by which trainers' folders are known.
+_SETTINGS = (CONFIG_FILENAME, "hyperparams.json", "params.npz", "config.json")
+_MOST_NAMED = 4
 
 _OLD_NAMES = {
     "hook_point": "hook_name",
@@ -219,7 +222,7 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
     if not path.is_file():
         raise RecipeError(
             f"sae.path: {str(path.parent)!r} holds no {path.name}; expected a folder that "
-            "SAELens saved"
+            f"SAELens or another trainer saved{_saes_below(path.parent)}"
         )
     try:
         raw = json.loads(read_plain(path).decode())
@@ -230,6 +233,19 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds no mapping")
     return parse_sae_config(raw, origin)
+
+
+def _saes_below(folder: Path) -> str:
+    """What to say where the SAEs lie one folder further down."""
+    found = sorted({path.parent.name for name in _SETTINGS for path in folder.glob(f"*/{name}")})
+    if not found:
+        return ""
+    named = ", ".join(found[:_MOST_NAMED]) + (", …" if len(found) > _MOST_NAMED else "")
+    return (
+        f"; {len(found)} folders below it may: {named}"
+        if len(found) > 1
+        else (f"; {named} below it may be one")
+    )
 
 
 def _registry_config(release: str, sae_id: str) -> SaeConfig:
