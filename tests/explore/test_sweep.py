@@ -214,6 +214,10 @@ def test_scorers() -> None:
     code = ("none", "```python\nx = 1\n```", "```\nx = = 1\n```", "```py\nx = (1")
     assert [compiles.score(Scorable("", text)) for text in code] == [None, 1.0, 0.0, 0.0]
     assert compiles.score(Scorable("", "```\n" + "(" * 9000 + "\n```")) == 0.0
+    # The prompt has opened the fence, and begun the code.
+    asked = "```\nx = 1\n```\nAnother:\n```python\ndef f():\n"
+    for text, parses in (("    return 1\n```\nIt is one.", 1.0), ("return 1", 0.0)):
+        assert compiles.score(Scorable(asked, text)) == parses
 
 
 class _Endpoint(BaseHTTPRequestHandler):
