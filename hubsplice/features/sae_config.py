@@ -11,7 +11,7 @@ from typing import Any
 
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hook_point import HookPoint, parse_hook_name
-from hubsplice.features.hub_files import fetch
+from hubsplice.features.hub_files import HubFile, fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_file import require_sae_types
 from hubsplice.features.sae_registry import (
@@ -19,6 +19,7 @@ from hubsplice.features.sae_registry import (
     neuronpedia_entry,
     registered_at,
     registry_entry,
+    told_at,
 )
 from hubsplice.features.trainers import TrainerFolder, trainer_folder
 from hubsplice.files.plain import read_plain
@@ -121,7 +122,7 @@ def find_sae(source: SaeSource) -> FoundSae:
         return FoundSae(source, _parse_file(source.path / CONFIG_FILENAME, origin))
     if source.repo_id is not None:
         name = f"{source.subfolder}/{CONFIG_FILENAME}" if source.subfolder else CONFIG_FILENAME
-        file = fetch(source.repo_id, name, source.revision)
+        file = _fetched(source, source.repo_id, name)
         config = _parse_file(file.path, repository_origin(source))
         known = registered_at(source.repo_id, source.subfolder or "")
         if known is None:
@@ -145,6 +146,21 @@ def find_sae(source: SaeSource) -> FoundSae:
         "unpickler, which builds tensors only."
     )
     return FoundSae(source, config, notes=(pickled,), neuronpedia=entry.neuronpedia)
+
+
+def _fetched(source: SaeSource, repo_id: str, name: str) -> HubFile:
+    """A file of SAELens's format; where there is none, the registry may know the SAE."""
+    try:
+        return fetch(repo_id, name, source.revision)
+    except RecipeError as error:
+        told = told_at(repo_id, source.subfolder or "")
+        if told is None:
+            raise
+        release, sae_id = told
+        raise RecipeError(
+            f"{error}; SAELens's registry has SAEs of {repo_id}, such as "
+            f"sae: {{release: {release}, id: {sae_id}}}"
+        ) from None
 
 
 def _registered(source: SaeSource) -> RegistryEntry:

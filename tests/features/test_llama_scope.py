@@ -259,3 +259,19 @@ def test_near_misses(tmp_path: Path) -> None:
     torch.save({"sae": w, "version": "1"}, folder / "checkpoints" / "final.pt")
     with pytest.raises(CheckpointError, match=r"checkpoints/final\.pt is a pickle file"):
         find_sae(SaeSource(path=folder))
+
+
+def test_a_repository_of_another_format_leads_to_the_registry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def holds_none(repo_id: str, filename: str, revision: str | None) -> None:
+        raise RecipeError(f"{repo_id} holds no {filename}")
+
+    monkeypatch.setattr("hubsplice.features.sae_config.fetch", holds_none)
+    repository = "fnlp/Llama3_1-8B-Base-LXR-8x"
+    with pytest.raises(RecipeError, match=r"release: llama_scope_lxr_8x, id: l13r_8x"):
+        find_sae(SaeSource(repo_id=repository, subfolder="Llama3_1-8B-Base-L13R-8x"))
+    with pytest.raises(RecipeError, match=r"registry has SAEs of fnlp.*release: llama_scope_lxr"):
+        find_sae(SaeSource(repo_id=repository))
+    with pytest.raises(RecipeError, match=r"^me/mine holds no cfg\.json$"):
+        find_sae(SaeSource(repo_id="me/mine"))
