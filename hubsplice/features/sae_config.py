@@ -21,7 +21,8 @@ from hubsplice.features.sae_registry import (
     registry_entry,
     told_at,
 )
-from hubsplice.features.trainers import TrainerFolder, trainer_folder
+from hubsplice.features.trainer_folder import TrainerFolder
+from hubsplice.features.trainers import trainer_folder
 from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
