@@ -54,7 +54,7 @@ def resolve_recorded(record: BaseRecord, base: str | None) -> ResolvedBase:
         CheckpointError: as `resolve_base`.
     """
     if base is not None:
-        return resolve_base(base, None, weights=True)
+        return resolve_base(base, None, weights=True, field="--base")
     require_repository(record)
     assert record.repo_id is not None
     return resolve_base(record.repo_id, record.commit, weights=True)

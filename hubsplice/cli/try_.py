@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hubsplice.explore.trial import Trial
 
 _LEAVE = ("/quit", "/exit")
+_INTERRUPTED = 130
 
 
 def try_(
@@ -161,22 +163,25 @@ def _on_a_page(
     recipe: Path, prompt: str, host: str | None, port: int | None, drawn: _Drawn
 ) -> None:
     """Serve the page until Ctrl-C."""
-    from hubsplice.interface.page import LOOPBACK, serving_page
+    from hubsplice.interface.page import LOOPBACKS, serving_page
 
     with serving_page(
-        recipe, prompt=prompt, host=host or LOOPBACK, port=port, progress=True, **drawn
+        recipe, prompt=prompt, host=host or LOOPBACKS[0], port=port, progress=True, **drawn
     ) as page:
         for warning in page.warnings:
             print_warning(warning)
         print_line(page.address)
+        if page.host not in LOOPBACKS:
+            print_warning(
+                f"--host: whoever reaches {page.host} can ask the model, without a password"
+            )
         print_note("open it in a browser; Ctrl-C ends it")
         # Others read the address through a pipe.
         sys.stdout.flush()
-        try:
+        with suppress(KeyboardInterrupt):
             threading.Event().wait()
-        except KeyboardInterrupt:
-            print_note("the page is closed, and the model is let go")
-            raise typer.Exit(130) from None
+    print_note("the page is closed, and the model is let go")
+    raise typer.Exit(_INTERRUPTED)
 
 
 def _asked(trial: Trial, prompt: str, *, keep: bool, quiet: bool) -> Compared:

@@ -20,7 +20,7 @@ from hubsplice.explore.showing import as_shown
 from hubsplice.explore.workbench import AFTER, Played, Workbench
 from hubsplice.visible import visible
 
-FIRST_PORT, PORTS = 7860, 100
+FIRST_PORT = 7860
 
 
 def require_gradio() -> Any:
@@ -69,9 +69,11 @@ def served_page(
             css=CSS,
             theme=gr.themes.Default(font="sans-serif", font_mono="monospace"),
         )
-    except OSError as error:
-        where = f"port {port}" if port else f"the ports {FIRST_PORT} to {FIRST_PORT + PORTS - 1}"
-        raise OutputError(f"--port: {where} of {host} can't be listened at: {error}") from None
+    except OSError:
+        where = f"port {port}" if port else f"every port from {FIRST_PORT} on"
+        raise OutputError(
+            f"--port: {where} of {host} is taken, or nothing can listen at that address"
+        ) from None
     try:
         yield address.rstrip("/")
     finally:

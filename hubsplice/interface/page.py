@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.sources import RecipeSource, as_recipe
 
-LOOPBACK = "127.0.0.1"
+LOOPBACKS = ("127.0.0.1", "localhost", "::1")
 """Where only this machine reaches a page."""
 
 
@@ -19,10 +19,12 @@ class Page:
 
     Attributes:
         address: where.
+        host: what it listens at.
         warnings: what may not be meant in the recipe, and what its hook does not reproduce.
     """
 
     address: str
+    host: str
     warnings: tuple[str, ...]
 
 
@@ -31,7 +33,7 @@ def serving_page(
     recipe: RecipeSource,
     *,
     prompt: str = "",
-    host: str = LOOPBACK,
+    host: str = LOOPBACKS[0],
     port: int | None = None,
     plain: bool = False,
     max_new_tokens: int = 80,
@@ -70,4 +72,4 @@ def serving_page(
         with reporting(progress) as report:
             bench = stack.enter_context(workbench(parsed, plain=plain, progress=report))
         address = stack.enter_context(served_page(bench, prompt, sampling, host, port))
-        yield Page(address, bench.warnings)
+        yield Page(address, host, bench.warnings)

@@ -168,7 +168,7 @@ def test_a_port_that_is_taken_is_said(folder: Path) -> None:
             out, err = process.communicate(timeout=300)
     assert process.returncode == 6, err
     assert not out
-    assert f"error: --port: port {port} of 127.0.0.1 can't be listened at" in err
+    assert f"error: --port: port {port} of 127.0.0.1 is taken" in err
     assert "Traceback" not in err
 
 
