@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TypeVar
 
 Shown = TypeVar("Shown")
@@ -14,7 +14,7 @@ class _StoppedError(Exception):
     """Nobody wants to see more."""
 
 
-def as_shown(work: Callable[[Callable[[Shown], None]], None]) -> Iterator[Shown]:
+def as_shown(work: Callable[[Callable[[Shown], None]], None]) -> Generator[Shown, None, None]:
     """What a function shows while it works; what it has shown meanwhile is left out but the last.
 
     Where the iterator is closed, the function's next showing raises, so that it ends.

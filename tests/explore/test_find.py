@@ -184,8 +184,9 @@ def test_json_and_text_that_would_move_the_cursor(
     ],
 )
 def test_what_can_not_be_searched(planted: Planted, options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"model": planted.base, "progress": False}
     with pytest.raises(hubsplice.RecipeError, match=message):
-        hubsplice.find(planted.sae, **({"model": planted.base, "progress": False} | options))
+        hubsplice.find(planted.sae, **(given | options))
 
 
 @pytest.mark.parametrize(
