@@ -104,8 +104,9 @@ figures: venv
 docs: venv
 	$(BIN)/mkdocs build --strict
 
+# `make demo SVG=docs/pictures/demo.svg` draws the README's picture of it too.
 demo: venv
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py $(if $(SVG),--svg $(SVG))
 
 model: venv
 	$(BIN)/python examples/smollm2.py
