@@ -79,7 +79,7 @@ test-gpu:
 BENCH_DISK ?= .cache/bench
 
 bench: venv .venv-vllm/.installed
-	$(BIN)/pip install -qq --editable '.[dev,bench]'
+	$(BIN)/pip install -qq --editable '.[dev]'
 	mkdir -p $(BENCH_DISK)
 	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python benchmarks/write_checkpoint.py $(BENCH_DISK) --mergekit .venv-mergekit

@@ -33,9 +33,9 @@ from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.format import MISSING, count, percent, significant
-from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
+from hubsplice.pictures.drawing import shown
 from hubsplice.recipe.models import BUILTIN
 from hubsplice.rendering.content import Table
 from hubsplice.serving.commands import GGUF_TYPES, quantization_options
@@ -85,7 +85,6 @@ class FidelityContext:
     effect_warning: str | None
     edits: Table
     curves: Table
-    picture: Markdown | None
     agreement: Table
     divergences: Table
     sites: Table
@@ -175,6 +174,8 @@ class CardContext:
     hubsplice: str
     reproducible: bool
     definitions: tuple[tuple[str, str], ...]
+    pictures: dict[str, Markdown]
+    lost_pictures: tuple[str, ...]
     fidelity: FidelityContext | None
 
 
@@ -194,6 +195,7 @@ def card_context(
     requirements = Requirements.of(manifest)
     outcomes = {key: verdict(ENGINES[key], requirements).outcome for key in EngineKey}
     is_chat = _is_chat(manifest, report)
+    drawn, lost = shown(manifest, report)
     return CardContext(
         title=clean(author.title or "") or untitled(manifest),
         sentence=sentence(name, (term for layer in manifest.edits for term in layer.terms)),
@@ -251,7 +253,12 @@ def card_context(
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
         definitions=tuple(summary.DEFINITIONS.items()),
-        fidelity=None if report is None else _fidelity(report, manifest),
+        pictures={
+            PurePath(name).stem: Markdown(f"![{inline(alt)}]({name})")
+            for name, alt in drawn.items()
+        },
+        lost_pictures=lost,
+        fidelity=None if report is None else _fidelity(report),
     )
 
 
@@ -264,7 +271,7 @@ def untitled(manifest: Manifest) -> str:
     return f"{manifest.base.name.split('/')[-1]}, {what}"
 
 
-def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
+def _fidelity(report: FidelityReport) -> FidelityContext:
     text = report.text
     return FidelityContext(
         verdict=report.verdict,
@@ -284,11 +291,6 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
         effect_warning=summary.effect_warning(report.effect) if report.effect else None,
         edits=summary.edits(report),
         curves=summary.curves(report),
-        picture=(
-            Markdown(f"![{inline(description(report))}]({PICTURE})")
-            if PICTURE in manifest.files
-            else None
-        ),
         agreement=summary.agreement(report),
         divergences=summary.divergences(report),
         sites=summary.sites(report),

@@ -19,12 +19,12 @@ from hubsplice.checkpoint.companions import (
     is_companion,
 )
 from hubsplice.errors import CheckpointError
-from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.pictures.drawing import PICTURES
 
 _UNLISTED = frozenset({MANIFEST, CARD, CARD_DATA, CHECKSUMS})
-_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, *REPRODUCTION})
+_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, *PICTURES, *REPRODUCTION})
 
 OnRead = Callable[[int], None]
 

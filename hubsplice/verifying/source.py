@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.card.words import PICTURES, WORDS
+from hubsplice.card.words import PICTURES as AUTHORS_PICTURES
+from hubsplice.card.words import WORDS
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, HubspliceError, RecipeError, explained_by
-from hubsplice.fidelity.picture import PICTURE
 from hubsplice.files.plain import exists, is_folder, not_a_folder
+from hubsplice.pictures.drawing import PICTURES
 from hubsplice.transport import cause_of, is_failed_fetch
 from hubsplice.verifying.files import is_hidden, visible_files
 
@@ -22,8 +23,8 @@ _READ = (
     "*.yaml",
     "*.md",
     "*.txt",
-    PICTURE,
-    *(f"{WORDS}/*{ending}" for ending in PICTURES),
+    *PICTURES,
+    *(f"{WORDS}/*{ending}" for ending in AUTHORS_PICTURES),
     CHECKSUMS,
     *COMPANION_PATTERNS,
 )

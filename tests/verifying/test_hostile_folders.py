@@ -81,7 +81,7 @@ def test_measuring_overwrites_nothing_and_leaves_nothing_that_a_killed_run_left(
     (spliced.folder / killed / "content").mkdir(parents=True)
     (spliced.folder / ".measured.partial-00000000").mkdir()
     (spliced.folder / ".measured.partial-00000000" / "lock").symlink_to("../../made")
-    for name in ("fidelity.svg", "README.md"):
+    for name in ("responses.png", "README.md"):
         (spliced.folder / name).unlink()
         (spliced.folder / name).symlink_to("../precious")
     measure(spliced.folder, base=str(spliced.base), require_fidelity=None, progress=quiet)

@@ -33,7 +33,7 @@ from hubsplice.verifying.statements.ledger import (
     claims_of,
     shown_by,
 )
-from hubsplice.verifying.statements.picture import picture_problems
+from hubsplice.verifying.statements.picture import check_pictures
 from hubsplice.verifying.weights import StoredTensor
 
 BASE_RECORD = "base record"
@@ -41,7 +41,6 @@ EDIT_RECORDS = "edit records"
 LAYER_RECORDS = "layer records"
 CALIBRATION_RECORD = "calibration record"
 FIGURES = "figures"
-PICTURE_CHECK = "picture"
 
 _HELD = {
     BASE_RECORD: "what the manifest says of the base is what the base says, where it says it",
@@ -103,13 +102,13 @@ def check_statements(
     if card.passed:
         data = data_claims(folder, version, partial(rendered, card_data))
         written = (*written, *data)
-    picture = picture_problems(folder, report, version)
-    made += [Check.of(PICTURE_CHECK, picture, "it is the one that the report gives"), card]
+    drawn, not_compared = check_pictures(folder, claim.manifest, report)
+    made += [drawn, card]
     shown = {path for found in compared.values() if not found.problems for path in found.shown}
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
     return Statements(
         tuple(made),
-        (*claims, *_measured(report), *_words(recipe, author), *written),
+        (*claims, *_measured(report), *not_compared, *_words(recipe, author), *written),
     )
 
 
