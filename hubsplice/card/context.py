@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
@@ -16,6 +16,7 @@ from hubsplice.card.escape import Markdown, clean, code, fenced, inline, words
 from hubsplice.card.metadata import license_files
 from hubsplice.card.phrases import sentence, with_numbers
 from hubsplice.card.words import AuthorWords
+from hubsplice.checkpoint.engine_runs import EngineRun
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
 from hubsplice.checkpoint.manifest import (
     SPLIT,
@@ -129,6 +130,7 @@ class CardContext:
     is_chat: bool
     transformers: str | None
     vllm: str | None
+    runs: tuple[str, ...]
     serves: bool
     request: Markdown
     converts: bool
@@ -186,6 +188,7 @@ def card_context(
     author: AuthorWords,
     license_id: str | None,
     model_id: str,
+    runs: Sequence[EngineRun] = (),
 ) -> CardContext:
     """Gather what the template shows."""
     name = manifest.base.name.split("/")[-1]
@@ -208,6 +211,7 @@ def card_context(
         is_chat=is_chat,
         transformers=manifest.versions.get("transformers"),
         vllm=ENGINES[EngineKey.VLLM].version,
+        runs=tuple(map(_run, runs)),
         serves=outcomes[EngineKey.VLLM] is not Outcome.REFUSES,
         request=_request(model_id, is_chat=is_chat),
         gguf_type=GGUF_TYPES.get(manifest.dtype, "auto"),
@@ -382,6 +386,21 @@ def _answers(answers: Answers) -> AnswersContext:
             f"temperature {answers.temperature:g}, top-p {answers.top_p:g}, seed {answers.seed}"
         ),
         all_same=all(answer.greedy.base == answer.greedy.edited for answer in answers.prompts),
+    )
+
+
+def _run(run: EngineRun) -> str:
+    """One run of an engine with this checkpoint, as its maker has it on record."""
+    what = f"{clean(run.engine)} {clean(run.version)}"
+    where = "" if run.device is None else f" on {clean(run.device).upper()}"
+    floor = "" if run.noise_floor is None else f", noise floor {significant(run.noise_floor)}"
+    missed = ", ".join(map(clean, run.missed))
+    came = "it serves the edit" if run.passed else f"NOT passed: {missed}"
+    return (
+        f"{what}{where}, in {clean(run.dtype)}, {run.date.isoformat()}: {came}. "
+        f"{count(run.prompts)} prompts, {count(run.generated_tokens)} generated tokens, "
+        f"{significant(run.error)} nats a token from the exact hook{floor}; the edit changes "
+        f"{significant(run.effect)}"
     )
 
 

@@ -18,13 +18,14 @@ from hubsplice.checkpoint.companions import (
     companion_files,
     is_companion,
 )
+from hubsplice.checkpoint.engine_runs import ENGINE_RUNS
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.pictures.drawing import PICTURES
 
 _UNLISTED = frozenset({MANIFEST, CARD, CARD_DATA, CHECKSUMS})
-_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, *PICTURES, *REPRODUCTION})
+_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, ENGINE_RUNS, *PICTURES, *REPRODUCTION})
 
 OnRead = Callable[[int], None]
 

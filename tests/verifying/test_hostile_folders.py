@@ -11,7 +11,7 @@ import pytest
 from hubsplice.building.measure import measure
 from hubsplice.files import staging
 from hubsplice.verifying import Run, verify
-from hubsplice.verifying.engines import Request
+from hubsplice.verifying.engines import Request, ServedBy
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import quiet
 from tests.conftest import Command
@@ -33,7 +33,7 @@ class NothingIsToBeLoaded:
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
+    ) -> tuple[list[Transcript], ServedBy]:
         raise AssertionError(f"{request.folder} was loaded")
 
 
