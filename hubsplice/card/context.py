@@ -138,6 +138,7 @@ class CardContext:
     recipe: Markdown | None
     citation: Markdown
     model_id: str
+    on_hub: bool
     base: Markdown
     base_commit: Markdown | None
     previous_base: Markdown | None
@@ -219,6 +220,7 @@ def card_context(
         recipe=fenced(author.recipe, "yaml") if author.recipe else None,
         citation=_citation(model_id),
         model_id=model_id,
+        on_hub="/" in model_id and _REPO_ID.fullmatch(model_id) is not None,
         base=_model(manifest.base),
         base_commit=_commit(manifest.base),
         previous_base=_model(previous.base) if previous is not None else None,

@@ -73,6 +73,12 @@ def find_published(model: str, revision: str | None, wanted: Sequence[str] = _RE
         return Published(folder, model, frozenset(visible_files(folder)))
     if model.startswith(("/", "./", "../", "~")) or exists(folder):
         raise RecipeError(f"{model!r}: {not_a_folder(folder)}")
+    if "/" not in model:
+        # No spliced model has one of the Hub's old names without an owner: nothing is to be asked.
+        raise RecipeError(
+            f"{model!r}: there is no such folder here, and a Hub model id names its owner "
+            "(`owner/name`)"
+        )
     return _download(model, revision, wanted)
 
 
