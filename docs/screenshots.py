@@ -83,7 +83,7 @@ def screenshot(html: str, picture: Path, height: int) -> None:
 
 
 def main() -> None:
-    """Take pictures of a card's first screen, and of what stands below a heading, light and dark."""
+    """Take pictures of the first screen of a card, and of one section, light and dark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("card", type=Path)
     parser.add_argument("--output", type=Path, required=True)

@@ -37,7 +37,9 @@ def test_the_page_of_limits_names_every_family() -> None:
     assert sorted(row(page, "models")) == sorted(titles)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md", "docs/gemma-scope.md", "docs/faq.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/tutorial.md", "docs/gemma-scope.md", "docs/faq.md"]
+)
 def test_pages_for_newcomers_name_commands_and_files_that_are_there(page: str) -> None:
     text = (CHECKOUT / page).read_text(encoding="utf-8")
     commands = {command.name for command in app.registered_commands}

@@ -28,12 +28,15 @@ from hubsplice.checkpoint.manifest import (
     TermRecord,
 )
 from hubsplice.constructions.output_bias import OUTPUT_BIAS
+from hubsplice.evaluating.results import Evaluation
+from hubsplice.evaluating.tables import Shown, evaluation_tables
 from hubsplice.families.engines import EngineKey
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.format import MISSING, count, percent, significant
+from hubsplice.fidelity.optional import LEFT_OUT
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.pictures.drawing import shown
@@ -92,6 +95,7 @@ class FidelityContext:
     sinks: Table
     features: Table
     greedy: str | None
+    left_out: tuple[str, ...]
     approximations: tuple[str, ...]
 
 
@@ -113,6 +117,19 @@ class AnswersContext:
     how: str
     sampling: str
     all_same: bool
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """Base and this model side by side.
+
+    Attributes:
+        parts: tables, each with how it was measured.
+        sweep: what a sweep found when the strength was chosen, a line each.
+    """
+
+    parts: tuple[Shown, ...]
+    sweep: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -179,6 +196,7 @@ class CardContext:
     definitions: tuple[tuple[str, str], ...]
     pictures: dict[str, Markdown]
     lost_pictures: tuple[str, ...]
+    evaluation: EvaluationContext | None
     fidelity: FidelityContext | None
 
 
@@ -190,6 +208,7 @@ def card_context(
     license_id: str | None,
     model_id: str,
     runs: Sequence[EngineRun] = (),
+    evaluation: Evaluation | None = None,
 ) -> CardContext:
     """Gather what the template shows."""
     name = manifest.base.name.split("/")[-1]
@@ -264,6 +283,11 @@ def card_context(
             for name, alt in drawn.items()
         },
         lost_pictures=lost,
+        evaluation=(
+            None
+            if evaluation is None
+            else EvaluationContext(tuple(evaluation_tables(evaluation)), evaluation.sweep)
+        ),
         fidelity=None if report is None else _fidelity(report),
     )
 
@@ -303,6 +327,11 @@ def _fidelity(report: FidelityReport) -> FidelityContext:
         sinks=summary.sinks(report),
         features=summary.features(report),
         greedy=summary.greedy_match(report),
+        left_out=tuple(
+            warning.removeprefix(LEFT_OUT)
+            for warning in report.warnings
+            if warning.startswith(LEFT_OUT)
+        ),
         approximations=report.approximations,
     )
 

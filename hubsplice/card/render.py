@@ -17,6 +17,7 @@ from hubsplice.card.snippets import python_string, shell_word
 from hubsplice.card.words import NOTHING_SAID, AuthorWords
 from hubsplice.checkpoint.engine_runs import EngineRun
 from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.evaluating.results import Evaluation
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.templates import load_template
 
@@ -29,6 +30,7 @@ def render_card(
     license_id: str | None = None,
     model_id: str,
     runs: Sequence[EngineRun] = (),
+    evaluation: Evaluation | None = None,
 ) -> str:
     """The card of a built checkpoint, with its metadata as YAML in front.
 
@@ -41,6 +43,7 @@ def render_card(
         license_id: another licence than the base's, as the Hub writes it (`apache-2.0`).
         model_id: the Hub id or folder that the examples load.
         runs: of engines, as the model's maker has them on record.
+        evaluation: base and checkpoint side by side; None where nothing was evaluated.
     """
     context = card_context(
         manifest,
@@ -49,11 +52,17 @@ def render_card(
         license_id=license_id,
         model_id=model_id,
         runs=runs,
+        evaluation=evaluation,
     )
-    return card_text(context, manifest, license_id)
+    return card_text(context, manifest, license_id, evaluation)
 
 
-def card_text(context: CardContext, manifest: Manifest, license_id: str | None) -> str:
+def card_text(
+    context: CardContext,
+    manifest: Manifest,
+    license_id: str | None,
+    evaluation: Evaluation | None,
+) -> str:
     """What `render_card` gives, of a context that is there already."""
     if manifest.carrier is not None:
         more: dict[str, object] = {"adapter": AdapterContext.of(manifest.carrier)}
@@ -62,7 +71,8 @@ def card_text(context: CardContext, manifest: Manifest, license_id: str | None) 
     else:
         more = {}
     body = _template(next(iter(more), "card")).render(card=context, **more)
-    return f"---\n{card_metadata(manifest, license_id).to_yaml()}\n---\n\n{body}"
+    metadata = card_metadata(manifest, license_id, evaluation=evaluation, model_id=context.model_id)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
 
 
 def card_data(
@@ -73,10 +83,17 @@ def card_data(
     license_id: str | None = None,
     model_id: str,
     runs: Sequence[EngineRun] = (),
+    evaluation: Evaluation | None = None,
 ) -> str:
     """Everything that `render_card` shows, as JSON for programs; the same arguments."""
     context = card_context(
-        manifest, report, author=author, license_id=license_id, model_id=model_id, runs=runs
+        manifest,
+        report,
+        author=author,
+        license_id=license_id,
+        model_id=model_id,
+        runs=runs,
+        evaluation=evaluation,
     )
     return data_text(context)
 

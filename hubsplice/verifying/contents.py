@@ -9,6 +9,7 @@ from pathlib import Path
 from hubsplice.checkpoint.engine_runs import EngineRun, read_engine_runs
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import HubspliceError
+from hubsplice.evaluating.results import Evaluation, read_evaluation
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
@@ -50,6 +51,14 @@ class Contents:
             return read_engine_runs(self.folder, manifest), []
         except HubspliceError as error:
             return (), [str(error)]
+
+    @cached_property
+    def evaluation(self) -> tuple[Evaluation | None, list[str]]:
+        """The evaluation, or None where there is none and, if it can't be read, why."""
+        try:
+            return read_evaluation(self.folder), []
+        except HubspliceError as error:
+            return None, [str(error)]
 
     @cached_property
     def report(self) -> tuple[FidelityReport | None, list[str]]:

@@ -14,6 +14,7 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.engine_runs import ENGINE_RUNS, EngineRun
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.resolve import ResolvedBase
+from hubsplice.evaluating.results import Evaluation
 from hubsplice.fidelity.report import REPORT, FidelityReport
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import RECIPE
@@ -25,6 +26,7 @@ from hubsplice.verifying.statements.base import base_record
 from hubsplice.verifying.statements.calibration import calibration_record
 from hubsplice.verifying.statements.card import compare_card, data_claims
 from hubsplice.verifying.statements.edits import edit_records, splices_in_order
+from hubsplice.verifying.statements.evaluation import check_evaluation
 from hubsplice.verifying.statements.figures import figure_problems
 from hubsplice.verifying.statements.layers import layer_records
 from hubsplice.verifying.statements.ledger import (
@@ -85,6 +87,7 @@ def check_statements(
     folder, version = contents.folder, claim.manifest.hubsplice
     # What is wrong with them, checks of their own say.
     (report, _), (recipe, _) = contents.report, contents.recipe
+    evaluation, unreadable = contents.evaluation
     compared = {BASE_RECORD: base_record(claim, opened)}
     made = [_made(BASE_RECORD, compared[BASE_RECORD])]
     missed = [check.name for check in checks if not check.passed and check.name in _NEEDED]
@@ -102,13 +105,15 @@ def check_statements(
     runs, unread = contents.engine_runs(claim.manifest)
     if unread:
         made.append(Check.of(ENGINE_RUNS_CHECK, unread, ""))
-    rendered = partial(_card, folder, claim.manifest, report, author, runs)
+    rendered = partial(_card, folder, claim.manifest, report, author, runs, evaluation)
     card, written = compare_card(folder, repo_id, version, partial(rendered, render_card))
     if card.passed:
         data = data_claims(folder, version, partial(rendered, card_data))
         written = (*written, *data)
     drawn, not_compared = check_pictures(folder, claim.manifest, report)
     made += [drawn, card]
+    checked, evaluated = check_evaluation(folder, claim.manifest, evaluation, unreadable)
+    made += checked
     shown = {path for found in compared.values() if not found.problems for path in found.shown}
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
     return Statements(
@@ -116,6 +121,7 @@ def check_statements(
         (
             *claims,
             *_measured(report),
+            *evaluated,
             *_recorded(runs),
             *not_compared,
             *_words(recipe, author),
@@ -134,7 +140,7 @@ def check_carrier_statements(
     """The same of a carrier, which has no edits to say anything of."""
     folder, record = contents.folder, base_record(claim, opened)
     author = read_words(folder, None)
-    rendered = partial(_card, folder, claim.manifest, None, author, (), render_card)
+    rendered = partial(_card, folder, claim.manifest, None, author, (), None, render_card)
     card, written = compare_card(folder, repo_id, claim.manifest.hubsplice, rendered)
     shown = set() if record.problems else set(record.shown)
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
@@ -147,6 +153,7 @@ def _card(
     report: FidelityReport | None,
     author: AuthorWords,
     runs: Sequence[EngineRun],
+    evaluation: Evaluation | None,
     render: Callable[..., str],
     model_id: str | None,
     license_id: str | None,
@@ -158,6 +165,7 @@ def _card(
         license_id=license_id,
         model_id=model_id or folder.resolve().name,
         runs=runs,
+        evaluation=evaluation,
     )
 
 
