@@ -76,6 +76,22 @@ def evidence(sweep: Sweep, point: Point) -> str:
     )
 
 
+def told_in(path: Path) -> tuple[str, ...]:
+    """What sweeps wrote into a recipe's file, one line for each strength.
+
+    Raises:
+        RecipeError: the file can't be read.
+    """
+    try:
+        lines = read_plain(path).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: can't be read: {error}") from None
+    told = f"# {_MADE_BY} "
+    return tuple(
+        visible(line.strip().removeprefix(told)) for line in lines if line.strip().startswith(told)
+    )
+
+
 def _inside(node: Any, step: str | int) -> Any:
     if isinstance(step, int):
         known = isinstance(node, yaml.SequenceNode) and step < len(node.value)
