@@ -15,6 +15,7 @@ from hubsplice.adapters.peft_files import read_adapter
 from hubsplice.checkpoint.companions import ADAPTER_WEIGHTS, MANIFEST
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import InsertedLayer, Manifest, read_manifest
+from hubsplice.checkpoint.tensors import same_bits
 from hubsplice.compiling.linker import Linker
 from hubsplice.constructions.slots import Factors, SlottedLayer, recovered
 from hubsplice.errors import CheckpointError, RecipeError
@@ -115,7 +116,7 @@ class OpenAdapter:
         for splice, roles in self.changes.items():
             for role, found in roles.items():
                 expected = made[splice][role]
-                if not _equal(found.a, expected.a) or not _equal(found.b, expected.b):
+                if not (same_bits(found.a, expected.a) and same_bits(found.b, expected.b)):
                     name = self.carrier.modules(splice)[role]
                     yield f"{ADAPTER_WEIGHTS}: {name}: it holds more than a layer in its slots"
 
@@ -178,8 +179,3 @@ def _numbers(values: JsonValue) -> list[int]:
 
 def _number(value: JsonValue) -> int | None:
     return None if value is None else _numbers([value])[0]
-
-
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    same = a.shape == b.shape and a.dtype == b.dtype
-    return same and torch.equal(a.view(torch.uint8), b.view(torch.uint8))

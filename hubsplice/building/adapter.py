@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -43,8 +44,10 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.staging import staged_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
+from hubsplice.pictures.drawing import write_pictures
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
 from hubsplice.streams.precision import exact_products
@@ -102,8 +105,9 @@ def build_adapter(
     """
     require = required_fidelity(recipe, require_fidelity, measure=measure)
     planned = _in_layers(make_plan(recipe), carrier)
-    with staged_directory(output) as folder:
+    with staged_directory(output) as folder, ExitStack() as stack:
         plan = open_plan(planned)
+        stack.enter_context(unchanged(shard.path for shard in plan.base.shards))
         _require_base(plan, carrier, progress)
         seen: list[tuple[Site, SiteActivations, CompiledLayer]] = []
         compiled = compile_plan(
@@ -122,11 +126,12 @@ def build_adapter(
             )
         files = {name: digest_file(folder / name) for name in names}
         files |= write_beside(plan, compiled, held_out, folder)
-        write_manifest(_described(plan, compiled, adapted, files, report), folder)
+        drawn = write_pictures(_described(plan, compiled, adapted, files, report), report, folder)
+        write_manifest(drawn.manifest, folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
-    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings)))
+    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings, *drawn.lost)))
     return BuildResult(output, report, warnings, compiled.amounts)
 
 

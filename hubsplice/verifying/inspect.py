@@ -15,6 +15,7 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
+from hubsplice.explore.sae_names import sae_source
 from hubsplice.families.architecture import Architecture
 from hubsplice.families.served import built_architecture
 from hubsplice.files.strict_json import read_object
@@ -23,7 +24,7 @@ from hubsplice.proving.inspection import InspectedLayer, RecoveredPart, inspecte
 from hubsplice.proving.stored_layer import ReadTensor
 from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
-from hubsplice.verifying.nearest import NearestFeatures, nearest_features, sae_source
+from hubsplice.verifying.nearest import NearestFeatures, nearest_features
 from hubsplice.verifying.proof import reader
 from hubsplice.verifying.remote import RemoteTensors
 from hubsplice.verifying.result import Record
@@ -109,8 +110,7 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
     Args:
         model: the checkpoint's folder, or its Hub repository.
         revision: of the repository.
-        sae: an SAE whose features the edits are compared with: its folder, or `RELEASE/ID` of
-            SAELens's registry.
+        sae: an SAE whose features the edits are compared with, named as for `find`.
 
     Raises:
         HubspliceError: there is nothing to inspect, or the Hub can't be reached.
@@ -131,7 +131,9 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
         model=published.name,
         agrees=not any(layer.problems for layer in layers),
         layers=layers,
-        features=() if source is None else nearest_features(manifest, intervention, source),
+        features=()
+        if source is None
+        else nearest_features(manifest, intervention, architecture, source),
     )
 
 
