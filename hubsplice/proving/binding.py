@@ -49,7 +49,7 @@ def edit_problems(
     for activation, threshold in _activations(terms[0].function):
         sources = _Sources(terms, activation, threshold, amounts)
         try:
-            made = edit.lower(sources)
+            made = edit.terms(sources)
         except HubspliceError as error:
             return [*problems, str(error)]
         if sources.unused:

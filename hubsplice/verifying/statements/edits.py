@@ -128,7 +128,7 @@ class _Splice:
         )
         recording = Recording(on_paper)
         try:
-            expected = edit.lower(recording)
+            expected = edit.terms(recording)
         except (HubspliceError, ValueError) as error:
             self._found.problems.append(f"{first}: it can't be lowered again: {error}")
             return
@@ -152,7 +152,7 @@ class _Splice:
         found.agrees(*path, "edit", expected=shown, source=_FROM_RECIPE)
         # A label is what somebody says of a feature; that the recipe says it too shows nothing.
         found.shown |= {(*path, "edit", name) for name in shown if name != "label"}
-        if not features:
+        if not edit.all_indices():
             for name, nothing in (("source", {}), ("source_sha256", None)):
                 found.shows(*path, name, expected=nothing, source="for an edit of no feature")
         elif self._splice.sae is not None:
