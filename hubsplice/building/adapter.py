@@ -131,6 +131,11 @@ def build_adapter(
 def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
     """The plan with every edit in an inserted layer, and each of them one of the carrier's."""
     for planned in plan.splices:
+        if planned.conditional:
+            raise UnsupportedError(
+                f"{planned.field}.edits: a condition (`when`) takes two layers behind one another, "
+                "and a carrier has one at each place; build a merged checkpoint"
+            )
         if planned.splice.construction == "bias":
             raise RecipeError(
                 f"{planned.field}.construction: found bias, expected layer or auto: an adapter "

@@ -72,8 +72,8 @@ SPLIT = "split"
 makes room for it between a base layer's attention and its MLP."""
 
 MARKING = "marking"
-"""The construction of a layer that marks the tokens at which conditions of edits hold, for the layer
-behind it, which edits and takes the marks back."""
+"""The construction of a layer that marks the tokens at which conditions of edits hold. The layer
+behind it edits, and takes the marks back."""
 
 CARRIER = "carrier"
 """The construction of a layer that adds nothing and has slots for adapters."""

@@ -1,12 +1,12 @@
 """Terms under conditions as two plain sites, one behind the other.
 
 A layer adds up functions of one read-out each, and a product of two read-outs is none of these:
-1[g > 0]·relu(p) changes its slope along half a line, and whatever a neuron does along half of a line
-it does along all of it. Two layers can do it. The first one *marks* the tokens at which a gate is
-open: it adds M·v, where v moves p by one and no other read-out of the site at all. In front of the
-second layer p is larger by M there, and M is more than p ever is on other tokens: so one function
-of p + M tells both whether the gate is open and what to write. The second layer reads the gate once
-more, which v has not moved, and takes the mark back.
+1[g > 0]·relu(p) changes its slope along half a line, and whatever a neuron does along half of a
+line it does along all of it. Two layers can do it. The first one *marks* the tokens at which a gate
+is open: it adds M·v, where v moves p by one and no other read-out of the site at all. In front of
+the second layer p is larger by M there, and M is more than p ever is on other tokens: so one
+function of p + M tells both whether the gate is open and what to write. The second layer reads the
+gate once more, which v has not moved, and takes the mark back.
 
 With several gates each of them marks, and p is larger by M for every one that is open.
 """
@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from hubsplice.errors import UnsupportedError
@@ -26,7 +27,7 @@ from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Site, Term
 
-# How far p may go beyond what calibration has seen, as a factor on its distance from φ's first bend.
+# How far p may go beyond what calibration has seen, over its distance from φ's first bend.
 _BEYOND = 1.5
 # The same on either side, where φ has no flat end: in units of the whole range of p.
 _ROOM = 0.25
@@ -56,6 +57,8 @@ class Mark:
         early: how far below its threshold each gate begins to mark, in the order of the gates.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     term: int
     height: float
     low: float | None = None
@@ -66,6 +69,23 @@ class Mark:
     def record(self) -> dict[str, Any]:
         """For the manifest."""
         return {**asdict(self), "early": list(self.early)}
+
+    @staticmethod
+    def of_records(records: Any) -> tuple[Mark, ...]:
+        """Marks as a manifest has them.
+
+        Raises:
+            ValueError: they are none.
+        """
+        try:
+            return tuple(_MARKS.validate_python(records, strict=False))
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise ValueError(f"{where}: {problem['msg']}") from None
+
+
+_MARKS = TypeAdapter(list[Mark])
 
 
 def is_conditional(site: Site) -> bool:
@@ -95,9 +115,9 @@ def require_markable(terms: Sequence[Term]) -> None:
         steps = not any(term.function.slopes) and not term.encoder.any()
         if term.condition.needed < count and not steps:
             raise UnsupportedError(
-                f"{term.label}: `any` is for edits that write a constant (`steer`): where two gates "
-                "are open a token would be marked twice, and a ramp at the edge of one gate would "
-                "be taken for the other; give a probe that reads both, or two edits with `all`"
+                f"{term.label}: `any` is for edits that write a constant (`steer`): where two "
+                "gates are open a token would be marked twice, and at the edge of the second one "
+                "its pre-activation could not be told; give a probe that reads both"
             )
         if not term.encoder.any():
             continue
@@ -106,7 +126,7 @@ def require_markable(terms: Sequence[Term]) -> None:
             shared = other is not term and _same(term.encoder, other.encoder)
             if shared or any(_same(term.encoder, gate.encoder) for gate in gates):
                 raise UnsupportedError(
-                    f"{term.label}: what it reads, {other.label} reads as well, and the first of "
+                    f"{term.label}: what it reads, {other.label} reads too, and the first of "
                     "its two layers has to move that; give the other edit after another layer, or "
                     "in the same condition (`all`)"
                 )
