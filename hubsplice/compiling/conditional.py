@@ -12,7 +12,7 @@ from torch import Tensor
 from hubsplice.checkpoint.manifest import MARKING
 from hubsplice.compiling.construct import compile_site
 from hubsplice.constructions.compiled_layer import CompiledLayer
-from hubsplice.constructions.marking import is_conditional, marks_of, staged
+from hubsplice.constructions.marking import is_conditional, limits_of, marks_of, staged
 from hubsplice.constructions.two_layers import TwoLayers
 from hubsplice.errors import UnsupportedError
 from hubsplice.families.architecture import Architecture
@@ -93,7 +93,9 @@ def two_layers(
         constants=second.constants,
         jump_gates=second.jump_gates,
         homes=second.homes,
-        approximations=tuple(dict.fromkeys((*first.approximations, *second.approximations))),
+        approximations=tuple(
+            dict.fromkeys((*limits_of(site, marks), *first.approximations, *second.approximations))
+        ),
     )
 
 
@@ -108,4 +110,6 @@ def _behind(activations: SiteActivations, marking: Site, layer: CompiledLayer) -
 
 
 def _made(layer: CompiledLayer, activations: SiteActivations) -> Tensor:
-    return torch.cat([layer(part, activations.eps) for part in activations.serving.split(4096)])
+    return torch.cat(
+        [layer(part, activations.eps) for part in torch.split(activations.serving, 4096)]
+    )

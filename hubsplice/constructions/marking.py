@@ -161,6 +161,27 @@ def marks_of(site: Site, h: Tensor, serving: Tensor) -> tuple[Mark, ...]:
     return tuple(found)
 
 
+def limits_of(site: Site, marks: Sequence[Mark]) -> tuple[str, ...]:
+    """Between which pre-activations marks tell tokens apart, one sentence for each edit."""
+    found = []
+    for mark in marks:
+        term = site.terms[mark.term]
+        if mark.low is None:
+            end = term.function.breakpoints[0] + mark.height
+            found.append(
+                f"{term.label}: where the condition does not hold, the edit acts on a token whose "
+                f"pre-activation is above {end:.4g} all the same, {_BEYOND:g} times as far as "
+                "calibration text reaches"
+            )
+        elif mark.channel is None:
+            found.append(
+                f"{term.label}: it is told from other tokens where its pre-activation is between "
+                f"{mark.low:.4g} and {mark.low + mark.height:.4g}, {1 + 2 * _ROOM:g} times what "
+                "calibration text takes up"
+            )
+    return tuple(found)
+
+
 def staged(site: Site, marks: Sequence[Mark]) -> tuple[Site, Site]:
     """The site of the layer that marks, and that of the layer that edits and takes marks back.
 

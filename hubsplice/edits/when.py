@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -44,6 +44,8 @@ class Above(Reading):
         "has no default.",
     )
 
+    label: str | None = Field(None, description="What the read-out means, for the card.")
+
     @model_validator(mode="after")
     def _says_how_much(self) -> Self:
         if self.vector is not None and self.above is None:
@@ -80,6 +82,13 @@ class Above(Reading):
         above = self.above or 0.0
         return Opening(
             f"{probe.name} is above {above:g}", GateReadOut(probe.weight, probe.bias, above)
+        )
+
+    def labelled(self, sources: Sources) -> Opening:
+        """The gate, looked up, with what it means in its words."""
+        opening = self.opening(sources)
+        return replace(
+            opening, words=f"{opening.words} ({self.label})" if self.label else opening.words
         )
 
     def _of_feature(self, index: int, feature: Feature) -> Opening:
@@ -120,8 +129,8 @@ class When(Above):
 
     @model_validator(mode="after")
     def _of_one(self) -> Self:
-        if self.above is not None and self.parts is not None:
-            raise ValueError("above belongs to the members of all or any")
+        if self.parts is not None and (self.above is not None or self.label is not None):
+            raise ValueError("above and label belong to the members of all or any")
         if self.parts is not None and not 2 <= len(self.parts) <= _MOST:
             raise ValueError(
                 f"found {len(self.parts)} conditions together, expected 2 to {_MOST} of them"
@@ -144,7 +153,7 @@ class When(Above):
         Raises:
             HubspliceError: as `Above.opening`, or two of them read the same feature.
         """
-        found = tuple(part.opening(sources) for part in self.parts or (self,))
+        found = tuple(part.labelled(sources) for part in self.parts or (self,))
         features = [opening.feature for opening in found if opening.feature is not None]
         if len(set(features)) < len(features):
             raise RecipeError("when: two conditions read the same feature; one says it all")

@@ -192,7 +192,10 @@ def test_what_is_plain_stays_a_ridge_function() -> None:
         ({"any": [{"feature": i} for i in range(4)]}, "found 4 conditions together"),
         ({"vector": FILE}, "above is missing"),
         ({"feature": 2, "above": -1}, "expected 0 or more"),
-        ({"all": [{"feature": 2}, {"feature": 3}], "above": 1}, "above belongs to the members"),
+        (
+            {"all": [{"feature": 2}, {"feature": 3}], "above": 1},
+            "belong to the members",
+        ),
         ({"feature": 2, "abov": 1}, "Did you mean 'above'"),
         ("active", "expected a mapping"),
     ],
