@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from hubsplice.building.build import BuildResult
+from hubsplice.constructions.marking import Mark, staged
+from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.saved import INTERVENTION, load_intervention, save_intervention
 from tests.building.conftest import Build, Workshop
 from tests.verifying.conftest import Spliced
 
