@@ -1,7 +1,7 @@
-"""The pages that are made from the code, so that they can't drift from it.
+"""The pages and JSON schemas that are made from the code, so that they can't drift from it.
 
-MkDocs runs `on_files` at every build. Run as a script, this writes the JSON schemas, which are the
-generated files in git: editors and other tools fetch them from there.
+Run as a script, this writes them. They are in git, so that links to the pages work in a clone too,
+and editors can fetch the schemas; a test says when they are to be written again.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubsplice.building.environment import Environment
 from hubsplice.building.sources import Sources
 from hubsplice.checkpoint.manifest import manifest_schema
+from hubsplice.evaluating.results import Evaluation
 from hubsplice.families.known import Weights
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.schema import recipe_schema
@@ -24,6 +25,7 @@ from hubsplice.recipe.schema import recipe_schema
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
     from hubsplice.families.engines import Support
     from hubsplice.families.family import Family, ModelClass
@@ -33,16 +35,20 @@ SCHEMAS = {
     "recipe.schema.json": recipe_schema,
     "splice.schema.json": manifest_schema,
     "fidelity.schema.json": FidelityReport.model_json_schema,
+    "evaluation.schema.json": Evaluation.model_json_schema,
     "sources.schema.json": Sources.model_json_schema,
     "environment.schema.json": Environment.model_json_schema,
 }
-"""Of a recipe, of the manifest `splice.json`, of the report `fidelity.json`, and of two files in
-`reproduce/`."""
+"""Of a recipe, of the manifest `splice.json`, of the report `fidelity.json`, the evaluation, and of
+two files in `reproduce/`."""
 
 FOLDER = Path(__file__).parent
 
 RESULTS = FOLDER.parent / "benchmarks/results"
 """What the benchmarks have written: a Markdown file each, and plots."""
+
+_PLOTS = "](../benchmarks/results/"
+"""How a page links to a plot, on the site and in a clone."""
 
 _TINY = "families.md"
 """The results on tiny models, a row for each family and edit."""
@@ -512,6 +518,7 @@ def measurements_page() -> str:
 def _linked(text: str) -> str:
     """A file of results with its links as they are among the pages."""
     text = text.replace("(../../docs/", "(")
+    text = re.sub(r"\]\((?=[\w.-]+\.svg\))", _PLOTS, text)
     return re.sub(
         r"\((\w+\.md)\)",
         lambda link: f"(#{_anchor(link[1])})" if (RESULTS / link[1]).is_file() else link[0],
@@ -609,11 +616,9 @@ def _measured() -> Iterator[str]:
     )
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to what MkDocs found."""
-    from mkdocs.structure.files import File
-
-    pages = {
+def pages() -> dict[str, Callable[[], str]]:
+    """What writes each generated page, by the page's name."""
+    return {
         "recipe.md": recipe_page,
         "edits.md": edits_page,
         "cli.md": cli_page,
@@ -622,11 +627,27 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "layout.md": layout_page,
         "measurements.md": measurements_page,
     }
-    for name, page in pages.items():
-        files.append(File.generated(config, name, content=page()))
+
+
+def page_text(name: str) -> str:
+    """What the page of that name must hold."""
+    return pages()[name]().rstrip() + "\n"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Give the site the plots that MkDocs does not find, since they lie with the results."""
+    from mkdocs.structure.files import File
+
     for plot in RESULTS.glob("*.svg"):
         files.append(File.generated(config, plot.name, abs_src_path=str(plot)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Let the page of measurements show them where they are on the site."""
+    if page.file.src_uri != "measurements.md":
+        return markdown
+    return markdown.replace(_PLOTS, "](")
 
 
 def _section(
@@ -693,3 +714,5 @@ def _default(schema: Mapping[str, Any]) -> str:
 if __name__ == "__main__":
     for schema_name in SCHEMAS:
         (FOLDER / schema_name).write_text(schema_text(schema_name), encoding="utf-8")
+    for page_name in pages():
+        (FOLDER / page_name).write_text(page_text(page_name), encoding="utf-8")

@@ -207,6 +207,10 @@ class SlotsRecord(Record):
     below: NonNegativeInt = Field(description="Gate's bias -32, up's 1.")
     bends: NonNegativeInt = Field(description="Gate's bias 0, up's 4.")
     lines: NonNegativeInt = Field(description="Gate's bias 64, up's 0.")
+    squares: NonNegativeInt = Field(
+        0, description="Without biases: both read one channel, and after all of them its negative."
+    )
+    plain: NonNegativeInt = Field(0, description="Without biases, and read nothing.")
 
 
 class CarrierRecord(Record):
@@ -326,6 +330,19 @@ def manifest_schema() -> dict[str, Any]:
     return Manifest.model_json_schema()
 
 
+def manifest_text(manifest: Manifest) -> str:
+    """The content of `splice.json`; the same manifest gives the same text.
+
+    Raises:
+        ValueError: a free-form value is NaN or infinite; hubsplice itself must not let that in.
+    """
+    content = manifest.model_dump(mode="python")
+    _refuse_non_finite(content)
+    # Dumped by json, since pydantic has no option that sorts keys.
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
+    return f"{text}\n"
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> FileDigest:
     """Write `splice.json`; the same manifest gives the same bytes.
 
@@ -333,14 +350,10 @@ def write_manifest(manifest: Manifest, folder: Path) -> FileDigest:
         The digest of what was written.
 
     Raises:
-        ValueError: a free-form value is NaN or infinite; hubsplice itself must not let that in.
+        ValueError: as of `manifest_text`.
         OSError: the file exists already, or cannot be written.
     """
-    content = manifest.model_dump(mode="python")
-    _refuse_non_finite(content)
-    # Dumped by json, since pydantic has no option that sorts keys.
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
-    data = (text + "\n").encode()
+    data = manifest_text(manifest).encode()
     with (folder / MANIFEST).open("xb") as file:
         file.write(data)
     return digest_bytes(data)

@@ -12,6 +12,8 @@ import typer
 from hubsplice.cli.app import (
     AsJson,
     EditNumber,
+    IncludePath,
+    Limit,
     MaxNewTokens,
     Plain,
     RecipePath,
@@ -86,6 +88,18 @@ def sweep(
             help="How many tokens of neutral text side effects are measured on.",
         ),
     ] = 1024,
+    side_effect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--side-effect",
+            metavar="lm_eval=TASK",
+            help="A task of lm-evaluation-harness that every strength is run on too. Can be given "
+            "again.",
+            show_default=False,
+        ),
+    ] = None,
+    include_path: IncludePath = None,
+    limit: Limit = None,
     answers: Annotated[
         Path | None,
         typer.Option(
@@ -99,7 +113,10 @@ def sweep(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", metavar="FILE", help="Draw the comparison as SVG.", show_default=False
+            "--plot",
+            metavar="FILE",
+            help="Draw the comparison, as SVG or PNG.",
+            show_default=False,
         ),
     ] = None,
     write: Annotated[
@@ -114,26 +131,34 @@ def sweep(
     recommended has the least side effects of those that can't be told from the best.
     """
     from hubsplice.explore.parsing import layers_of, strengths_of
+    from hubsplice.interface.sweep import answers_file
     from hubsplice.interface.sweep import sweep as sweep_recipe
 
-    found = sweep_recipe(
-        recipe,
-        prompts,
-        score,
-        list(strengths_of(strengths)),
-        edit=edit,
-        layers=layers_of(layers) if layers else (),
-        want=want.value,
-        plain=plain,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        neutral_tokens=neutral_tokens,
-        answers=answers,
-        plot=plot,
-        write=write,
-    )
+    try:
+        found = sweep_recipe(
+            recipe,
+            prompts,
+            score,
+            list(strengths_of(strengths)),
+            edit=edit,
+            layers=layers_of(layers) if layers else (),
+            want=want.value,
+            plain=plain,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            neutral_tokens=neutral_tokens,
+            side_effects=side_effect or (),
+            include_path=include_path,
+            limit=limit,
+            answers=answers,
+            plot=plot,
+            write=write,
+        )
+    except KeyboardInterrupt:
+        print_note(f"stopped; the same command goes on from {answers_file(recipe, answers)}")
+        raise
     for warning in found.warnings:
         print_warning(warning)
     if as_json:
@@ -141,7 +166,9 @@ def sweep(
     else:
         print_content(found.findings())
     print_note(f"answers: {found.answers}")
-    if found.chosen is None:
+    if found.chosen is None and found.no_room is not None:
+        print_note(f"next: other prompts, or --want {'more' if want == Want.LESS else 'less'}")
+    elif found.chosen is None:
         print_note("next: other strengths, another feature (hubsplice find), or more prompts")
     elif write:
         print_note(

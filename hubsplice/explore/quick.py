@@ -19,12 +19,12 @@ from hubsplice.compiling.learned import Learned, examples_in, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
-from hubsplice.explore.amounts import counts_in_maximum
 from hubsplice.features.amounts import Activity
 from hubsplice.features.examples import Examples
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.strengths import counts_in_maximum
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import Model
 from hubsplice.terminal import Progress
@@ -39,10 +39,12 @@ class Hook:
 
     Attributes:
         intervention: the edit.
+        splices: what each splice came to, in the order of their places.
         warnings: what may not be meant, and what the edit does not reproduce.
     """
 
     intervention: Intervention
+    splices: tuple[LoweredSplice, ...]
     warnings: tuple[str, ...]
 
 
@@ -108,7 +110,9 @@ class QuickHooks:
             )
         doubts = [d for splice in lowered for d in (*splice.approximations, *splice.warnings)]
         return Hook(
-            Intervention(tuple(splice.site for splice in lowered)), tuple(dict.fromkeys(doubts))
+            Intervention(tuple(splice.site for splice in lowered)),
+            tuple(lowered),
+            tuple(dict.fromkeys(doubts)),
         )
 
     def _learn(self, planned: PlannedSplice) -> Learned:

@@ -33,6 +33,7 @@ from hubsplice.intervention.place import Block, Place
 from hubsplice.recipe.feature_names import with_indices
 from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.python_values import as_plain
+from hubsplice.recipe.repo_ids import require_repo_id
 from hubsplice.recipe.several_layers import one_layer_each
 from hubsplice.recipe.tags import require_tag
 from hubsplice.recipe.yaml_text import dump_yaml, require_plain
@@ -215,6 +216,16 @@ class Publish(Section):
     private: bool = Field(True, description="Whether a new repository is private.")
     tag: str | None = Field(None, description="A tag for the published commit.")
 
+    @field_validator("repo_id")
+    @classmethod
+    def _of_the_hub(cls, repo_id: str | None) -> str | None:
+        if repo_id is not None:
+            try:
+                require_repo_id(repo_id, "publish.repo_id")
+            except RecipeError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None
+        return repo_id
+
     @field_validator("tag")
     @classmethod
     def _of_git(cls, tag: str | None) -> str | None:
@@ -239,6 +250,11 @@ class Recipe(Rendered, Section):
     )
     title: str | None = Field(None, description="A name for the card.")
     description: str | None = Field(None, description="A paragraph for the card.")
+    serve_with: tuple[Literal["vllm", "transformers", "sglang", "tgi", "llama.cpp"], ...] = Field(
+        (),
+        description="Engines that must all honour the result. Some ignore biases that splices of "
+        "a family need; then it is built without, or refused.",
+    )
     splices: tuple[Splice, ...] = Field(min_length=1, description="At least one inserted layer.")
     calibration: Calibration = Field(
         Calibration(), description="Text that the constants of the inserted layers are fitted to."

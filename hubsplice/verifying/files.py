@@ -18,13 +18,15 @@ from hubsplice.checkpoint.companions import (
     companion_files,
     is_companion,
 )
+from hubsplice.checkpoint.engine_runs import ENGINE_RUNS
 from hubsplice.errors import CheckpointError
-from hubsplice.fidelity.picture import PICTURE
+from hubsplice.evaluating.results import is_evaluation
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.pictures.drawing import PICTURES
 
 _UNLISTED = frozenset({MANIFEST, CARD, CARD_DATA, CHECKSUMS})
-_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, *REPRODUCTION})
+_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, ENGINE_RUNS, *PICTURES, *REPRODUCTION})
 
 OnRead = Callable[[int], None]
 
@@ -82,7 +84,8 @@ def unexpected_files(present: Collection[str], listed: Collection[str]) -> list[
     problems += [
         f"{name}: the manifest lists it, and a spliced checkpoint holds no such file"
         for name in sorted(listed)
-        if name not in _WRITTEN and not (_is_weights(name) or is_companion(name) or is_words(name))
+        if name not in _WRITTEN
+        and not any(known(name) for known in (_is_weights, is_companion, is_words, is_evaluation))
     ]
     return problems
 

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hubsplice
-from hubsplice.explore.amounts import knob, with_strength
 from hubsplice.explore.generating import Asked, Sampling, generate
 from hubsplice.explore.trial import Trial
 from hubsplice.explore.words import changed_words, marked
+from hubsplice.recipe.strengths import knob, with_strength
 from hubsplice.streams.model import hooked, hooked_rows
 from tests.conftest import Command
 from tests.explore.conftest import Planted
@@ -182,6 +182,8 @@ def test_the_command_shows_columns(
     assert "before" in shown.out
     assert "3 x norm" in shown.out
     assert "‹" in shown.out
+    # A file or a pipe has no need of what fills a terminal's lines.
+    assert all(line == line.rstrip() for line in shown.out.splitlines())
     found = json.loads(command(*common, "--json").out)
     assert [len(one["answers"]) for one in found["prompts"]] == [3]
     assert command("try", "r.yaml").code == 2
