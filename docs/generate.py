@@ -94,6 +94,28 @@ _STRENGTHS = (
     " a share of the residual norm: `0.5 x max = 8.8 (max 17.6, over 214 active of 20,000 scanned"
     " tokens), 0.06 of the median residual norm`.",
 )
+_CONDITIONS = (
+    "Every kind of edit takes `when`, a condition on something else than what it edits: the"
+    " activation of another feature of the SAE, a vector, a contrast or a probe is above a value."
+    " The edit then acts at those tokens alone. `all` joins two or three conditions by *and*; `any`"
+    " joins them by *or*, for `steer` alone.",
+    "A `steer` under one condition is a `gated_steer`, and takes one layer. So does a condition on"
+    " the edited feature itself. Every other edit under a condition takes two layers:"
+    " [how that works](how-it-works.md#edits-under-conditions). A feature that is edited under a"
+    " condition can't be read by another edit of the same splice, and neither it nor the"
+    " condition's features may be of an SAE that normalises its input; `check` says so. A condition"
+    " reads the token's own stream at the edited place, and so nothing of positions, of prompt or"
+    " answer, or of what comes later.",
+)
+_CONDITION_EXAMPLE = """
+- feature: 12
+  kind: clamp
+  to: 8
+  when: {feature: 3, above: 2.5, label: "questions"}
+- feature: 40
+  kind: ablate
+  when: {all: [{feature: 3}, {probe: {path: probe.safetensors}, above: 1}]}
+"""
 _STREAMS = (
     "Results go to stdout. Progress, warnings and errors go to stderr. With `--json`, stdout holds"
     " one JSON document."
@@ -267,6 +289,14 @@ def edits_page() -> str:
             _TOGETHER,
             "",
             "\n\n".join(_STRENGTHS),
+            "",
+            "## Conditions { #conditions }",
+            "",
+            "\n\n".join(_CONDITIONS),
+            "",
+            "```yaml",
+            _CONDITION_EXAMPLE.strip(),
+            "```",
             *(
                 line
                 for kind, edit in kinds.items()
@@ -278,6 +308,8 @@ def edits_page() -> str:
             *(
                 line
                 for name in (
+                    "When",
+                    "Above",
                     "Gate",
                     "TensorSource",
                     "ContrastSource",

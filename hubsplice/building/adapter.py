@@ -144,6 +144,11 @@ def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
             "for, and adapters are served by vLLM and by transformers; build a merged checkpoint"
         )
     for planned in plan.splices:
+        if planned.conditional:
+            raise UnsupportedError(
+                f"{planned.field}.edits: a condition (`when`) takes two layers behind one another, "
+                "and a carrier has one at each place; build a merged checkpoint"
+            )
         if planned.splice.construction == "bias":
             raise RecipeError(
                 f"{planned.field}.construction: found bias, expected layer or auto: an adapter "

@@ -71,8 +71,14 @@ SPLIT = "split"
 """The construction of a layer that adds nothing: it stands around another inserted layer, and so
 makes room for it between a base layer's attention and its MLP."""
 
+MARKING = "marking"
+"""The construction of a layer that marks the tokens at which conditions of edits hold. The layer
+behind it edits, and takes the marks back."""
+
 CARRIER = "carrier"
 """The construction of a layer that adds nothing and has slots for adapters."""
+
+_NOT_EDITING = (INJECTION, SPLIT, MARKING, CARRIER)
 
 FreeForm = dict[str, JsonValue]
 PublicSource = Annotated[FreeForm, AfterValidator(_no_absolute_path)]
@@ -287,7 +293,7 @@ class Manifest(Record):
     @property
     def editing_layers(self) -> tuple[InsertedLayer, ...]:
         """The inserted layers that edit, one per site: none that only prepares it or is empty."""
-        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT, CARRIER))
+        return tuple(x for x in self.layers if x.construction not in _NOT_EDITING)
 
     @property
     def edits(self) -> tuple[InsertedLayer | EditedBias, ...]:

@@ -129,9 +129,9 @@ class Splice(Section):
         if self.place is None:
             raise ValueError("after_layer is missing, and there is no sae whose config names it")
         for i, edit in enumerate(self.edits):
-            if edit.feature_indices():
+            if edit.all_indices():
                 raise ValueError(
-                    f"edits[{i}] ({edit.kind}) refers to feature {edit.feature_indices()[0]}, "
+                    f"edits[{i}] ({edit.kind}) refers to feature {edit.all_indices()[0]}, "
                     "and the splice has no sae"
                 )
         return self

@@ -170,7 +170,10 @@ def _allowed(reported: float | None, sites: Sequence[Site], at_thresholds: float
     if reported is not None:
         share = max(_OVER_REPORTED * reported, _LEAST_SHARE)
     terms = [term for site in sites for term in site.terms]
-    if any(t.function.has_jump or t.normalization is not Normalization.NONE for t in terms):
+    if any(
+        t.function.has_jump or t.condition or t.normalization is not Normalization.NONE
+        for t in terms
+    ):
         share = max(share, at_thresholds)
     return min(share, _LARGEST_SHARE)
 
