@@ -21,7 +21,7 @@ from hubsplice.constructions.slots import Factors, SlottedLayer, recovered
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.files.plain import is_folder, not_a_folder
 
-_ONLY_OF_ADAPTERS = ("slots", "constant_slot", "rounded_biases")
+_ONLY_OF_ADAPTERS = ("slots", "constant_slot", "squares_at", "rounded_biases")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class OpenAdapter:
         """The tensors of the inserted layers of that checkpoint, by name."""
         tensors: dict[str, NewTensor] = {}
         for index, splice in enumerate(self.used):
-            layer = self.layers[splice].layer
+            layer = self.layers[splice].compiled
             tensors |= self.merged.inserted_tensors(index, layer, self.dtype)
         return tensors
 
@@ -158,10 +158,14 @@ def _layers(
             )
         if slots is not None:
             roles = dict(changes[splice])
-            constant = record.constants.get("constant_slot")
             try:
-                neurons = _numbers(slots)
-                layer = recovered(roles, carrier.slots, neurons, *_numbers([constant]))
+                layer = recovered(
+                    roles,
+                    carrier.slots,
+                    _numbers(slots),
+                    _number(record.constants.get("constant_slot")),
+                    _number(record.constants.get("squares_at")),
+                )
             except (IndexError, RuntimeError) as error:
                 raise CheckpointError(f"{ADAPTER_WEIGHTS}: wrong shapes: {error}") from None
             yield splice, layer
@@ -171,3 +175,7 @@ def _numbers(values: JsonValue) -> list[int]:
     if not isinstance(values, list) or not all(type(v) is int for v in values):
         raise CheckpointError(f"{MANIFEST}: slots: expected a list of numbers")
     return [v for v in values if isinstance(v, int)]
+
+
+def _number(value: JsonValue) -> int | None:
+    return None if value is None else _numbers([value])[0]

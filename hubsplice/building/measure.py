@@ -21,7 +21,7 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifes
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
 from hubsplice.errors import OutputError
-from hubsplice.families.architecture import architecture_of
+from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
@@ -30,6 +30,7 @@ from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import digest_file
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.streams.precision import exact_products
@@ -88,7 +89,7 @@ def measure(
             resolved.folder,
             folder,
             intervention,
-            inserted_layers(manifest, architecture_of(config.config)),
+            inserted_layers(manifest, built_architecture(manifest, config.config)),
             dtype,
             notes,
             bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
@@ -96,15 +97,16 @@ def measure(
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
-    report = measured(
-        subject,
-        text,
-        recipe,
-        tokenizer,
-        Findings.recorded(manifest),
-        require=require,
-        progress=progress,
-    )
+    with unchanged(resolved.folder.glob("*.safetensors")):
+        report = measured(
+            subject,
+            text,
+            recipe,
+            tokenizer,
+            Findings.recorded(manifest),
+            require=require,
+            progress=progress,
+        )
     # What somebody wrote into the card is his.
     edited = edited_card(folder) is not None
     report = _record_again(report, manifest, folder)

@@ -10,7 +10,7 @@ from hubsplice.errors import CheckpointError
 from hubsplice.evaluating.results import is_evaluation
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
-from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.digest import FileDigest, digest_once
 
 
 def require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
@@ -25,7 +25,7 @@ def require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
         path = folder / name
         if name in (REPORT, PICTURE) or is_evaluation(name):
             continue
-        if not path.is_file() or digest_file(path) != expected:
+        if not path.is_file() or digest_once(path) != expected:
             raise CheckpointError(
                 f"{path}: it is not the file that {MANIFEST} lists (sha256 {expected.sha256}); "
                 "`hubsplice verify` says what differs. Only what hubsplice wrote is measured"
@@ -40,7 +40,7 @@ def require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """
     for name, expected in files.items():
         path = folder / name
-        if name.endswith(".safetensors") and (not path.is_file() or digest_file(path) != expected):
+        if name.endswith(".safetensors") and (not path.is_file() or digest_once(path) != expected):
             raise CheckpointError(
                 f"base: {name} is not the file that the model was made from (sha256 "
                 f"{expected.sha256})"

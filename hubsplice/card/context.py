@@ -35,6 +35,7 @@ from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.format import MISSING, count, percent, significant
+from hubsplice.fidelity.optional import LEFT_OUT
 from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
@@ -94,6 +95,7 @@ class FidelityContext:
     sinks: Table
     features: Table
     greedy: str | None
+    left_out: tuple[str, ...]
     approximations: tuple[str, ...]
 
 
@@ -317,6 +319,11 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
         sinks=summary.sinks(report),
         features=summary.features(report),
         greedy=summary.greedy_match(report),
+        left_out=tuple(
+            warning.removeprefix(LEFT_OUT)
+            for warning in report.warnings
+            if warning.startswith(LEFT_OUT)
+        ),
         approximations=report.approximations,
     )
 

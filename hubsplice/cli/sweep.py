@@ -158,7 +158,9 @@ def sweep(
     else:
         print_content(found.findings())
     print_note(f"answers: {found.answers}")
-    if found.chosen is None:
+    if found.chosen is None and found.no_room is not None:
+        print_note(f"next: other prompts, or --want {'more' if want == Want.LESS else 'less'}")
+    elif found.chosen is None:
         print_note("next: other strengths, another feature (hubsplice find), or more prompts")
     elif write:
         print_note(

@@ -99,6 +99,19 @@ class Sweep(Rendered):
         """The recommended strength; None where none does better than the base."""
         return next((point for point in self.points if point.chosen), None)
 
+    @property
+    def no_room(self) -> str | None:
+        """Why no strength could have done better than the base on these prompts; None if one
+        could have."""
+        base = self.points[0].target
+        if base is None or base.value != (0.0 if self.want == "less" else 1.0):
+            return None
+        often = "never" if self.want == "less" else "always"
+        return (
+            f"The base {often} does it on these prompts, so {self.want} of it can't be shown; "
+            "find prompts on which it differs."
+        )
+
     def content(self) -> Iterable[Part]:
         """The strengths, a plot, and the choice."""
         for warning in self.warnings:
@@ -147,7 +160,10 @@ class Sweep(Rendered):
             Tone.FAINT,
         )
         if self.chosen is None:
-            yield Line("No strength does better than the base beyond its interval.", Tone.CAUTION)
+            yield Line(
+                self.no_room or "No strength does better than the base beyond its interval.",
+                Tone.CAUTION,
+            )
         else:
             yield Line(
                 f"→ {self.chosen.name}: the least divergence among the strengths that can't be "

@@ -16,7 +16,8 @@ from hubsplice.checkpoint.merged import require_merged
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
 from hubsplice.explore.sae_names import sae_source
-from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.architecture import Architecture
+from hubsplice.families.served import built_architecture
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.proving.inspection import InspectedLayer, RecoveredPart, inspected_layers
@@ -119,7 +120,7 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
     folder = published.folder
     manifest = read_manifest(folder / MANIFEST)
     require_merged(manifest, "inspect")
-    architecture = architecture_of(_base_config(folder, manifest))
+    architecture = built_architecture(manifest, _base_config(folder, manifest))
     dtype = next((d for d in DTYPE_NAMES if str(d) == f"torch.{manifest.dtype}"), None)
     if dtype is None:
         raise CheckpointError(f"{MANIFEST}: dtype: found {manifest.dtype!r}, expected one of torch")
