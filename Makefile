@@ -5,7 +5,7 @@ BIN := .venv/bin
 
 export NO_MKDOCS_2_WARNING := 1
 
-.PHONY: fidelity-table venv test test-slow test-serving test-gpu bench style schema figures docs demo model clean
+.PHONY: fidelity-table venv test test-slow test-web test-serving test-gpu bench style schema figures docs demo model clean
 
 venv: .venv/.installed
 
@@ -26,10 +26,17 @@ test: venv
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not serving"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow and not serving and not web"
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+# The page of `hubsplice try --web`, in the Chromium or Chrome that is on the PATH.
+PLAYWRIGHT ?= playwright==1.65.2
+
+test-web: venv
+	$(BIN)/pip install -qq --editable '.[dev,web]' $(PLAYWRIGHT)
+	$(BIN)/python -m pytest -m web tests/explore
 
 # vLLM pins its own torch and transformers, so it has an environment of its own. The three packages
 # that are removed come for other kinds of models, and PyPI's builds of them do not fit its torch.
@@ -79,7 +86,7 @@ test-gpu:
 BENCH_DISK ?= .cache/bench
 
 bench: venv .venv-vllm/.installed
-	$(BIN)/pip install -qq --editable '.[dev,bench]'
+	$(BIN)/pip install -qq --editable '.[dev]'
 	mkdir -p $(BENCH_DISK)
 	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python benchmarks/write_checkpoint.py $(BENCH_DISK) --mergekit .venv-mergekit
@@ -104,8 +111,9 @@ figures: venv
 docs: venv
 	$(BIN)/mkdocs build --strict
 
+# `make demo SVG=docs/pictures/demo.svg` draws the README's picture of it too.
 demo: venv
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py $(if $(SVG),--svg $(SVG))
 
 model: venv
 	$(BIN)/python examples/smollm2.py

@@ -61,9 +61,14 @@ def print_content(content: Iterable[Part]) -> None:
     """Print what a result says on stdout."""
     from rich.console import Console
 
-    from hubsplice.rendering.drawing import drawn
+    from hubsplice.rendering.drawing import as_text, drawn
 
-    Console().print(drawn(content))
+    console = Console()
+    if console.is_terminal:
+        console.print(drawn(content))
+    else:
+        # rich fills its lines with spaces, which a file or a pipe keeps.
+        print(as_text(content))  # noqa: T201
 
 
 def width() -> int:

@@ -54,7 +54,7 @@ def resolve_recorded(record: BaseRecord, base: str | None) -> ResolvedBase:
         CheckpointError: as `resolve_base`.
     """
     if base is not None:
-        return resolve_base(base, None, weights=True)
+        return resolve_base(base, None, weights=True, field="--base")
     require_repository(record)
     assert record.repo_id is not None
     return resolve_base(record.repo_id, record.commit, weights=True)
@@ -69,7 +69,9 @@ def require_repository(record: BaseRecord) -> None:
         )
 
 
-def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> ResolvedBase:
+def resolve_base(
+    base_model: str, revision: str | None, *, weights: bool, field: str = "base_model"
+) -> ResolvedBase:
     """Find a base model, downloading what is not there yet.
 
     From the Hub come the configuration, tokenizer, chat template, card, licence files and the
@@ -80,26 +82,27 @@ def resolve_base(base_model: str, revision: str | None, *, weights: bool) -> Res
             Hub's cache is of its repository and commit.
         revision: a commit, branch or tag of the Hub repository; None for its default branch.
         weights: whether the safetensors shards are needed as well.
+        field: what messages call the model: a field of a recipe, or an option such as `--model`.
 
     Raises:
         RecipeError: no such folder, repository or revision.
         CheckpointError: the repository is gated, or cannot be reached.
     """
     if not base_model:
-        raise RecipeError("base_model: no model is named")
+        raise RecipeError(f"{field}: no model is named")
     folder = Path(base_model).expanduser()
     if is_folder(folder):
         if revision is not None:
             raise RecipeError(
-                f"revision: {revision!r} was given, and base_model {base_model!r} is a local "
-                "folder, which has none; remove the revision, or give a Hub model id"
+                f"{_revision(field)}: {revision!r} was given, and {field} {base_model!r} is a "
+                "local folder, which has none; remove the revision, or give a Hub model id"
             )
         return _of_cache(folder.absolute()) or ResolvedBase(folder, None, None, complete=True)
     if base_model.startswith(("/", "./", "../", "~")) or exists(folder):
-        raise RecipeError(f"base_model: {base_model!r}: {not_a_folder(folder)}")
-    resolved = _from_hub(base_model, revision)
+        raise RecipeError(f"{field}: {base_model!r}: {not_a_folder(folder)}")
+    resolved = _from_hub(base_model, revision, field)
     if weights:
-        fetch_weights(resolved)
+        fetch_weights(resolved, field)
     return resolved
 
 
@@ -114,8 +117,12 @@ def _of_cache(folder: Path) -> ResolvedBase | None:
     return ResolvedBase(folder, "/".join(parts), folder.name, complete=True)
 
 
-def fetch_weights(base: ResolvedBase) -> None:
+def fetch_weights(base: ResolvedBase, field: str = "base_model") -> None:
     """Download the weights that belong to a base whose configuration is there.
+
+    Args:
+        base: where its configuration is.
+        field: what messages call it, as in `resolve_base`.
 
     Raises:
         CheckpointError: the repository is gated, or cannot be reached.
@@ -126,21 +133,23 @@ def fetch_weights(base: ResolvedBase) -> None:
     # a second time under another name.
     weight_map = BaseConfig.open(base.folder).weight_map
     shards = {SINGLE_WEIGHTS} if weight_map is None else set(weight_map.values())
-    _snapshot(base.repo_id, base.commit, allow=sorted(map(glob.escape, shards)), ignore=[])
+    _snapshot(base.repo_id, base.commit, field, allow=sorted(map(glob.escape, shards)), ignore=[])
 
 
-def _from_hub(repo_id: str, revision: str | None) -> ResolvedBase:
+def _from_hub(repo_id: str, revision: str | None, field: str) -> ResolvedBase:
     description = [CONFIG, WEIGHTS_INDEX, MANIFEST, CARD, *COMPANION_PATTERNS]
     never = [pattern for pattern in NEVER_CARRIED if pattern != "*.safetensors.index.json"]
-    folder = _snapshot(repo_id, revision, allow=description, ignore=never)
+    folder = _snapshot(repo_id, revision, field, allow=description, ignore=never)
     # The cache names a snapshot's folder after its commit.
     return ResolvedBase(folder, repo_id, folder.name)
 
 
-def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: list[str]) -> Path:
+def _snapshot(
+    repo_id: str, revision: str | None, field: str, *, allow: list[str], ignore: list[str]
+) -> Path:
     from huggingface_hub import snapshot_download
 
-    with explained_by(lambda error: _explained(error, repo_id, revision)):
+    with explained_by(lambda error: _explained(error, repo_id, revision, field)):
         return Path(
             snapshot_download(
                 repo_id, revision=revision, allow_patterns=allow, ignore_patterns=ignore
@@ -148,11 +157,20 @@ def _snapshot(repo_id: str, revision: str | None, *, allow: list[str], ignore: l
         )
 
 
-def _explained(error: Exception, repo_id: str, revision: str | None) -> HubspliceError | None:
+def _revision(field: str) -> str:
+    """What messages call the revision of what they call `field`."""
+    before, _, last = field.rpartition(": ")
+    named = "--revision" if last.startswith("--") else "revision"
+    return f"{before}: {named}" if before else named
+
+
+def _explained(
+    error: Exception, repo_id: str, revision: str | None, field: str
+) -> HubspliceError | None:
     """What a failed download means to a user; None for what only a developer can explain."""
     from huggingface_hub import constants, errors
 
-    model = f"base_model: {repo_id!r}"
+    model = f"{field}: {repo_id!r}"
     at = "" if revision is None else f" at revision {revision!r}"
     if isinstance(error, errors.HFValidationError):
         return RecipeError(
@@ -169,7 +187,9 @@ def _explained(error: Exception, repo_id: str, revision: str | None) -> Hubsplic
             "check the spelling, and for a private model log in with `hf auth login`"
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return RecipeError(f"revision: {revision!r} is no commit, branch or tag of {repo_id}")
+        return RecipeError(
+            f"{_revision(field)}: {revision!r} is no commit, branch or tag of {repo_id}"
+        )
     if is_failed_fetch(error):
         reason = _OFF if constants.HF_HUB_OFFLINE else cause_of(error)
         return CheckpointError(

@@ -113,7 +113,10 @@ def sweep(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", metavar="FILE", help="Draw the comparison as SVG.", show_default=False
+            "--plot",
+            metavar="FILE",
+            help="Draw the comparison, as SVG or PNG.",
+            show_default=False,
         ),
     ] = None,
     write: Annotated[
@@ -128,29 +131,34 @@ def sweep(
     recommended has the least side effects of those that can't be told from the best.
     """
     from hubsplice.explore.parsing import layers_of, strengths_of
+    from hubsplice.interface.sweep import answers_file
     from hubsplice.interface.sweep import sweep as sweep_recipe
 
-    found = sweep_recipe(
-        recipe,
-        prompts,
-        score,
-        list(strengths_of(strengths)),
-        edit=edit,
-        layers=layers_of(layers) if layers else (),
-        want=want.value,
-        plain=plain,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
-        neutral_tokens=neutral_tokens,
-        side_effects=side_effect or (),
-        include_path=include_path,
-        limit=limit,
-        answers=answers,
-        plot=plot,
-        write=write,
-    )
+    try:
+        found = sweep_recipe(
+            recipe,
+            prompts,
+            score,
+            list(strengths_of(strengths)),
+            edit=edit,
+            layers=layers_of(layers) if layers else (),
+            want=want.value,
+            plain=plain,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            neutral_tokens=neutral_tokens,
+            side_effects=side_effect or (),
+            include_path=include_path,
+            limit=limit,
+            answers=answers,
+            plot=plot,
+            write=write,
+        )
+    except KeyboardInterrupt:
+        print_note(f"stopped; the same command goes on from {answers_file(recipe, answers)}")
+        raise
     for warning in found.warnings:
         print_warning(warning)
     if as_json:

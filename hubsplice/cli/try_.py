@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
@@ -25,6 +28,7 @@ from hubsplice.terminal import (
     live_content,
     print_content,
     print_json,
+    print_line,
     print_note,
     print_warning,
     width,
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from hubsplice.explore.trial import Trial
 
 _LEAVE = ("/quit", "/exit")
+_INTERRUPTED = 130
 
 
 def try_(
@@ -58,6 +63,34 @@ def try_(
         bool,
         typer.Option("--chat", help="Go on with a conversation, read from stdin line by line."),
     ] = False,
+    web: Annotated[
+        bool,
+        typer.Option(
+            "--web",
+            help="Open a page for the browser: a slider for each edit, both answers, and what the "
+            "features do under each token. Needs the package gradio.",
+        ),
+    ] = False,
+    host: Annotated[
+        str | None,
+        typer.Option(
+            "--host",
+            metavar="ADDRESS",
+            help="Of --web: where to listen. Whoever reaches it can ask the model. [default: "
+            "127.0.0.1]",
+            show_default=False,
+        ),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(
+            "--port",
+            min=1,
+            max=65535,
+            help="Of --web. [default: the first that is free from 7860 on]",
+            show_default=False,
+        ),
+    ] = None,
     plain: Plain = False,
     max_new_tokens: MaxNewTokens = 80,
     temperature: Temperature = 0.0,
@@ -70,22 +103,37 @@ def try_(
     Runs the exact edit on the base in float32. Words that are not the base's stand in ‹angle
     marks›. All answers to a prompt are drawn with the same random numbers.
     """
-    if not prompts and not chat:
-        raise RecipeError("PROMPT: missing; give a prompt, or --chat")
     if edit is not None and strength is None:
         raise RecipeError("--edit: it says which edit --strength sets; give --strength too")
+    drawn: _Drawn = {
+        "plain": plain,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "seed": seed,
+    }
+    if web:
+        others = {"--chat": chat, "--strength": strength is not None, "--json": as_json}
+        for option, given in others.items():
+            if given:
+                raise RecipeError(f"{option}: it does not go with --web")
+        if len(prompts or ()) > 1:
+            raise RecipeError("PROMPT: --web takes one, which stands in the box")
+        _on_a_page(recipe, "".join(prompts or ()), host, port, drawn)
+        return
+    for option, found in (("--host", host), ("--port", port)):
+        if found is not None:
+            raise RecipeError(f"{option}: it is of --web")
+    if not prompts and not chat:
+        raise RecipeError("PROMPT: missing; give a prompt, --chat or --web")
     from hubsplice.interface.answers import trying
 
     with trying(
         recipe,
         strengths=[one.strip() for one in strength.split(",")] if strength else [],
         edit=edit,
-        plain=plain,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        seed=seed,
         progress=True,
+        **drawn,
     ) as trial:
         for warning in trial.warnings:
             print_warning(warning)
@@ -99,6 +147,41 @@ def try_(
         print_note(f"next: hubsplice try {recipe} --strength …, or hubsplice build {recipe} -o DIR")
     else:
         print_note(f"next: hubsplice sweep {recipe} compares what strengths gain and lose")
+
+
+class _Drawn(TypedDict):
+    """How answers are drawn."""
+
+    plain: bool
+    max_new_tokens: int
+    temperature: float
+    top_p: float
+    seed: int
+
+
+def _on_a_page(
+    recipe: Path, prompt: str, host: str | None, port: int | None, drawn: _Drawn
+) -> None:
+    """Serve the page until Ctrl-C."""
+    from hubsplice.interface.page import LOOPBACKS, serving_page
+
+    with serving_page(
+        recipe, prompt=prompt, host=host or LOOPBACKS[0], port=port, progress=True, **drawn
+    ) as page:
+        for warning in page.warnings:
+            print_warning(warning)
+        print_line(page.address)
+        if page.host not in LOOPBACKS:
+            print_warning(
+                f"--host: whoever reaches {page.host} can ask the model, without a password"
+            )
+        print_note("open it in a browser; Ctrl-C ends it")
+        # Others read the address through a pipe.
+        sys.stdout.flush()
+        with suppress(KeyboardInterrupt):
+            threading.Event().wait()
+    print_note("the page is closed, and the model is let go")
+    raise typer.Exit(_INTERRUPTED)
 
 
 def _asked(trial: Trial, prompt: str, *, keep: bool, quiet: bool) -> Compared:

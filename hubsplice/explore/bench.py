@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import fetch_weights, resolve_base
 from hubsplice.checkpoint.stock import require_stock
 from hubsplice.compiling.plan import as_trained
-from hubsplice.errors import RecipeError
+from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.explore.sae_names import PlacedSae, find_source, placed, sae_source
 from hubsplice.families.architecture import architecture_of
 from hubsplice.features.sae_match import match_warnings
@@ -21,6 +22,8 @@ from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
+
+_MODEL = "--model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +54,8 @@ def opened(
     saes: Sequence[str],
     after_layer: int | None,
     progress: Progress,
+    *,
+    feature: int | None = None,
 ) -> Iterator[Bench]:
     """Load a base and SAEs, and let go of them at the end.
 
@@ -60,6 +65,7 @@ def opened(
         saes: as `sae_source` takes them.
         after_layer: where the SAE reads, if not where it was trained.
         progress: told what is loaded.
+        feature: what will be asked of the first SAE, which must have it.
 
     Raises:
         HubspliceError: a base or an SAE is missing, damaged, or can't be spliced.
@@ -69,10 +75,14 @@ def opened(
     if after_layer is not None and len(saes) > 1:
         raise RecipeError("--after-layer: it is of one SAE, and there are several")
     found = [find_source(sae_source(name)) for name in saes]
-    resolved = resolve_base(_named(base_model, found[0].config.model_name), revision, weights=False)
+    if feature is not None:
+        found[0].config.require_feature(feature)
+    named = _named(base_model, found[0].config.model_name)
+    resolved = resolve_base(named, revision, weights=False, field=_MODEL)
     config = BaseConfig.open(resolved.folder)
-    architecture = architecture_of(config.config)
-    architecture.validate()
+    with _by_its_option():
+        architecture = architecture_of(config.config)
+        architecture.validate()
     require_stock(config)
     place = None if after_layer is None else Place(after_layer)
     if place is not None:
@@ -84,7 +94,7 @@ def opened(
         architecture.require_place(ready[-1].place)
         progress("loading the SAEs", number, len(found))
     # The weights last: they take the longest to fetch.
-    fetch_weights(resolved)
+    fetch_weights(resolved, _MODEL)
     BaseCheckpoint.of(config)
     # A relative folder would be looked for beside the recipe that is written.
     name = resolved.repo_id or str(resolved.folder.absolute())
@@ -101,6 +111,16 @@ def opened(
         yield Bench(
             name, resolved.commit, model, tokenizer, tuple(ready), tuple(dict.fromkeys(warnings))
         )
+
+
+@contextmanager
+def _by_its_option() -> Iterator[None]:
+    """Problems of a recipe's `base_model` as those of the option that names it here."""
+    try:
+        yield
+    except HubspliceError as error:
+        said = re.sub(r"(?m)^base_model\b", _MODEL, str(error))
+        raise type(error)(said) from None
 
 
 def _named(base_model: str | None, trained_on: str | None) -> str:

@@ -56,7 +56,7 @@ def read_lines(path: Path, option: str) -> list[str]:
 
 def read_passages(path: Path, option: str) -> list[str]:
     """The documents of a file or a folder; raises as `read_lines` does."""
-    corpus = local_corpus(path, "text", section=option)
+    corpus = local_corpus(path, "text", field=option, column_field=option)
     found = [document.text for document in corpus.documents]
     if not found:
         raise RecipeError(f"{option}: {path} has no text")

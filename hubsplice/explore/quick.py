@@ -39,10 +39,12 @@ class Hook:
 
     Attributes:
         intervention: the edit.
+        splices: what each splice came to, in the order of their places.
         warnings: what may not be meant, and what the edit does not reproduce.
     """
 
     intervention: Intervention
+    splices: tuple[LoweredSplice, ...]
     warnings: tuple[str, ...]
 
 
@@ -108,7 +110,9 @@ class QuickHooks:
             )
         doubts = [d for splice in lowered for d in (*splice.approximations, *splice.warnings)]
         return Hook(
-            Intervention(tuple(splice.site for splice in lowered)), tuple(dict.fromkeys(doubts))
+            Intervention(tuple(splice.site for splice in lowered)),
+            tuple(lowered),
+            tuple(dict.fromkeys(doubts)),
         )
 
     def _learn(self, planned: PlannedSplice) -> Learned:

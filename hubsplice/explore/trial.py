@@ -49,13 +49,21 @@ class Trial:
         self._histories: list[list[Message]] = [[] for _ in edits]
         self._turn = 0
 
-    def ask(self, prompt: str, *, keep: bool = False, show: Show | None = None) -> Compared:
+    def ask(
+        self,
+        prompt: str,
+        *,
+        keep: bool = False,
+        show: Show | None = None,
+        see: Callable[[int, int], None] | None = None,
+    ) -> Compared:
         """Answers to one prompt, the base's first.
 
         Args:
             prompt: the question.
             keep: whether it goes on from the earlier ones, each edit with its own answers.
             show: told of the answers as they grow.
+            see: told of every token: which answer it is of, and which it is.
 
         Raises:
             RecipeError: the chat template refuses the prompt, or it has no tokens.
@@ -71,18 +79,24 @@ class Trial:
         ]
         growing: list[list[int]] = [[] for _ in asked]
 
-        def see(row: int, token: int) -> None:
+        def grow(row: int, token: int) -> None:
             growing[row].append(token)
+            if see is not None:
+                see(row, token)
             if show is not None:
                 show(self._compared(prompt, [(tokens, False) for tokens in growing]))
 
-        generated = generate(self._model, asked, self._sampling, self._ends, see=see)
+        generated = generate(self._model, asked, self._sampling, self._ends, see=grow)
         compared = self._compared(prompt, [(list(one.ids), one.ended) for one in generated])
         if keep:
             self._turn += 1
             for history, answer in zip(self._histories, compared.answers, strict=True):
                 history += [said, {"role": "assistant", "content": answer.text}]
         return compared
+
+    def prompt_ids(self, prompt: str) -> tuple[int, ...]:
+        """The tokens that the model is given for a prompt by itself; raises as `ask` does."""
+        return self._ids(prompt, [{"role": "user", "content": prompt}])
 
     def _compared(self, prompt: str, drawn: Sequence[tuple[Sequence[int], bool]]) -> Compared:
         return Compared(

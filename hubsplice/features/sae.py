@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hubsplice.errors import CheckpointError, RecipeError, blamed_on
+from hubsplice.errors import CheckpointError, blamed_on
 from hubsplice.features.centring import fold_centring, needs_folding
 from hubsplice.features.hub_files import fetch
 from hubsplice.features.references import SaeSource
@@ -45,11 +45,7 @@ class LoadedSae:
 
     def require_feature(self, index: int) -> None:
         """Raise `RecipeError` with the valid range unless the SAE has this feature."""
-        if not 0 <= index < self.config.d_sae:
-            raise RecipeError(
-                f"feature: {index} is out of range; {self.config.origin} has features 0 to "
-                f"{self.config.d_sae - 1}"
-            )
+        self.config.require_feature(index)
 
 
 def load_sae(source: SaeSource | FoundSae, *, device: str = "cpu") -> LoadedSae:

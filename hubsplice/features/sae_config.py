@@ -81,6 +81,14 @@ class SaeConfig:
     stated_variance: float | None = None
     sliced: bool = False
 
+    def require_feature(self, index: int) -> None:
+        """Raise `RecipeError` with the valid range unless the SAE has this feature."""
+        if not 0 <= index < self.d_sae:
+            raise RecipeError(
+                f"feature: {index} is out of range; {self.origin} has features 0 to "
+                f"{self.d_sae - 1}"
+            )
+
 
 @dataclass(frozen=True)
 class FoundSae:

@@ -184,7 +184,7 @@ def show(
 
     with (
         reporting(progress) as report,
-        opened(_name(model), revision, _names(sae), after_layer, report) as bench,
+        opened(_name(model), revision, _names(sae), after_layer, report, feature=feature) as bench,
     ):
         examples: Sequence[Example]
         if text is not None:

@@ -53,11 +53,12 @@ def scorer_of(given: str | Mapping[str, Any]) -> Scorer:
         fields = {"kind": kind} if argument is None else {"kind": kind, argument: value}
     scorer = SCORERS.get(str(fields.get("kind")), "--score")
     try:
-        return scorer.model_validate(fields)
+        parsed = scorer.model_validate(fields)
     except ValidationError as error:
         problems = readable_problems(error, fields, scorer, {}).splitlines()
         found = [f"--score: {fields['kind']}: {problem}" for problem in problems]
         raise RecipeError("\n".join(found)) from None
+    return parsed.ready()
 
 
 def _in_file(given: str) -> dict[str, Any] | None:

@@ -71,7 +71,7 @@ def sweep(
         include_path: a folder with more tasks.
         limit: how many questions of each task are asked; all where it is None.
         answers: the file that answers are kept in; beside the recipe's file where none is given.
-        plot: a file to draw the comparison in, as SVG.
+        plot: a file to draw the comparison in, `.svg` or `.png`.
         write: whether the recommended strength is written into the recipe's file, with the
             evidence in a comment.
         progress: as in `build`.
@@ -88,10 +88,9 @@ def sweep(
     if write and (file is None or layers):
         what = "a recipe's file" if file is None else "one place; leave --layers out"
         raise RecipeError(f"--write: it needs {what}")
-    kept = _kept(file, answers)
+    kept = answers_file(file, answers)
     drawing = None if plot is None else _drawing(as_path(plot))
     from hubsplice.explore.generating import Sampling
-    from hubsplice.explore.picture import picture
     from hubsplice.explore.sweep import Asking
     from hubsplice.explore.sweep import sweep as sweep_recipe
     from hubsplice.explore.writing import evidence, write_strength
@@ -115,7 +114,7 @@ def sweep(
         found = sweep_recipe(parsed, asking, kept, report)
     if drawing is not None:
         try:
-            drawing.write_text(picture(found), encoding="utf-8")
+            drawing.write_bytes(_drawn(found, drawing))
         except OSError as error:
             raise OutputError(f"{drawing}: cannot be written: {error.strerror}") from None
     chosen = found.chosen
@@ -126,7 +125,16 @@ def sweep(
     return found
 
 
-def _kept(file: Path | None, answers: AnyPath | None) -> Path:
+def answers_file(file: Path | None, answers: AnyPath | None) -> Path:
+    """Where a sweep keeps what it has computed.
+
+    Args:
+        file: the recipe's; None for a recipe that is no file.
+        answers: what the user names.
+
+    Raises:
+        RecipeError: the recipe is no file, and none is named.
+    """
     if answers is not None:
         return as_path(answers)
     if file is None:
@@ -154,7 +162,17 @@ def _harness(
 
 
 def _drawing(path: Path) -> Path:
-    if path.suffix.lower() != ".svg":
-        raise RecipeError(f"--plot: {path} ends in {path.suffix!r}, expected '.svg'")
+    if path.suffix.lower() not in (".svg", ".png"):
+        raise RecipeError(f"--plot: {path} ends in {path.suffix!r}, expected '.svg' or '.png'")
     require_folder_of(path)
     return path
+
+
+def _drawn(found: Sweep, path: Path) -> bytes:
+    if path.suffix.lower() == ".png":
+        from hubsplice.explore.picture_png import png
+
+        return png(found)
+    from hubsplice.explore.picture import svg
+
+    return svg(found).encode()

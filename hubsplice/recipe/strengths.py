@@ -72,9 +72,9 @@ def knob(recipe: Recipe, number: int | None) -> Knob:
     Raises:
         RecipeError: no such edit, it has no strength, or several have one and none is named.
     """
-    edits = list(_edits(recipe))
+    edits = list(edits_of(recipe))
     if number is None:
-        found = [k for s, e, edit in edits if (k := _knob(s, e, edit)) is not None]
+        found = [k for s, e, edit in edits if (k := knob_of(s, e, edit)) is not None]
         if len(found) == 1:
             return found[0]
         known = ", ".join(f"{i} ({edit.kind})" for i, (_, _, edit) in enumerate(edits))
@@ -85,7 +85,7 @@ def knob(recipe: Recipe, number: int | None) -> Knob:
     if not 0 <= number < len(edits):
         raise RecipeError(f"--edit: {number} is out of range; the recipe has {len(edits)} edits")
     splice, index, edit = edits[number]
-    found_knob = _knob(splice, index, edit)
+    found_knob = knob_of(splice, index, edit)
     if found_knob is None:
         hint = "; `scale` with a `factor` can be tried" if edit.kind == "ablate" else ""
         raise RecipeError(f"--edit: {number} ({edit.kind}) has no strength{hint}")
@@ -122,7 +122,7 @@ def with_strengths(recipe: Recipe, text: str) -> Recipe:
     Raises:
         RecipeError: it is none, an edit can't have it, or no edit has a strength.
     """
-    knobs = [found for s, e, edit in _edits(recipe) if (found := _knob(s, e, edit)) is not None]
+    knobs = [found for s, e, edit in edits_of(recipe) if (found := knob_of(s, e, edit)) is not None]
     if not knobs:
         raise RecipeError("--strengths: no edit of the recipe has a strength; an ablation has none")
     for found in knobs:
@@ -132,7 +132,7 @@ def with_strengths(recipe: Recipe, text: str) -> Recipe:
 
 def counts_in_maximum(recipe: Recipe) -> bool:
     """Whether any strength counts in a largest activation that the recipe doesn't state."""
-    return any(_of_maximum(edit) for _, _, edit in _edits(recipe))
+    return any(_of_maximum(edit) for _, _, edit in edits_of(recipe))
 
 
 def _of_maximum(model: BaseModel) -> bool:
@@ -146,13 +146,15 @@ def _of_maximum(model: BaseModel) -> bool:
     return False
 
 
-def _edits(recipe: Recipe) -> Iterator[tuple[int, int, Edit]]:
+def edits_of(recipe: Recipe) -> Iterator[tuple[int, int, Edit]]:
+    """All edits, each with the number of its splice and its own in there."""
     for s, splice in enumerate(recipe.splices):
         for e, edit in enumerate(splice.edits):
             yield s, e, edit
 
 
-def _knob(splice: int, index: int, edit: Edit) -> Knob | None:
+def knob_of(splice: int, index: int, edit: Edit) -> Knob | None:
+    """An edit's strength; None where it has none."""
     for name in _FIELDS:
         value = getattr(edit, name, None)
         if isinstance(value, Amount) or (isinstance(value, float) and name == "factor"):

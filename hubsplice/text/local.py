@@ -19,7 +19,7 @@ _SUFFIXES = (*_PROSE, ".jsonl", *TABLES)
 _LARGEST_PROSE = 1 << 30
 
 
-def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
+def local_corpus(path: Path, column: str, *, field: str, column_field: str) -> Corpus:
     """A file's or folder's documents, files sorted by their path within the folder.
 
     A row of a .jsonl, .csv or .parquet file is a document, and so is each passage of a .txt or .md
@@ -28,14 +28,15 @@ def local_corpus(path: Path, column: str, *, section: str) -> Corpus:
     Args:
         path: the file or folder.
         column: the field of a row that holds the text.
-        section: the recipe's section, for messages.
+        field: what messages call the path: a field of a recipe, or an option.
+        column_field: what they call the column.
 
     Raises:
         RecipeError: no such file, or none of a known kind. Reading the documents raises it where
             a file is not UTF-8, a row is not a JSON object, or the column is missing.
     """
-    files = text_files(path, f"{section}.dataset")
-    return Corpus(path.resolve().name, None, _documents(files, column, f"{section}.column"))
+    files = text_files(path, field)
+    return Corpus(path.resolve().name, None, _documents(files, column, column_field))
 
 
 def text_files(path: Path, field: str) -> list[Path]:

@@ -225,7 +225,8 @@ def _open(source: TextSource, section: str) -> Corpus:
     if source.dataset == BUILTIN:
         return builtin_corpus()
     if is_local:
-        return local_corpus(path, source.column, section=section)
+        named = {"field": f"{section}.dataset", "column_field": f"{section}.column"}
+        return local_corpus(path, source.column, **named)
     return hub_corpus(source, section=section)
 
 

@@ -182,6 +182,8 @@ def test_the_command_shows_columns(
     assert "before" in shown.out
     assert "3 x norm" in shown.out
     assert "‹" in shown.out
+    # A file or a pipe has no need of what fills a terminal's lines.
+    assert all(line == line.rstrip() for line in shown.out.splitlines())
     found = json.loads(command(*common, "--json").out)
     assert [len(one["answers"]) for one in found["prompts"]] == [3]
     assert command("try", "r.yaml").code == 2

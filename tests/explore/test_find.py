@@ -177,13 +177,16 @@ def test_json_and_text_that_would_move_the_cursor(
         ({"positive": ["a b"] * 3, "negative": ["c d"] * 4}, "found 3 examples"),
         ({"text": []}, "--text: no examples"),
         ({"text": [""]}, "example 1 has 1 tokens"),
-        ({"text": "missing.txt"}, "missing.txt"),
+        ({"text": "missing.txt"}, r"^--text: there is no file or folder .*missing\.txt"),
+        ({"text": ["a b"], "model": "./nowhere"}, "^--model: './nowhere': there is no such folder"),
+        ({"text": ["a b"], "revision": "v1"}, "^--revision: 'v1' was given, and --model "),
         ({"text": ["a b"], "top": 0}, "--top: found 0"),
     ],
 )
 def test_what_can_not_be_searched(planted: Planted, options: dict[str, Any], message: str) -> None:
+    given: dict[str, Any] = {"model": planted.base, "progress": False}
     with pytest.raises(hubsplice.RecipeError, match=message):
-        hubsplice.find(planted.sae, model=planted.base, progress=False, **options)
+        hubsplice.find(planted.sae, **(given | options))
 
 
 @pytest.mark.parametrize(
@@ -203,4 +206,11 @@ def test_saes_that_are_not_there(planted: Planted, sae: str, message: str) -> No
 
 def test_a_feature_that_the_sae_lacks(planted: Planted) -> None:
     with pytest.raises(hubsplice.RecipeError, match="feature: 96 is out of range"):
-        hubsplice.show(96, planted.sae, model=planted.base, text=["a b"], progress=False)
+        # It is said before the model is looked for.
+        hubsplice.show(96, planted.sae, model="./nowhere", text=["a b"], progress=False)
+
+
+def test_a_model_of_another_kind_is_blamed_on_the_option(planted: Planted, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}', encoding="utf-8")
+    with pytest.raises(hubsplice.HubspliceError, match=r"^--model: config\.json: model_type"):
+        hubsplice.find(planted.sae, model=tmp_path, text=["a b"], progress=False)

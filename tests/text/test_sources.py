@@ -14,7 +14,7 @@ from hubsplice.text.local import local_corpus
 
 
 def texts(path: Path, column: str = "text") -> list[str]:
-    corpus = local_corpus(path, column, section="fidelity")
+    corpus = local_corpus(path, column, field="fidelity.dataset", column_field="fidelity.column")
     return [document.text for document in corpus.documents]
 
 
@@ -32,10 +32,15 @@ def test_rows_and_passages_of_a_folder_in_order(tmp_path: Path) -> None:
 def test_a_corpus_is_named_without_its_folder(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"body": "x"}\n')
-    corpus = local_corpus(file, "body", section="fidelity")
+    corpus = local_corpus(file, "body", field="fidelity.dataset", column_field="fidelity.column")
     assert (corpus.name, corpus.revision) == ("mine.jsonl", None)
     assert [d.text for d in corpus.documents] == ["x"]
-    assert local_corpus(tmp_path, "body", section="fidelity").name == tmp_path.name
+    assert (
+        local_corpus(
+            tmp_path, "body", field="fidelity.dataset", column_field="fidelity.column"
+        ).name
+        == tmp_path.name
+    )
 
 
 @pytest.mark.parametrize(

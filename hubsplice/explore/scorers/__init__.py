@@ -6,6 +6,6 @@ registers all kinds that hubsplice has; others add theirs by the entry points `h
 
 from __future__ import annotations
 
-from hubsplice.explore.scorers import compiles, judge, regex, tokens
+from hubsplice.explore.scorers import classifier, compiles, judge, regex, tokens
 
-__all__ = ["compiles", "judge", "regex", "tokens"]
+__all__ = ["classifier", "compiles", "judge", "regex", "tokens"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -44,6 +44,10 @@ class Scorer(BaseModel, ABC):
     @abstractmethod
     def score(self, answer: Scorable) -> float | None:
         """What an answer is worth; None where it doesn't count."""
+
+    def ready(self) -> Self:
+        """The scorer with what it names at hand and pinned; called once, before anything long."""
+        return self
 
     def watched(self) -> tuple[str, ...]:
         """Words whose probability as an answer's first token the scorer needs."""
