@@ -6,7 +6,7 @@ other names. This list has both, so that one common tool checks a whole download
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
@@ -42,17 +42,22 @@ def recorded_digest(folder: Path, name: str) -> str | None:
     return next((line[:64] for line in lines if line[64:] == f"  {name}"), None)
 
 
-def write_checksums(folder: Path) -> None:
+def write_checksums(folder: Path, *, but: Collection[str] = ()) -> None:
     """Write the list of a checkpoint whose manifest and card are there, over an earlier one.
 
     The digests of all other files are the manifest's: nothing large is read again.
+
+    Args:
+        folder: the checkpoint.
+        but: names that are left out, since hubsplice did not write the files.
 
     Raises:
         CheckpointError: the manifest is missing or malformed.
         OutputError: the list can't be written.
     """
     files = dict(read_manifest(folder / MANIFEST).files)
-    beside = [name for name in (MANIFEST, CARD, CARD_DATA) if (folder / name).is_file()]
+    own = [name for name in (MANIFEST, CARD, CARD_DATA) if name not in but]
+    beside = [name for name in own if (folder / name).is_file()]
     if (folder / CHECKSUMS).parent.is_symlink():
         raise OutputError(f"{(folder / CHECKSUMS).parent}: a link is in the way of a folder")
     try:
