@@ -127,8 +127,7 @@ def require_markable(terms: Sequence[Term]) -> None:
             if shared or any(_same(term.encoder, gate.encoder) for gate in gates):
                 raise UnsupportedError(
                     f"{term.label}: what it reads, {other.label} reads too, and the first of "
-                    "its two layers has to move that; give the other edit after another layer, or "
-                    "in the same condition (`all`)"
+                    "its two layers has to move that; give the other edit after another layer"
                 )
 
 
