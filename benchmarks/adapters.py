@@ -204,6 +204,11 @@ def document(
             "of which starts all engines anew. Intervals (95%) are by resampling sessions and the "
             f"rounds within. *Prefill*: {PREFILL}. *Decode*: {DECODE}.",
             "",
+            "Two processes with the same model can differ by a fifth for as long as they live, so "
+            "that one session says nothing of smaller differences between engines: the merged "
+            "splice and the carrier without LoRA do the same work, and their ratio shows how much "
+            "is chance. The three rows with LoRA on are of one process.",
+            "",
             "| | load | tokens/s | ÷ merged splice | ÷ carrier, LoRA off | ÷ base |",
             "|---|---|---|---|---|---|",
             *rows,

@@ -90,7 +90,7 @@ def test_without_such_an_engine_nothing_changes(workshop: Workshop) -> None:
 def test_what_no_construction_serves_is_refused(
     workshop: Workshop, fields: dict[str, Any], engines: list[str], message: str
 ) -> None:
-    config = BaseConfig.open(workshop.bases["llama"]).config | fields
+    config = {**BaseConfig.open(workshop.bases["llama"]).config, **fields}
     with pytest.raises(UnsupportedError, match=f"serve_with: {message}"):
         architecture_for(config, [EngineKey(engine) for engine in engines])
 

@@ -14,7 +14,6 @@ from hubsplice.card import render_card, write_card
 from hubsplice.checkpoint.checksums import recorded_digest
 from hubsplice.checkpoint.engine_runs import (
     ENGINE_RUNS,
-    EngineRun,
     EngineRuns,
     read_engine_runs,
     weights_digest,
@@ -25,7 +24,7 @@ from hubsplice.files.digest import digest_file
 from hubsplice.verifying import Check, Verification
 from hubsplice.verifying.behaviour import Behaviour
 from hubsplice.verifying.recording import record_run, require_recordable
-from tests.card.examples import SHA, built_folder, manifest, report
+from tests.card.examples import RUN, SHA, built_folder, manifest, report
 from tests.test_visible import HOSTILE
 
 RECIPE = "base_model: owner/model\nsplices: [{after_layer: 0}]\npublish: {repo_id: me/model}\n"
@@ -167,24 +166,9 @@ def test_a_record_that_the_manifest_does_not_list_counts_for_nothing(folder: Pat
 
 
 def test_a_record_does_not_grow_without_end() -> None:
-    one = EngineRun(
-        engine="vLLM",
-        version="0",
-        device=None,
-        dtype="bfloat16",
-        date=datetime.date(2026, 11, 29),
-        hubsplice="0.1.0",
-        passed=True,
-        prompts=1,
-        generated_tokens=1,
-        error=0.1,
-        noise_floor=None,
-        effect=1.0,
-        weights=SHA,
-    )
     runs = EngineRuns(runs=())
     for number in range(120):
-        runs = runs.with_run(one.model_copy(update={"version": str(number)}))
+        runs = runs.with_run(RUN.model_copy(update={"version": str(number)}))
     assert len(runs.runs) == 99
     assert runs.runs[-1].version == "119"
 
