@@ -11,6 +11,9 @@ from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
 from hubsplice.compiling.neurons_needed import require_room
 from hubsplice.compiling.stand_ins import StandIns
 from hubsplice.constructions.marking import require_markable
+from hubsplice.edits.base import Edit
+from hubsplice.edits.clamp_projection import ClampProjection
+from hubsplice.edits.project import Project
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import SaeConfig
@@ -58,7 +61,9 @@ def rehearse(
     problems += map(RecipeError, together.problems)
     terms = [term for edit in lowered for term in edit.terms]
     try:
-        require_markable(terms)
+        # A stand-in's decoder row is its encoder, and what reads along the row reads another thing.
+        known = [edit for edit in lowered if not _reads_a_row(edit.edit)]
+        require_markable([term for edit in known for term in edit.terms])
     except HubspliceError as error:
         problems.append(type(error)(f"{field}.edits: {error}"))
     if room is not None:
@@ -72,6 +77,10 @@ def rehearse(
         (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
         any(term.condition is not None for term in terms),
     )
+
+
+def _reads_a_row(edit: Edit) -> bool:
+    return isinstance(edit, Project | ClampProjection) and edit.feature is not None
 
 
 def _doubts(edit: LoweredEdit) -> Iterator[str]:

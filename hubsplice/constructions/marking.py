@@ -123,12 +123,16 @@ def require_markable(terms: Sequence[Term]) -> None:
             continue
         for other in terms:
             gates = () if other.condition is None else other.condition.gates
+            if other is term and any(_same(term.encoder, gate.encoder) for gate in gates):
+                raise UnsupportedError(
+                    f"{term.label}: its condition reads what the edit itself reads; give a "
+                    "condition on something else"
+                )
             shared = other is not term and _same(term.encoder, other.encoder)
             if shared or any(_same(term.encoder, gate.encoder) for gate in gates):
                 raise UnsupportedError(
                     f"{term.label}: what it reads, {other.label} reads too, and the first of "
-                    "its two layers has to move that; give the other edit after another layer, or "
-                    "in the same condition (`all`)"
+                    "its two layers has to move that; give the other edit after another layer"
                 )
 
 
