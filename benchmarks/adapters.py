@@ -4,7 +4,7 @@ SmolLM2-135M-Instruct is loaded by vLLM as the base, as a merged splice, as a ca
 and as a carrier with LoRA, confined to the carrier's layer as `hubsplice serve` does it. Rounds ask
 each of them the same, one at a time and every round in another order; of the carrier with LoRA, no
 request of the batch has an adapter, all have the same one, or each of the eight has its own. Ratios
-are within a round, and sessions start all engines anew.
+are within a round, and sessions start all engines anew. The page is written after each of them.
 
     python benchmarks/adapters.py
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -23,8 +22,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.processes import RESULTS, SAE, machine, start_vllm
-from benchmarks.serving import LOADS, Ask, Measurements, run_session, session_options
+from benchmarks.processes import RESULTS, SAE, Answer, EngineProcess, machine, start_vllm
+from benchmarks.serving import (
+    DECODE,
+    LOADS,
+    PREFILL,
+    Ask,
+    Load,
+    Measurements,
+    run_session,
+    session_options,
+)
 from examples.smollm2 import fetch_smollm2
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.building.adapter import build_adapter
@@ -37,7 +45,11 @@ from hubsplice.recipe.reading import parse_recipe
 from hubsplice.serving.adapters import adapter_options, find_adapter
 
 EDITS = 8
+MERGED, OFF = "merged splice", "carrier, LoRA off"
 NONE, ONE, MIXED = "LoRA on, no adapter", "one adapter", "eight adapters in a batch"
+
+TARGETS = ((MIXED, MERGED, 0.9), (NONE, OFF, 0.95))
+"""The least that a throughput should be, as a share of another."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +107,25 @@ def models(base: Path, folder: Path) -> Models:
     return Models(base, folder / "merged", carrier.folder, tuple(adapters), options)
 
 
-def started(
-    found: Models, arguments: argparse.Namespace, log: Path, running: ExitStack
-) -> tuple[dict[str, Ask], str]:
-    """Every contender, and the engine's version."""
+@dataclass(frozen=True)
+class Started:
+    """Every contender; the version of vLLM, and the bytes that it keeps for each adapter."""
 
-    def start(folder: Path, more: dict[str, Any]) -> Any:
+    contenders: dict[str, Ask]
+    version: str
+    bytes_each: float
+
+
+def started(found: Models, arguments: argparse.Namespace, log: Path, running: ExitStack) -> Started:
+    """Start every engine."""
+
+    def start(folder: Path, more: dict[str, Any]) -> EngineProcess:
         return running.enter_context(
             start_vllm(
                 arguments.vllm,
                 folder,
                 dtype=arguments.dtype,
-                max_num_seqs=8,
+                max_num_seqs=EDITS,
                 length=288,
                 threads=arguments.threads,
                 log=log,
@@ -116,18 +135,19 @@ def started(
 
     with_lora = start(found.carrier, found.options)
 
-    def ask(adapters: list[Path | None], prompts: list[list[int]], new_tokens: int) -> Any:
+    def ask(adapters: list[Path | None], prompts: list[list[int]], new_tokens: int) -> Answer:
         return with_lora.ask(prompts, new_tokens, adapters=adapters[: len(prompts)])
 
     contenders: dict[str, Ask] = {
         "base": start(found.base, {}).ask,
-        "merged": start(found.merged, {}).ask,
-        "carrier, LoRA off": start(found.carrier, {}).ask,
+        MERGED: start(found.merged, {}).ask,
+        OFF: start(found.carrier, {}).ask,
         NONE: partial(ask, [None] * EDITS),
         ONE: partial(ask, [found.adapters[0]] * EDITS),
         MIXED: partial(ask, list(found.adapters)),
     }
-    return contenders, with_lora.version
+    places = found.options["max_loras"]
+    return Started(contenders, with_lora.version, with_lora.adapter_bytes / places)
 
 
 def main() -> None:
@@ -139,18 +159,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = models(fetch_smollm2(), folder)
-        size = sum(path.stat().st_size for path in found.adapters[0].glob("adapter_*"))
         deadline = time.monotonic() + 60 * arguments.minutes
-        version = ""
         while measurements_left(measurements, arguments.sessions, deadline):
             with ExitStack() as running:
-                contenders, version = started(found, arguments, folder / "log", running)
-                run_session(contenders, arguments.rounds, source, measurements)
-            print(f"session {measurements.sessions}", file=sys.stderr, flush=True)
-    text = document(measurements, arguments, version, size, found.options["max_lora_rank"])
-    if not arguments.print_only:
-        (RESULTS / "adapters.md").write_text(text)
-    print(text)
+                engines = started(found, arguments, folder / "log", running)
+                run_session(engines.contenders, arguments.rounds, source, measurements)
+            text = document(measurements, arguments, engines, found)
+            if not arguments.print_only:
+                (RESULTS / "adapters.md").write_text(text)
+            print(text, flush=True)
 
 
 def measurements_left(measurements: Measurements, sessions: int, deadline: float) -> bool:
@@ -161,43 +178,59 @@ def measurements_left(measurements: Measurements, sessions: int, deadline: float
 
 
 def document(
-    measurements: Measurements, arguments: argparse.Namespace, version: str, size: int, rank: int
+    measurements: Measurements, arguments: argparse.Namespace, engines: Started, found: Models
 ) -> str:
     """The page."""
-    names = list(dict.fromkeys(name for name, _ in measurements.cpu))
-    rows = []
-    for name in names:
-        cells = [name]
-        for load in LOADS:
-            ratio = measurements.ratio(name, "merged", load)
-            of_base = measurements.ratio(name, "base", load)
-            cells += [
-                f"{measurements.rate(name, load):.0f}",
-                f"{ratio.value:.3f} ({ratio.low:.3f}–{ratio.high:.3f})",
-                f"{of_base.value:.3f}",
-            ]
-        rows.append(f"| {' | '.join(cells)} |")
-    heads = ["", *(h for load in LOADS for h in (f"{load.name}: tokens/s", "÷ merged", "÷ base"))]
-    loads = "; ".join(f"{load.name}: {load}" for load in LOADS)
+    rows = [_row(measurements, name, load) for load in LOADS for name in engines.contenders]
+    targets = [
+        f"| {name} ÷ {other} | {load.name} | {target} | "
+        f"{measurements.ratio(name, other, load).text(3)} |"
+        for name, other, target in TARGETS
+        for load in LOADS
+    ]
+    rank = found.options["max_lora_rank"]
+    size = sum(path.stat().st_size for path in found.adapters[0].glob("adapter_*"))
     return "\n".join(
         [
             "# What edits as adapters cost to serve",
             "",
-            f"{date.today()}, {machine()}; vLLM {version}; SmolLM2-135M-Instruct in "
+            f"{date.today()}, {machine()}; vLLM {engines.version}; SmolLM2-135M-Instruct in "
             f"{arguments.dtype}, {arguments.threads} thread(s) for each engine; "
-            f"{measurements.rounds} rounds in {measurements.sessions} sessions. {loads}. LoRA is "
-            f"confined to the carrier's layer, with room for rank {rank}; one adapter is a file of "
-            f"{size / 1000:.0f} kB. Regenerate with `python benchmarks/adapters.py`.",
+            f"{measurements.rounds} rounds in {measurements.sessions} sessions. LoRA is confined "
+            "to the carrier's layer. Regenerate with `python benchmarks/adapters.py`.",
             "",
-            "Ratios are of throughputs within a round, by core seconds: the median of a session's "
-            "rounds, and the mean of that over sessions. Intervals (95%) are by resampling.",
+            "Throughput is tokens in a second of the engine's process on a core. Ratios are within "
+            "a round: the median of a session's rounds, and the mean of that over sessions, each "
+            "of which starts all engines anew. Intervals (95%) are by resampling sessions and the "
+            f"rounds within. *Prefill*: {PREFILL}. *Decode*: {DECODE}.",
             "",
-            f"| {' | '.join(heads)} |",
-            f"|{'---|' * len(heads)}",
+            "| | load | tokens/s | ÷ merged splice | ÷ carrier, LoRA off | ÷ base |",
+            "|---|---|---|---|---|---|",
             *rows,
+            "",
+            "## Against the targets",
+            "",
+            "| | load | target | measured |",
+            "|---|---|---|---|",
+            *targets,
+            "",
+            "## Memory",
+            "",
+            f"An adapter of these edits is a file of {size / 1000:,.0f} kB. vLLM keeps "
+            f"{engines.bytes_each / 1000:,.0f} kB in the model for each place (`--max-loras`), "
+            f"with room for rank {rank}, whether an adapter is in it or not.",
             "",
         ]
     )
+
+
+def _row(measurements: Measurements, name: str, load: Load) -> str:
+    ratios = (
+        "1" if name == other else measurements.ratio(name, other, load).text(3)
+        for other in (MERGED, OFF, "base")
+    )
+    cells = (name, load.name, f"{measurements.rate(name, load):,.0f}", *ratios)
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

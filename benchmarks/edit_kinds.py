@@ -11,7 +11,8 @@ against transformers' own decoder layer.
 With `--json` the figures are kept, and `--also` puts kept ones in front of the table: edits may be
 measured apart, for the sake of time or because a few tokens carry some means. Without `--sae`
 nothing is measured, and the page made of kept figures alone. `--output` writes the page that is
-kept under results/. With `--family` the layer is another family's, behind the same stream.
+kept under results/. With `--family` the layer is another family's, behind the same stream. With
+`--adapter` every edit is measured as an adapter on a carrier too, beside the merged layer.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.in_slots import compile_forms
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.compiling.construct import compile_site
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.features.extract import extract_feature
 from hubsplice.features.references import SaeSource
@@ -50,6 +51,7 @@ from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 
 NOTHING = Intervention(())
+ADAPTER = ", adapter"
 PL = PiecewiseLinear
 NONE = PL.constant(0.0)
 
@@ -128,17 +130,23 @@ def measure(
     models: dict[torch.dtype, Model],
     base: Tensor,
     vocabulary: Tensor,
-) -> dict[str, Any]:
-    """Everything that is said of one edit; `base` holds the base's own last hidden states."""
+    *,
+    adapter: bool,
+) -> dict[str, dict[str, Any]]:
+    """Everything that is said of one edit, by the form that it is served in.
+
+    `base` holds the base's own last hidden states.
+    """
     exact, coarse = torch.float32, torch.bfloat16
     eps = architecture.norm_eps
     norm = median_norm(calibration[exact])
     layers = {
-        dtype: compile_site(
+        dtype: compile_forms(
             architecture,
             site,
             SiteActivations(calibration[exact], calibration[dtype], norm, eps),
             dtype,
+            adapter=adapter,
         )
         for dtype in (exact, coarse)
     }
@@ -146,15 +154,17 @@ def measure(
     sinks = site.is_sink(h)
     scored = ~sinks
     scored[:, 0] = False
-    wanted, made = site.delta(h), layers[exact](h, eps) - h
+    wanted = site.delta(h)
     touched = (wanted.norm(dim=-1) > 0) & scored
     runs = {
         "hook": rest(models[exact], h, site.edit),
         "base": base,
-        "splice": rest(models[exact], h, lambda x: layers[exact](x, eps)),
         "coarse hook": rest(models[coarse], held_out[coarse], site.edit),
-        "coarse splice": rest(models[coarse], held_out[coarse], lambda x: layers[coarse](x, eps)),
     }
+    outs = {(d, form): layer(held_out[d], eps) for d in layers for form, layer in layers[d].items()}
+    for (dtype, form), out in outs.items():
+        name = f"coarse splice {form}" if dtype is coarse else f"splice {form}"
+        runs[name] = rest(models[dtype], out, lambda x: x)
     scale = logit_scale(models[exact])
     heads = {
         "hook": head_weight(models[exact])[vocabulary],
@@ -168,27 +178,31 @@ def measure(
             if name != "hook"
         },
     )
-    floor, error = found["coarse hook"].divergence, found["coarse splice"].divergence
-    ratio = ratio_of_means(error, floor, scored, seed=0)
-    clipped = ratio_of_means(error.clamp(max=CLIP), floor.clamp(max=CLIP), scored, seed=0)
-    assert ratio is not None
-    assert clipped is not None
-    coarse_change = (layers[coarse](held_out[coarse], eps) - held_out[coarse]).float()
-    return {
-        "effect": float(found["base"].divergence[scored].mean()),
-        "floor": float(floor[scored].mean()),
-        "residual_error": float((made - wanted)[touched].norm() / wanted[touched].norm()),
-        "effect_over_error": float(
-            found["base"].divergence[scored].mean() / found["splice"].divergence[scored].mean()
-        ),
-        "ratio": ratio.model_dump(),
-        "clipped": clipped.model_dump(),
-        "sink_change": max(
-            float((change[sinks].norm(dim=-1) / h[sinks].norm(dim=-1)).max())
-            for change in (made, coarse_change)
-        ),
-        "tokens": int(scored.sum()),
-    }
+    floor = found["coarse hook"].divergence
+    results: dict[str, dict[str, Any]] = {}
+    for form in layers[exact]:
+        error = found[f"coarse splice {form}"].divergence
+        ratio = ratio_of_means(error, floor, scored, seed=0)
+        clipped = ratio_of_means(error.clamp(max=CLIP), floor.clamp(max=CLIP), scored, seed=0)
+        assert ratio is not None
+        assert clipped is not None
+        made = outs[exact, form] - h
+        coarse_change = (outs[coarse, form] - held_out[coarse]).float()
+        effect = found["base"].divergence[scored].mean()
+        results[form] = {
+            "effect": float(effect),
+            "floor": float(floor[scored].mean()),
+            "residual_error": float((made - wanted)[touched].norm() / wanted[touched].norm()),
+            "effect_over_error": float(effect / found[f"splice {form}"].divergence[scored].mean()),
+            "ratio": ratio.model_dump(),
+            "clipped": clipped.model_dump(),
+            "sink_change": max(
+                float((change[sinks].norm(dim=-1) / h[sinks].norm(dim=-1)).max())
+                for change in (made, coarse_change)
+            ),
+            "tokens": int(scored.sum()),
+        }
+    return results
 
 
 HEADINGS = (
@@ -268,6 +282,7 @@ def command_line(arguments: argparse.Namespace, sae: Path) -> str:
         f"--layer {arguments.layer} --vocabulary {arguments.vocabulary} "
         f"--tokens {arguments.tokens}"
         + (f" --family {arguments.family}" if arguments.family else "")
+        + (" --adapter" if arguments.adapter else "")
     )
 
 
@@ -330,11 +345,20 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             }
             made = sites(sae, arguments.layer, h, arguments.features)
             for name in made if arguments.only is None else arguments.only:
-                result = measure(
-                    made[name], architecture, calibration, held_out, models, base, vocabulary
+                forms = measure(
+                    made[name],
+                    architecture,
+                    calibration,
+                    held_out,
+                    models,
+                    base,
+                    vocabulary,
+                    adapter=arguments.adapter,
                 )
-                results.append({**origin, "edit": name, **result})
-                print(row(results[-1]), file=sys.stderr, flush=True)
+                for form, result in forms.items():
+                    named = {"sae": f"{origin['sae']}, {form}"} if form else {}
+                    results.append({**origin, **named, "edit": name, **result})
+                    print(row(results[-1]), file=sys.stderr, flush=True)
                 if arguments.json:
                     kept = json.dumps(results, indent=2, allow_nan=False)
                     arguments.json.write_text(kept + "\n")
@@ -353,6 +377,11 @@ def main() -> None:
         help="Compile for this family (a model_type) of the same sizes, and compute its layer "
         "behind the model's own, for families of which no weights are available.",
     )
+    parser.add_argument(
+        "--adapter",
+        action="store_true",
+        help="Measure every edit as an adapter on a carrier as well.",
+    )
     parser.add_argument("--only", nargs="*", help="Names of edits.")
     parser.add_argument(
         "--vocabulary",
@@ -370,7 +399,13 @@ def main() -> None:
     # What was measured last stands, and in one order.
     latest = {(r["sae"], r["edit"]): r for r in results}
     saes = dict.fromkeys(r["sae"] for r in results)
-    order = [(sae, edit) for sae in saes for edit in edited(NONE, 0.0, 1.0)]
+    families = dict.fromkeys(sae.removesuffix(ADAPTER) for sae in saes)
+    order = [
+        (sae + form, edit)
+        for sae in families
+        for edit in edited(NONE, 0.0, 1.0)
+        for form in ("", ADAPTER)
+    ]
     rendered = page(arguments, [latest[key] for key in order if key in latest])
     if arguments.output:
         arguments.output.write_text(rendered)

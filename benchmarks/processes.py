@@ -60,7 +60,9 @@ class EngineProcess:
                 stderr=output,
                 text=True,
             )
-        self.version: str = self._read()["version"]
+        started = self._read()
+        self.version: str = started["version"]
+        self.adapter_bytes: int = started["adapter_bytes"]
 
     def ask(
         self,

@@ -9,6 +9,9 @@ transformers' own decoder layer; no checkpoint is written.
 
     python benchmarks/rare_features.py MODEL --sae FOLDER --layer 13 --name "SmolLM2, JumpReLU"
 
+With `--adapter` every edit is measured as an adapter on a carrier as well, under a name of its own,
+on the same text.
+
 Every figure is kept under results/ as soon as it is there. A run that was stopped goes on where it
 stopped, given the same arguments. Without `--sae` nothing is measured, and the page is made of the
 figures that were kept.
@@ -29,6 +32,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,8 +41,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.edit_kinds import keep_rest, likeliest, processor, rest
+from benchmarks.in_slots import compile_forms
 from hubsplice.checkpoint.base import BaseConfig
-from hubsplice.compiling.construct import compile_site
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.features.extract import extract_feature
 from hubsplice.features.references import SaeSource
@@ -346,6 +350,7 @@ def measure(
     base: Tensor,
     *,
     built: Site | None = None,
+    form: str = "",
 ) -> dict[str, Any]:
     """Every figure of one edit.
 
@@ -356,18 +361,20 @@ def measure(
         behind: the rest of the base.
         base: the base's own last hidden states in float32.
         built: the edit that the layer is compiled for, where that is another one.
+        form: "adapter" for a layer in a carrier's slots; nothing for a merged one.
     """
     streams, eps = chosen.streams, behind.architecture.norm_eps
     started = time.monotonic()
     layers = {
-        dtype: compile_site(
+        dtype: compile_forms(
             behind.architecture,
             site if built is None else built,
             SiteActivations(
                 prepared.calibration[EXACT], prepared.calibration[dtype], prepared.norm, eps
             ),
             dtype,
-        )
+            adapter=bool(form),
+        )[form]
         for dtype in (EXACT, COARSE)
     }
     compiled = time.monotonic() - started
@@ -468,18 +475,24 @@ def measured(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> Itera
     kept = {(r["name"], r["feature"], r["kind"]) for r in done}
     chosen = prepared.chosen[: arguments.first] if arguments.first else prepared.chosen
     sites = {c.index: edited(sae, c, prepared, arguments.layer) for c in chosen}
-    left = [c for c in chosen if any((arguments.name, c.index, k) not in kept for k in KINDS)]
+    forms = ("", "adapter") if arguments.adapter else ("",)
+    names = {form: f"{arguments.name}, {form}" if form else arguments.name for form in forms}
+    left = [
+        c
+        for c in chosen
+        if any((name, c.index, k) not in kept for name in names.values() for k in KINDS)
+    ]
     if not left:
         return
     with behind_the_site(arguments, prepared) as behind:
         exact = behind.models[EXACT]
         for feature in left:
             base = rest(exact, feature.streams[EXACT], lambda x: x)
-            for kind, site in sites[feature.index].items():
-                if (arguments.name, feature.index, kind) in kept:
+            for (kind, site), form in product(sites[feature.index].items(), forms):
+                if (names[form], feature.index, kind) in kept:
                     continue
                 yield {
-                    "name": arguments.name,
+                    "name": names[form],
                     "feature": feature.index,
                     "rate": feature.rate,
                     "kind": kind,
@@ -489,7 +502,7 @@ def measured(arguments: argparse.Namespace, done: list[dict[str, Any]]) -> Itera
                     "command": command_line(arguments),
                     "place": f"{date.today()}, PyTorch {torch.__version__}, "
                     f"{torch.get_num_threads()} thread(s) of {processor()}",
-                    **measure(site, feature, prepared, behind, base),
+                    **measure(site, feature, prepared, behind, base, form=form),
                 }
 
 
@@ -500,6 +513,7 @@ def command_line(arguments: argparse.Namespace) -> str:
         f'--layer {arguments.layer} --name "{arguments.name}" --features {arguments.features} '
         f"--scan {arguments.scan} --length {arguments.length} --sequences {arguments.sequences} "
         f"--vocabulary {arguments.vocabulary} --seed {arguments.seed}"
+        + (" --adapter" if arguments.adapter else "")
     )
 
 
@@ -677,6 +691,7 @@ def main() -> None:
     parser.add_argument("--sae", type=Path)
     parser.add_argument("--layer", type=int, default=13)
     parser.add_argument("--name", help="What the page calls this SAE.")
+    parser.add_argument("--adapter", action="store_true", help="As an adapter as well.")
     parser.add_argument("--features", type=int, default=20)
     parser.add_argument("--first", type=int, help="Measure the first few of them alone.")
     parser.add_argument("--scan", type=int, default=200_000, help="Tokens to draw features on.")

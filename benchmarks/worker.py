@@ -10,7 +10,8 @@ hooked with. A line of JSON on stdin is a request:
      "hook": name or null, "adapters": null, or a LoRA adapter's folder or null for each prompt}
 
 and a line on stdout its answer: `wall` and `cpu`, the seconds on the clock and those of this
-process on a core; `tokens`, for each prompt its samples.
+process on a core; `tokens`, for each prompt its samples. The first line says the engine's
+`version`, and the bytes that it keeps for LoRA adapters (`adapter_bytes`), for all places together.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Engine(Protocol):
     """What generates."""
 
     version: str
+    adapter_bytes: int
 
     def generate(self, request: dict[str, Any]) -> list[list[list[int]]]:
         """The samples of every prompt of a request, as token ids."""
@@ -42,6 +44,7 @@ class Vllm:
 
         self.version = vllm.__version__
         self._llm = vllm.LLM(model=options["model"], **options["llm"])
+        (self.adapter_bytes,) = self._llm.apply_model(_adapter_bytes)
         self._numbers: dict[str, int] = {}
 
     def generate(self, request: dict[str, Any]) -> list[list[list[int]]]:
@@ -74,6 +77,17 @@ class Vllm:
         return [None if f is None else LoRARequest(f, self._numbers[f], f) for f in folders]
 
 
+def _adapter_bytes(model: Any) -> int:
+    """What the places for adapters take in vLLM's wrapped modules."""
+    stacked = (
+        tensor
+        for module in model.modules()
+        for name in ("lora_a_stacked", "lora_b_stacked")
+        for tensor in getattr(module, name, ())
+    )
+    return sum(tensor.numel() * tensor.element_size() for tensor in stacked)
+
+
 class Transformers:
     """`generate` of transformers with its cache, on prompts of one length as one batch, greedily
     and without a stop."""
@@ -86,6 +100,7 @@ class Transformers:
 
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         self.version = transformers.__version__
+        self.adapter_bytes = 0
         self._model = transformers.AutoModelForCausalLM.from_pretrained(
             options["model"], dtype=getattr(torch, options["dtype"])
         ).eval()
@@ -127,7 +142,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     engine = ENGINES[sys.argv[1]](json.loads(sys.argv[2]))
-    print(json.dumps({"version": engine.version}), file=answers, flush=True)
+    started = {"version": engine.version, "adapter_bytes": engine.adapter_bytes}
+    print(json.dumps(started), file=answers, flush=True)
     for line in sys.stdin:
         wall, cpu = time.perf_counter(), time.process_time()
         tokens = engine.generate(json.loads(line))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hubsplice.building.environment import Environment
 from hubsplice.building.sources import Sources
 from hubsplice.checkpoint.manifest import manifest_schema
+from hubsplice.evaluating.results import Evaluation
 from hubsplice.families.known import Weights
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.schema import recipe_schema
@@ -33,11 +34,12 @@ SCHEMAS = {
     "recipe.schema.json": recipe_schema,
     "splice.schema.json": manifest_schema,
     "fidelity.schema.json": FidelityReport.model_json_schema,
+    "evaluation.schema.json": Evaluation.model_json_schema,
     "sources.schema.json": Sources.model_json_schema,
     "environment.schema.json": Environment.model_json_schema,
 }
-"""Of a recipe, of the manifest `splice.json`, of the report `fidelity.json`, and of two files in
-`reproduce/`."""
+"""Of a recipe, of the manifest `splice.json`, of the report `fidelity.json`, the evaluation, and of
+two files in `reproduce/`."""
 
 FOLDER = Path(__file__).parent
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         RecipeError,
         UnsupportedError,
     )
+    from hubsplice.evaluating.results import Evaluation
     from hubsplice.explore.answers import Answers
     from hubsplice.explore.found import Found
     from hubsplice.explore.show import ShownFeature
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from hubsplice.interface.build import build
     from hubsplice.interface.check import check
     from hubsplice.interface.diff import diff
+    from hubsplice.interface.evaluate import evaluate
     from hubsplice.interface.find import find, show
     from hubsplice.interface.hooked import hooked
     from hubsplice.interface.inspect import inspect
@@ -60,6 +62,7 @@ __all__ = [
     "CheckpointError",
     "ConflictError",
     "Differences",
+    "Evaluation",
     "FidelityError",
     "FidelityReport",
     "Found",
@@ -85,6 +88,7 @@ __all__ = [
     "check",
     "diff",
     "dump_recipe",
+    "evaluate",
     "find",
     "hooked",
     "inspect",
@@ -113,6 +117,7 @@ _MODULES = {
         "RecipeError",
         "UnsupportedError",
     ),
+    "evaluating.results": ("Evaluation",),
     "explore.answers": ("Answers",),
     "explore.found": ("Found",),
     "explore.show": ("ShownFeature",),
@@ -123,6 +128,7 @@ _MODULES = {
     "interface.build": ("build",),
     "interface.check": ("check",),
     "interface.diff": ("diff",),
+    "interface.evaluate": ("evaluate",),
     "interface.find": ("find", "show"),
     "interface.hooked": ("hooked",),
     "interface.inspect": ("inspect",),

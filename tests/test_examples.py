@@ -14,11 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from examples.demo import RECIPE, agreement, remove_previous_output, render_answer
+from examples.from_a_wish import Step, section
 from examples.slice_sae import slice_sae
 from examples.train_sae import main as train_sae
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.compiling.check import check
+from hubsplice.edits.steer import Steer
 from hubsplice.errors import OutputError
+from hubsplice.features.hook_point import parse_hook_name
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import load_sae
 from hubsplice.features.sae_config import find_sae
@@ -216,3 +219,44 @@ def test_the_demo_says_whether_the_hook_says_the_same() -> None:
     console.print(render_answer(other))
     printed = console.export_text()
     assert all(words in printed for words in ("Who?", "A bot.", "A star.", "A sun."))
+
+
+def test_a_transcript_marks_what_it_leaves_out() -> None:
+    step = Step("Build", "It takes a while.", "hubsplice build recipe.yaml", head=2, tail=1)
+    output = "\n".join(f"line {number}   " for number in range(10))
+    told = section(step, output, 61.4)
+    assert "\n## Build\n\nIt takes a while.\n" in told
+    assert "$ hubsplice build recipe.yaml\nline 0\nline 1\n[… 7 lines left out]\nline 9\n" in told
+    assert told.endswith("\n61 s.\n")
+    assert "left out" not in section(step, "line 0\nline 1\nline 2", 1.0)
+
+
+NO_REGEX = RECIPE.parent / "no-regex"
+
+
+def test_the_small_recipes_of_the_task_without_regular_expressions() -> None:
+    contrast = load_recipe(NO_REGEX / "smollm2-contrast.yaml").splices[0].edits[0]
+    assert isinstance(contrast, Steer)
+    assert contrast.contrast is not None
+    assert isinstance(contrast.contrast.positive, Path)
+    assert isinstance(contrast.contrast.negative, Path)
+    used, avoided = (
+        [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in (contrast.contrast.positive, contrast.contrast.negative)
+    )
+    # All of them are Python that runs; one set uses the module re, and the other doesn't.
+    for texts, uses in ((used, True), (avoided, False)):
+        assert len(texts) == 14
+        for text in texts:
+            compile(text, "example", "exec")
+            assert ("import re\n" in text) == uses
+    feature = load_recipe(NO_REGEX / "smollm2-feature.yaml").splices[0]
+    assert feature.sae is not None
+    assert feature.sae.path is not None
+    config = find_sae(feature.sae).config
+    assert (config.d_in, config.hook) == (576, parse_hook_name("blocks.13.hook_resid_post"))
+    tasks = (NO_REGEX / "prompts.txt").read_text(encoding="utf-8").splitlines()
+    imports = (NO_REGEX / "imports.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["text"] for line in imports] == [
+        f"{task}\n\n```python\nimport" for task in tasks
+    ]

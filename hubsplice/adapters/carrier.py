@@ -18,8 +18,14 @@ from hubsplice.checkpoint.original_config import original_config
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.construct import empty_layer
 from hubsplice.compiling.linker import Linker
-from hubsplice.constructions.slots import Factors, Slots, SlottedLayer, of_one_rank
-from hubsplice.errors import UnsupportedError
+from hubsplice.constructions.slots import (
+    Factors,
+    Slots,
+    SlottedLayer,
+    of_one_rank,
+    square_rows,
+)
+from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.families.blocks import Construction
 from hubsplice.families.tensors import ATTENTION_OUTPUT, GATED_MLP
@@ -44,12 +50,13 @@ def require_slots(architecture: Architecture) -> None:
         UnsupportedError: with the reason.
     """
     block = architecture.family.becomes.block
-    if block.construction is Construction.PRENORM:
+    experts = architecture.family.dense_layers is not None
+    if block.construction in (Construction.PRENORM, Construction.BIAS_FREE) and not experts:
         return
     name = architecture.family.becomes.name
     reasons = {
-        Construction.BIAS_FREE: "its MLP has no biases, and a LoRA adapter brings none: the "
-        "constants that thresholds need would take twice the width of the stream in ranks",
+        Construction.BIAS_FREE: "it is a mixture of experts, and no engine was found to confine "
+        "LoRA to its inserted layer",
         Construction.LAYERNORM: "its MLP is not gated, and no slots were worked out for it",
         Construction.SANDWICH: "a norm stands behind its MLP, whose weights an edit has to choose, "
         "and a LoRA adapter changes no norm",
@@ -92,19 +99,58 @@ def slot_tensors(
         dtype: of the tensors; every bias is exact in it.
     """
     names, layout = linker.filled_names(splice), linker.inserted_layout(splice)
-    values = names["attention_bias"].replace(ATTENTION_OUTPUT, VALUES)
-    gate, up = slots.biases()
-    filled = {names["gate_bias"]: gate, names["up_bias"]: up, values: torch.ones(1)}
+    filled = {f"{prefix_of(linker, splice)}{VALUES}.bias": torch.ones(1)}
+    if slots.squares:
+        rows = square_rows(linker.architecture.hidden_size, dtype)
+        filled |= {names["gate_weight"]: rows, names["up_weight"]: rows}
+    else:
+        gate, up = slots.biases()
+        filled |= {names["gate_bias"]: gate, names["up_bias"]: up}
     return {name: Padded(b.to(dtype), layout[name].shape) for name, b in filled.items()}
 
 
-def slots_of(manifest: Manifest) -> Slots:
+def prefix_of(linker: Linker, splice: int) -> str:
+    """What stands before the names of an inserted layer's parts."""
+    name, _, _ = linker.filled_names(splice)["gate_weight"].partition(GATED_MLP[0].name)
+    return name
+
+
+def empty_slots(architecture: Architecture, total: int | None) -> Slots:
+    """The slots of each inserted layer of a carrier.
+
+    Args:
+        architecture: what its base is.
+        total: how many there are for edits; None for as many as common recipes need.
+
+    Raises:
+        UnsupportedError: a layer has too few neurons for any.
+    """
+    room = architecture.intermediate_size
+    if architecture.family.becomes.block.construction is Construction.BIAS_FREE:
+        slots = Slots.bias_free(architecture.hidden_size, room, total)
+        needed = slots.plain > 0
+    else:
+        slots = Slots.fitting(room, total)
+        needed = all(slots.counts[kind] for kind in ("above", "below", "bends", "lines"))
+    if not needed:
+        raise UnsupportedError(f"a layer of this model has {room} neurons, too few for slots")
+    return slots
+
+
+def slots_of(manifest: Manifest, architecture: Architecture) -> Slots:
     """The slots of a carrier.
 
     Raises:
-        CheckpointError: the manifest is of no carrier.
+        CheckpointError: the manifest is of no carrier, or of one of another family or size.
     """
-    return Slots(**recorded_slots(manifest).model_dump())
+    slots = Slots(**recorded_slots(manifest).model_dump())
+    bias_free = architecture.family.becomes.block.construction is Construction.BIAS_FREE
+    squares = 2 * architecture.hidden_size if bias_free else 0
+    if slots.squares != squares or slots.of_bias_free != bias_free:
+        raise CheckpointError(f"{MANIFEST}: slots: they are not of kinds that this family has")
+    if slots.total > architecture.intermediate_size:
+        raise CheckpointError(f"slots: found {slots.total}, and a layer has fewer neurons")
+    return slots
 
 
 def slots_record(slots: Slots) -> SlotsRecord:
@@ -144,6 +190,7 @@ class Carrier:
         )
         architecture = architecture_of(config)
         require_slots(architecture)
+        slots_of(manifest, architecture)
         return Carrier(folder, manifest, architecture, repo_id, commit)
 
     @property
@@ -154,7 +201,7 @@ class Carrier:
     @property
     def slots(self) -> Slots:
         """Those of each inserted layer."""
-        return slots_of(self.manifest)
+        return slots_of(self.manifest, self.architecture)
 
     @property
     def fingerprint(self) -> str:
@@ -190,8 +237,7 @@ class Carrier:
 
     def modules(self, splice: int) -> dict[str, str]:
         """The full names of the linear maps that adapters change in an inserted layer, by role."""
-        name = self.linker.filled_names(splice)["attention_bias"]
-        prefix = name.removesuffix(f"{ATTENTION_OUTPUT}.bias")
+        prefix = prefix_of(self.linker, splice)
         return {role: prefix + module for role, module in MODULES.items()}
 
 

@@ -15,12 +15,13 @@ from hubsplice.adapters.peft_files import read_adapter
 from hubsplice.checkpoint.companions import ADAPTER_WEIGHTS, MANIFEST
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import InsertedLayer, Manifest, read_manifest
+from hubsplice.checkpoint.tensors import same_bits
 from hubsplice.compiling.linker import Linker
 from hubsplice.constructions.slots import Factors, SlottedLayer, recovered
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.files.plain import is_folder, not_a_folder
 
-_ONLY_OF_ADAPTERS = ("slots", "constant_slot", "rounded_biases")
+_ONLY_OF_ADAPTERS = ("slots", "constant_slot", "squares_at", "rounded_biases")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class OpenAdapter:
         """The tensors of the inserted layers of that checkpoint, by name."""
         tensors: dict[str, NewTensor] = {}
         for index, splice in enumerate(self.used):
-            layer = self.layers[splice].layer
+            layer = self.layers[splice].compiled
             tensors |= self.merged.inserted_tensors(index, layer, self.dtype)
         return tensors
 
@@ -115,7 +116,7 @@ class OpenAdapter:
         for splice, roles in self.changes.items():
             for role, found in roles.items():
                 expected = made[splice][role]
-                if not _equal(found.a, expected.a) or not _equal(found.b, expected.b):
+                if not (same_bits(found.a, expected.a) and same_bits(found.b, expected.b)):
                     name = self.carrier.modules(splice)[role]
                     yield f"{ADAPTER_WEIGHTS}: {name}: it holds more than a layer in its slots"
 
@@ -157,10 +158,14 @@ def _layers(
             )
         if slots is not None:
             roles = dict(changes[splice])
-            constant = record.constants.get("constant_slot")
             try:
-                neurons = _numbers(slots)
-                layer = recovered(roles, carrier.slots, neurons, *_numbers([constant]))
+                layer = recovered(
+                    roles,
+                    carrier.slots,
+                    _numbers(slots),
+                    _number(record.constants.get("constant_slot")),
+                    _number(record.constants.get("squares_at")),
+                )
             except (IndexError, RuntimeError) as error:
                 raise CheckpointError(f"{ADAPTER_WEIGHTS}: wrong shapes: {error}") from None
             yield splice, layer
@@ -172,6 +177,5 @@ def _numbers(values: JsonValue) -> list[int]:
     return [v for v in values if isinstance(v, int)]
 
 
-def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
-    same = a.shape == b.shape and a.dtype == b.dtype
-    return same and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
+def _number(value: JsonValue) -> int | None:
+    return None if value is None else _numbers([value])[0]

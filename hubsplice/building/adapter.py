@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +30,7 @@ from hubsplice.compiling.compiler import Compiled, compile_plan
 from hubsplice.compiling.construct import compile_site
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.slots import (
@@ -42,6 +44,8 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.staging import staged_directory
+from hubsplice.files.unchanged import unchanged
+from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
@@ -100,8 +104,9 @@ def build_adapter(
     """
     require = required_fidelity(recipe, require_fidelity, measure=measure)
     planned = _in_layers(make_plan(recipe), carrier)
-    with staged_directory(output) as folder:
+    with staged_directory(output) as folder, ExitStack() as stack:
         plan = open_plan(planned)
+        stack.enter_context(unchanged(shard.path for shard in plan.base.shards))
         _require_base(plan, carrier, progress)
         seen: list[tuple[Site, SiteActivations, CompiledLayer]] = []
         compiled = compile_plan(
@@ -130,6 +135,12 @@ def build_adapter(
 
 def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
     """The plan with every edit in an inserted layer, and each of them one of the carrier's."""
+    ours, theirs = (a.family.becomes.block for a in (plan.architecture, carrier.architecture))
+    if ours.construction is not theirs.construction:
+        raise UnsupportedError(
+            "serve_with: it asks for layers of another construction than the carrier has slots "
+            "for, and adapters are served by vLLM and by transformers; build a merged checkpoint"
+        )
     for planned in plan.splices:
         if planned.splice.construction == "bias":
             raise RecipeError(
@@ -176,20 +187,44 @@ def _adapted(
     carrier: Carrier,
     seen: Sequence[tuple[Site, SiteActivations, CompiledLayer]],
 ) -> _Adapted:
-    slots, layers = carrier.slots, {}
+    layers = {}
     for planned, (site, activations, layer) in zip(plan.splices, seen, strict=True):
-        assert isinstance(layer, SplicedLayer)
+        _require_own_scale(planned, site)
         try:
-            one = (
-                read_out_of_one(site, activations.agreeing(), layer, slots)
-                if layer.neurons
-                else torch.zeros_like(layer.attention_bias)
-            )
-            found = SlottedLayer.of(layer, one, slots)
+            found = _slotted(carrier, site, activations, layer)
         except NoRoomError as error:
             raise _too_many(plan, carrier, planned, site, activations, error) from None
         layers[carrier.places.index(planned.place)] = found
     return _Adapted(carrier, layers)
+
+
+def _slotted(
+    carrier: Carrier, site: Site, activations: SiteActivations, layer: CompiledLayer
+) -> SlottedLayer:
+    """A layer in a carrier's slots.
+
+    Raises:
+        NoRoomError: there are too few.
+    """
+    slots = carrier.slots
+    if isinstance(layer, BiasFreeLayer):
+        return SlottedLayer.of_bias_free(layer, slots)
+    assert isinstance(layer, SplicedLayer)
+    one = torch.zeros_like(layer.attention_bias)
+    if layer.neurons:
+        one = read_out_of_one(site, activations.agreeing(), layer, slots)
+    return SlottedLayer.of(layer, one, slots)
+
+
+def _require_own_scale(planned: PlannedSplice, site: Site) -> None:
+    """Refuse SAEs that normalise their input: nothing is injected then that gives 1 back."""
+    for term in site.terms:
+        if term.normalization is not Normalization.NONE and term.encoder.any():
+            raise UnsupportedError(
+                f"{planned.field}.sae: it normalises its input ({term.normalization.value}); its "
+                "thresholds are biases of their own, and an adapter brings none; build a merged "
+                "checkpoint instead"
+            )
 
 
 def _too_many(
@@ -205,15 +240,15 @@ def _too_many(
     def overflows(terms: int) -> bool:
         part = replace(site, terms=site.terms[:terms])
         layer = compile_site(carrier.architecture, part, activations, plan.dtype)
-        assert isinstance(layer, SplicedLayer)
         try:
-            SlottedLayer.of(layer, layer.attention_bias, carrier.slots)
+            _slotted(carrier, part, activations, layer)
         except NoRoomError:
             return True
         return False
 
     fitting = bisect_left(range(len(site.terms)), True, key=overflows) - 1
-    room = carrier.architecture.intermediate_size
+    slots = carrier.slots
+    room = carrier.architecture.intermediate_size - slots.squares
     layers = ",".join(str(place.layer) for place in carrier.places)
     other = f"one that has room: hubsplice carrier MODEL --after-layer {layers} --slots"
     advice = (

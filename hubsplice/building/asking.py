@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from hubsplice.fidelity.answering import Asked, Asker, acting_at
 from hubsplice.fidelity.answers import Answers
@@ -16,7 +13,6 @@ from hubsplice.fidelity.report import FidelityReport
 from hubsplice.recipe.models import Prompt, Recipe
 from hubsplice.streams.acting import ActingText, EditKey
 from hubsplice.streams.model import Model
-from hubsplice.streams.room import free_memory
 from hubsplice.terminal import Progress
 from hubsplice.text.prompts import prompt_text, prompt_tokens
 from hubsplice.text.questions import QUESTIONS
@@ -24,8 +20,6 @@ from hubsplice.text.questions import QUESTIONS
 _READ_SEQUENCES = 8
 _EXAMPLE_TOKENS = 24
 _FROM_RECIPE = 6
-_ROOM = 1.3
-"""How much memory a model takes, as a multiple of its weights."""
 
 
 def with_answers(
@@ -60,7 +54,6 @@ def _answers(
     given = recipe.card.prompts
     if given == ():
         return None
-    _require_room(subject.spliced)
     asker = Asker(subject, tokenizer)
 
     def examples(model: Model, edits: Sequence[EditKey]) -> list[Asked]:
@@ -107,17 +100,3 @@ def _examples(
             if len(shown) > 1:
                 yield from _asked("text", [Prompt(text=shown)], tokenizer)
                 break
-
-
-def _require_room(folder: Path) -> None:
-    """Refuse a model that memory does not hold: its answers are not worth a build's life.
-
-    Raises:
-        MemoryError: with the sizes.
-    """
-    if torch.cuda.is_available():
-        return
-    needed = _ROOM * sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    free = free_memory()
-    if needed > free:
-        raise MemoryError(f"the model takes {needed / 1e9:.0f} GB, and {free / 1e9:.0f} are free")

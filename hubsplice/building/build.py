@@ -24,6 +24,7 @@ from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.staging import refuse_occupied, staged_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
@@ -108,8 +109,10 @@ def build(
             on_cost(estimate(planned, measure=measure))
     with staged_directory(output) as folder:
         plan = open_plan(planned)
-        compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
-        written = _write(plan, compiled, folder, hard_link, progress)
+        weights = [shard.path for shard in plan.base.shards]
+        with unchanged(weights):
+            compiled = compile_plan(plan, progress, allow_misfit=allow_misfit)
+            written = _write(plan, compiled, folder, hard_link, progress)
         report = held_out = None
         if measure:
             subject = Subject(
@@ -121,9 +124,10 @@ def build(
                 compiled.approximations,
                 bias_indices(plan.linker.layers, compiled.biases),
             )
-            report, held_out = measure_build(
-                plan, compiled, subject, folder, require=require, progress=progress
-            )
+            with unchanged(weights):
+                report, held_out = measure_build(
+                    plan, compiled, subject, folder, require=require, progress=progress
+                )
         files = {**written.files, **write_beside(plan, compiled, held_out, folder)}
         write_manifest(describe(plan, compiled, written, files, report), folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from hubsplice import __version__
 from hubsplice.adapters.carrier import (
     carrier_tensors,
+    empty_slots,
     require_slots,
     slots_record,
 )
@@ -31,7 +32,6 @@ from hubsplice.checkpoint.writer import write_checkpoint
 from hubsplice.compiling.linker import Linker
 from hubsplice.compiling.precision import stored_precision
 from hubsplice.constructions.slots import Slots
-from hubsplice.errors import UnsupportedError
 from hubsplice.families.architecture import architecture_of
 from hubsplice.files.staging import staged_directory
 from hubsplice.intervention.place import Place
@@ -65,7 +65,10 @@ class CarrierResult(Rendered):
             Tone.GOOD,
         )
         yield Line(
-            f"Room in each for {counts['bends']} ramps, {counts['below']} jumps and "
+            f"Room in each for {counts['plain']} neurons: an ablation or a cap takes one or two, a "
+            "clamp where active or a gated steer 65 in bfloat16, and attention sinks up to eight."
+            if self.slots.squares
+            else f"Room in each for {counts['bends']} ramps, {counts['below']} jumps and "
             f"{counts['lines']} lines: an ablation or a cap takes a line or a ramp or two, a clamp "
             "where active or a gated steer a jump or more, and attention sinks up to eight jumps."
         )
@@ -110,11 +113,7 @@ def build_carrier(
     require_stock(base)
     places = [Place(layer) for layer in sorted(set(after_layers))]
     linker = Linker(architecture, architecture.layer_map(places))
-    slots = Slots.fitting(architecture.intermediate_size, total_slots)
-    if not all(slots.counts.values()):
-        raise UnsupportedError(
-            f"a layer of this model has {architecture.intermediate_size} neurons, too few for slots"
-        )
+    slots = empty_slots(architecture, total_slots)
     dtype = stored_precision(base)
     tensors = carrier_tensors(linker, slots, dict(linker.bias_tensors(base.tensors)), dtype)
     config = linker.config(dtype)

@@ -104,7 +104,13 @@ def _work(plan: Plan, shapes: Shapes, dtype: torch.dtype, measure: bool, all_tex
         added=shapes.added_layers,
         plain=any(splice.splice.sinks == "skip" for splice in plan.splices),
     )
-    return Work(tuple(passes), tuple(generations(dtype)))
+    sizes, room = shapes.sizes, room_for_weights()
+    # What is held whole is read from the disk once, and never again.
+    read = {
+        precision: 0 if sizes.parameters * precision.itemsize <= room else sizes.stored
+        for precision in (torch.float32, dtype)
+    }
+    return Work(tuple(passes), tuple(generations(dtype, read)))
 
 
 def _shapes(plan: Plan, sizes: BaseSizes) -> Shapes:

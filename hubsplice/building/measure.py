@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from hubsplice.adapters.opened import OpenAdapter, required_carrier
 from hubsplice.adapters.subject import adapter_subject
 from hubsplice.building.findings import Findings
 from hubsplice.building.held_out import held_out_text
+from hubsplice.building.own_files import require_own_files, require_same_base
 from hubsplice.building.record import summary
 from hubsplice.building.steps import measured
 from hubsplice.card import edited_card, write_card
@@ -20,16 +20,17 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
-from hubsplice.errors import CheckpointError, OutputError
-from hubsplice.families.architecture import architecture_of
+from hubsplice.errors import OutputError
+from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
-from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.files.digest import digest_file
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
+from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.streams.precision import exact_products
@@ -70,9 +71,9 @@ def measure(
     recipe = recorded_recipe(folder / RECIPE)
     if base is None:
         require_repository(manifest.base)
-    _require_own_files(folder, manifest.files)
+    require_own_files(folder, manifest.files)
     resolved = resolve_recorded(manifest.base, base)
-    _require_same_base(resolved.folder, manifest.base.files)
+    require_same_base(resolved.folder, manifest.base.files)
     dtype: torch.dtype = getattr(torch, manifest.dtype)
     config = BaseConfig.open(resolved.folder)
     intervention = load_intervention(folder / INTERVENTION)
@@ -88,7 +89,7 @@ def measure(
             resolved.folder,
             folder,
             intervention,
-            inserted_layers(manifest, architecture_of(config.config)),
+            inserted_layers(manifest, built_architecture(manifest, config.config)),
             dtype,
             notes,
             bias_indices(manifest.layer_map, [bias.place for bias in manifest.biases]),
@@ -96,15 +97,16 @@ def measure(
     require = require_fidelity
     if require is None:
         require = previous.required_ratio if previous else recipe.fidelity.require
-    report = measured(
-        subject,
-        text,
-        recipe,
-        tokenizer,
-        Findings.recorded(manifest),
-        require=require,
-        progress=progress,
-    )
+    with unchanged(resolved.folder.glob("*.safetensors")):
+        report = measured(
+            subject,
+            text,
+            recipe,
+            tokenizer,
+            Findings.recorded(manifest),
+            require=require,
+            progress=progress,
+        )
     # What somebody wrote into the card is his.
     edited = edited_card(folder) is not None
     report = _record_again(report, manifest, folder)
@@ -133,24 +135,3 @@ def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> F
         raise full_disk(error, folder) or OutputError(
             f"{folder}: cannot be written: {error.strerror}"
         ) from None
-
-
-def _require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
-    """Refuse a folder in which a file was altered: its report would be of another model."""
-    for name, expected in files.items():
-        path = folder / name
-        if name not in (REPORT, PICTURE) and (not path.is_file() or digest_file(path) != expected):
-            raise CheckpointError(
-                f"{path}: it is not the file that {MANIFEST} lists (sha256 {expected.sha256}); "
-                "`hubsplice verify` says what differs. Only what hubsplice wrote is measured"
-            )
-
-
-def _require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
-    for name, expected in files.items():
-        path = folder / name
-        if name.endswith(".safetensors") and (not path.is_file() or digest_file(path) != expected):
-            raise CheckpointError(
-                f"base: {name} is not the file that the model was made from (sha256 "
-                f"{expected.sha256})"
-            )

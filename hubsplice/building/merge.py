@@ -118,7 +118,7 @@ def merge(
 
 def _told_apart(source: BaseCheckpoint, carrier: Carrier) -> tuple[tuple[Header, ...], Header]:
     """The files with the base's tensors, and the one with what the carrier added."""
-    first = carrier.linker.filled_names(0)["gate_bias"]
+    first = carrier.linker.filled_names(0)["gate_weight"]
     added = [s for s in source.shards if any(t.name == first for t in s.tensors)]
     others = tuple(shard for shard in source.shards if shard not in added)
     inserted = [

@@ -15,6 +15,8 @@ _KINDS = {
     "below": ("the lower side of a jump", -32, 1),
     "bends": ("a ramp", 0, 4),
     "lines": ("a line", 64, 0),
+    "squares": ("the constant: each squares one channel", 0, 0),
+    "plain": ("all else", 0, 0),
 }
 
 
@@ -74,6 +76,7 @@ class CarrierContext:
                 tuple(
                     (what, str(counts[kind]), str(gate), str(up))
                     for kind, (what, gate, up) in _KINDS.items()
+                    if counts[kind]
                 ),
             ),
             carrier_fingerprint(manifest),

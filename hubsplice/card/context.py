@@ -27,12 +27,15 @@ from hubsplice.checkpoint.manifest import (
     TermRecord,
 )
 from hubsplice.constructions.output_bias import OUTPUT_BIAS
+from hubsplice.evaluating.results import Evaluation
+from hubsplice.evaluating.tables import Shown, evaluation_tables
 from hubsplice.families.engines import EngineKey
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.format import MISSING, count, percent, significant
+from hubsplice.fidelity.optional import LEFT_OUT
 from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
@@ -92,6 +95,7 @@ class FidelityContext:
     sinks: Table
     features: Table
     greedy: str | None
+    left_out: tuple[str, ...]
     approximations: tuple[str, ...]
 
 
@@ -113,6 +117,19 @@ class AnswersContext:
     how: str
     sampling: str
     all_same: bool
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """Base and this model side by side.
+
+    Attributes:
+        parts: tables, each with how it was measured.
+        sweep: what a sweep found when the strength was chosen, a line each.
+    """
+
+    parts: tuple[Shown, ...]
+    sweep: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -175,6 +192,7 @@ class CardContext:
     hubsplice: str
     reproducible: bool
     definitions: tuple[tuple[str, str], ...]
+    evaluation: EvaluationContext | None
     fidelity: FidelityContext | None
 
 
@@ -185,6 +203,7 @@ def card_context(
     author: AuthorWords,
     license_id: str | None,
     model_id: str,
+    evaluation: Evaluation | None = None,
 ) -> CardContext:
     """Gather what the template shows."""
     name = manifest.base.name.split("/")[-1]
@@ -251,6 +270,11 @@ def card_context(
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
         definitions=tuple(summary.DEFINITIONS.items()),
+        evaluation=(
+            None
+            if evaluation is None
+            else EvaluationContext(tuple(evaluation_tables(evaluation)), evaluation.sweep)
+        ),
         fidelity=None if report is None else _fidelity(report, manifest),
     )
 
@@ -295,6 +319,11 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
         sinks=summary.sinks(report),
         features=summary.features(report),
         greedy=summary.greedy_match(report),
+        left_out=tuple(
+            warning.removeprefix(LEFT_OUT)
+            for warning in report.warnings
+            if warning.startswith(LEFT_OUT)
+        ),
         approximations=report.approximations,
     )
 

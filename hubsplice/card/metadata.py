@@ -9,18 +9,28 @@ from huggingface_hub import ModelCardData
 from hubsplice.card.escape import clean
 from hubsplice.checkpoint.licenses import OTHER, HubLicense
 from hubsplice.checkpoint.manifest import BaseTerms, Manifest
+from hubsplice.evaluating.hub_results import model_index
+from hubsplice.evaluating.results import Evaluation
 
 _TAGS = ("hubsplice", "sparse-autoencoder", "steering", "interpretability")
 _LICENSE_STEMS = ("license", "licence", "copying")
 
 
-def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
+def card_metadata(
+    manifest: Manifest,
+    license_id: str | None,
+    *,
+    evaluation: Evaluation | None = None,
+    model_id: str = "",
+) -> ModelCardData:
     """What the Hub indexes a model by.
 
     Args:
         manifest: of the built checkpoint. A local base is not named.
         license_id: the licence that the result is given under, as the Hub writes it, such as
             `apache-2.0`; None takes the base's, and where that is not known the card names none.
+        evaluation: its figures, which become the card's `model-index`; None for none.
+        model_id: what the figures are said to be of.
     """
     terms = manifest.base.terms if license_id is None else BaseTerms(license=license_id)
     files = license_files(manifest)
@@ -34,7 +44,11 @@ def card_metadata(manifest: Manifest, license_id: str | None) -> ModelCardData:
     adapter = manifest.carrier is not None
     parent = manifest.base.repo_id if manifest.carrier is None else manifest.carrier.repo_id
     relation = "adapter" if adapter else "finetune"
+    results = [] if evaluation is None else model_index(evaluation)
     return ModelCardData(
+        # The Hub's client wants no name where there are no results.
+        model_name=clean(model_id) if results else None,
+        eval_results=results or None,
         base_model=_cleaned(parent),
         base_model_relation=relation if parent is not None else None,
         library_name="peft" if adapter else "transformers",

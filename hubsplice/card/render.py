@@ -15,6 +15,7 @@ from hubsplice.card.metadata import card_metadata
 from hubsplice.card.snippets import python_string, shell_word
 from hubsplice.card.words import NOTHING_SAID, AuthorWords
 from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.evaluating.results import Evaluation
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.templates import load_template
 
@@ -26,6 +27,7 @@ def render_card(
     author: AuthorWords = NOTHING_SAID,
     license_id: str | None = None,
     model_id: str,
+    evaluation: Evaluation | None = None,
 ) -> str:
     """The card of a built checkpoint, with its metadata as YAML in front.
 
@@ -37,6 +39,7 @@ def render_card(
         author: what the card has from the model's author.
         license_id: another licence than the base's, as the Hub writes it (`apache-2.0`).
         model_id: the Hub id or folder that the examples load.
+        evaluation: base and checkpoint side by side; None where nothing was evaluated.
     """
     context = card_context(
         manifest,
@@ -44,6 +47,7 @@ def render_card(
         author=author,
         license_id=license_id,
         model_id=model_id,
+        evaluation=evaluation,
     )
     if manifest.carrier is not None:
         more: dict[str, object] = {"adapter": AdapterContext.of(manifest.carrier)}
@@ -52,7 +56,8 @@ def render_card(
     else:
         more = {}
     body = _template(next(iter(more), "card")).render(card=context, **more)
-    return f"---\n{card_metadata(manifest, license_id).to_yaml()}\n---\n\n{body}"
+    metadata = card_metadata(manifest, license_id, evaluation=evaluation, model_id=model_id)
+    return f"---\n{metadata.to_yaml()}\n---\n\n{body}"
 
 
 def card_data(
@@ -62,10 +67,16 @@ def card_data(
     author: AuthorWords = NOTHING_SAID,
     license_id: str | None = None,
     model_id: str,
+    evaluation: Evaluation | None = None,
 ) -> str:
     """Everything that `render_card` shows, as JSON for programs; the same arguments."""
     context = card_context(
-        manifest, report, author=author, license_id=license_id, model_id=model_id
+        manifest,
+        report,
+        author=author,
+        license_id=license_id,
+        model_id=model_id,
+        evaluation=evaluation,
     )
     return json.dumps(asdict(context), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -12,6 +12,7 @@ from hubsplice.card.words import read_words
 from hubsplice.checkpoint.checksums import recorded_digest, write_checksums
 from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.evaluating.results import read_evaluation
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_bytes
 from hubsplice.files.plain import exists, read_plain
@@ -33,11 +34,17 @@ def card_files(
     recipe = recorded_recipe(folder / RECIPE) if exists(folder / RECIPE) else None
     manifest, report = read_manifest(folder / MANIFEST), read_report(folder)
     author, named = read_words(folder, recipe), model_id or folder.resolve().name
+    evaluation = read_evaluation(folder)
     return {
-        CARD: render_card(manifest, report, author=author, license_id=license_id, model_id=named),
-        CARD_DATA: card_data(
-            manifest, report, author=author, license_id=license_id, model_id=named
-        ),
+        name: write(
+            manifest,
+            report,
+            author=author,
+            license_id=license_id,
+            model_id=named,
+            evaluation=evaluation,
+        )
+        for name, write in ((CARD, render_card), (CARD_DATA, card_data))
     }
 
 
@@ -50,12 +57,12 @@ def edited_card(folder: Path) -> str | None:
     Raises:
         CheckpointError: the manifest, the report or the list of checksums can't be read.
     """
-    if (folder / CARD).is_symlink():
-        # Nobody wrote into it: what it leads to may be any file of this machine.
-        return None
     try:
         found = read_plain(folder / CARD)
     except OSError:
+        return None
+    if (folder / CARD).is_symlink():
+        # Nobody wrote into it: what it leads to may be any file of this machine.
         return None
     if recorded_digest(folder, CARD) == digest_bytes(found).sha256:
         return None
@@ -85,8 +92,8 @@ def write_card(
 ) -> Path:
     """Write `README.md` and `card.json` from the folder's manifest, report and recipe, over others.
 
-    The list of checksums in `reproduce/`, which has the card's, is written again. The report and
-    the recipe, which gives the title and the description, may be missing.
+    The list of checksums in `reproduce/`, which has the card's, is written again. The report, the
+    evaluation and the recipe, which gives the title and the description, may be missing.
 
     Args:
         folder: holds `splice.json`, and perhaps `fidelity.json` and `reproduce/recipe.yaml`.

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from hubsplice.checkpoint.layout import ShardLayout
 from hubsplice.errors import CheckpointError
 from hubsplice.files.copying import clone_file, copy_range
-from hubsplice.files.digest import FileDigest
+from hubsplice.files.digest import FileDigest, known_digest
 from hubsplice.files.plain import open_plain
 from hubsplice.files.safetensors_header import Header, read_header
 from hubsplice.files.stream import Consumer, stream
@@ -26,7 +26,8 @@ def write_base_shard(
     """Write a shard as planned, reading the base once.
 
     Every byte of data is hashed for the base, hashed for the result and written from one place in
-    memory, so that neither digest can be of anything but what was written.
+    memory, so that neither digest can be of anything but what was written. Where the base's digest
+    is known already, and nobody has written to the file since, it is taken.
 
     Args:
         shard: the plan.
@@ -51,8 +52,9 @@ def write_base_shard(
             raise _changed(source.path)
         header = base_header if shard.header is None else shard.header
         whole, base = hashlib.sha256(), hashlib.sha256(base_header)
+        known = known_digest(before)
         consumers: list[Consumer] = [lambda block, _: whole.update(block)]
-        if shard.header is not None:
+        if shard.header is not None and known is None:
             consumers.append(lambda block, at: base.update(block[max(len(header) - at, 0) :]))
         read_from, offset = original.fileno(), len(base_header)
         try:
@@ -76,7 +78,10 @@ def write_base_shard(
         if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise _changed(source.path)
     written = FileDigest(whole.hexdigest(), shard.size)
-    read = written if shard.header is None else FileDigest(base.hexdigest(), source.file_size)
+    if shard.header is None:
+        read = written
+    else:
+        read = known or FileDigest(base.hexdigest(), source.file_size)
     _refuse_corrupt_blob(source.path, read)
     return read, written
 

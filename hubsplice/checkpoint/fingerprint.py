@@ -37,6 +37,6 @@ def carrier_fingerprint(manifest: Manifest) -> str:
         },
         "class": manifest.architectures.after,
         "layers": [layer.model_dump(mode="json") for layer in manifest.layer_map],
-        "slots": recorded_slots(manifest).model_dump(mode="json"),
+        "slots": recorded_slots(manifest).model_dump(mode="json", exclude_defaults=True),
     }
     return digest_bytes(json.dumps(told, sort_keys=True).encode()).sha256

@@ -201,6 +201,10 @@ class SlotsRecord(Record):
     below: NonNegativeInt = Field(description="Gate's bias -32, up's 1.")
     bends: NonNegativeInt = Field(description="Gate's bias 0, up's 4.")
     lines: NonNegativeInt = Field(description="Gate's bias 64, up's 0.")
+    squares: NonNegativeInt = Field(
+        0, description="Without biases: both read one channel, and after all of them its negative."
+    )
+    plain: NonNegativeInt = Field(0, description="Without biases, and read nothing.")
 
 
 class CarrierRecord(Record):

@@ -163,3 +163,21 @@ Seed = Annotated[
     int,
     typer.Option("--seed", min=0, help="The seed of the random numbers, which all answers share."),
 ]
+IncludePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--include-path",
+        metavar="DIR",
+        help="A folder with more tasks, as YAML files.",
+        show_default=False,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        "--limit",
+        min=1,
+        help="Ask only the first questions of each task. [default: all]",
+        show_default=False,
+    ),
+]

@@ -192,15 +192,15 @@ def _adapters(
 ) -> None:
     from hubsplice.interface.adapters import build_adapter
     from hubsplice.interface.recipes import load_recipe
-    from hubsplice.recipe.strengths import with_strength
+    from hubsplice.recipe.strengths import with_strengths
 
     whole = load_recipe(recipe)
     wanted = (
         {output: whole}
         if strengths is None
         else {
-            output / f"strength-{value:g}": with_strength(whole, value)
-            for value in _numbers(strengths)
+            output / f"strength-{name}": with_strengths(whole, number)
+            for name, number in _numbers(strengths).items()
         }
     )
     done = []
@@ -217,11 +217,20 @@ def _adapters(
         print_note(f"Next: hubsplice serve {carrier} --adapters {names}")
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise RecipeError(f"--strengths: found {text!r}, expected numbers such as 2,4,8") from None
+def _numbers(strengths: str) -> dict[str, str]:
+    """The numbers of `--strengths`, by what folders are called after them."""
+    found: dict[str, str] = {}
+    for text in strengths.split(","):
+        try:
+            number = float(text)
+        except ValueError:
+            raise RecipeError(
+                f"--strengths: found {strengths!r}, expected numbers such as 2,4,8"
+            ) from None
+        if f"{number:g}" in found:
+            raise RecipeError(f"--strengths: {number:g} is given twice")
+        found[f"{number:g}"] = repr(number)
+    return found
 
 
 def _as_data(result: BuildResult) -> dict[str, Any]:

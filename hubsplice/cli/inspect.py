@@ -18,8 +18,9 @@ def inspect(
         str | None,
         typer.Option(
             "--sae",
-            metavar="FOLDER|RELEASE/ID",
-            help="Also say which features of this SAE the edits are nearest to.",
+            metavar="SAE",
+            help="Also say which features of this SAE the edits are nearest to; it is named as for "
+            "`hubsplice find`.",
             show_default=False,
         ),
     ] = None,

@@ -12,6 +12,8 @@ import typer
 from hubsplice.cli.app import (
     AsJson,
     EditNumber,
+    IncludePath,
+    Limit,
     MaxNewTokens,
     Plain,
     RecipePath,
@@ -86,6 +88,18 @@ def sweep(
             help="How many tokens of neutral text side effects are measured on.",
         ),
     ] = 1024,
+    side_effect: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--side-effect",
+            metavar="lm_eval=TASK",
+            help="A task of lm-evaluation-harness that every strength is run on too. Can be given "
+            "again.",
+            show_default=False,
+        ),
+    ] = None,
+    include_path: IncludePath = None,
+    limit: Limit = None,
     answers: Annotated[
         Path | None,
         typer.Option(
@@ -135,6 +149,9 @@ def sweep(
             top_p=top_p,
             seed=seed,
             neutral_tokens=neutral_tokens,
+            side_effects=side_effect or (),
+            include_path=include_path,
+            limit=limit,
             answers=answers,
             plot=plot,
             write=write,
@@ -149,7 +166,9 @@ def sweep(
     else:
         print_content(found.findings())
     print_note(f"answers: {found.answers}")
-    if found.chosen is None:
+    if found.chosen is None and found.no_room is not None:
+        print_note(f"next: other prompts, or --want {'more' if want == Want.LESS else 'less'}")
+    elif found.chosen is None:
         print_note("next: other strengths, another feature (hubsplice find), or more prompts")
     elif write:
         print_note(

@@ -21,7 +21,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import ActingText, acting_text
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import Model, loaded
-from hubsplice.streams.on_disk import OnDisk, held, is_in_memory
+from hubsplice.streams.on_disk import OnDisk, is_in_memory
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences, open_text
 from hubsplice.text.tokenizer import load_tokenizer, require_vocabulary
@@ -180,10 +180,16 @@ class _Pass:
 
 
 def _require_sound(model: Model, folder: Path) -> None:
-    # Layers that stay on the disk are in memory one at a time.
     for path, module in model.named_modules():
-        own = OnDisk.of(module) is None
-        with held(module):
-            for name, parameter in module.named_parameters(path, recurse=not own):
-                if is_in_memory(parameter) and not torch.isfinite(parameter).all():
-                    raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")
+        on_disk = OnDisk.of(module)
+        if on_disk is not None:
+            held = on_disk.all_stored()
+        else:
+            every = module.named_parameters(path, recurse=False)
+            held = ((name, parameter) for name, parameter in every if is_in_memory(parameter))
+        for name, parameter in held:
+            # Nothing becomes infinite or ceases to be as it is widened.
+            narrow = parameter.dtype.itemsize <= model.dtype.itemsize
+            value = parameter if narrow else parameter.to(model.dtype)
+            if not torch.isfinite(value).all():
+                raise CheckpointError(f"{folder.name}: tensor {name!r} holds NaN or infinity")

@@ -13,6 +13,7 @@ from hubsplice.checkpoint.sizes import BaseSizes
 from hubsplice.compiling.probe import Speed
 from hubsplice.files.space import readable_size
 from hubsplice.rendering.content import Line, Part, Tone
+from hubsplice.streams.aside import COPIES
 from hubsplice.streams.passes import Decoding, Pass
 from hubsplice.terminal import duration
 
@@ -21,7 +22,6 @@ _LIBRARIES = 750e6
 
 _LOGITS_AT_ONCE = 2**25
 _BYTES_PER_LOGIT = 36  # what divergence.compare holds of two models, in the dtype and in float64
-_STREAMS = 12  # copies of the text's hidden states and streams, in float32
 _LONG = 3600.0
 _READING = 1e9  # bytes a second from a disk
 
@@ -156,6 +156,7 @@ def seconds(work: Work, shapes: Shapes, length: int, speeds: Mapping[torch.dtype
     for generated in work.generations:
         speed = speeds[generated.dtype]
         total += generated.steps * shapes.sizes.parameters * speed.per_weight
+        total += generated.read / _READING
     return total
 
 
@@ -170,17 +171,20 @@ def peak_memory(shapes: Shapes, dtype: torch.dtype, tokens: int, room: float) ->
     """
     sizes = shapes.sizes
     head = sizes.vocabulary * shapes.hidden_size
-    held = sizes.parameters
-    if 4 * held > room:
-        held = max(head, sizes.in_layers // shapes.num_layers)
+    is_whole = 4 * sizes.parameters <= room
+    held = sizes.parameters if is_whole else max(head, sizes.in_layers // shapes.num_layers)
     weights = 4 * held
     # Files that are read into another precision are mapped while they are.
     if set(sizes.bytes_by_dtype) != {"F32"}:
         weights += sizes.stored * held // sizes.parameters
     heads = head * (4 + (0 if dtype is torch.float32 else dtype.itemsize))
-    streams = _STREAMS * 4 * tokens * shapes.hidden_size
+    streams = COPIES * 4 * tokens * shapes.hidden_size
     logits = _BYTES_PER_LOGIT * min(_LOGITS_AT_ONCE, tokens * sizes.vocabulary)
-    return int(_LIBRARIES + heads + streams + max(weights, logits))
+    # Of a model that stays on the disk, nothing is held while logits are compared, and the output
+    # embeddings are mapped while it runs.
+    mapped = sizes.stored * head // sizes.parameters
+    most = max(weights, logits) + heads if is_whole else max(weights + mapped, logits + heads)
+    return int(_LIBRARIES + streams + most)
 
 
 def disk(shapes: Shapes) -> int:

@@ -13,8 +13,10 @@ from hubsplice.compiling.carrying import in_bias
 from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.errors import HubspliceError, RecipeError
-from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.architecture import Architecture
 from hubsplice.families.blocks import Construction
+from hubsplice.families.engines import EngineKey
+from hubsplice.families.served import architecture_for
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_files import require_weights
@@ -104,7 +106,7 @@ def make_plan(recipe: Recipe) -> Plan:
         named = {"base_model": resolved.repo_id, "revision": resolved.commit}
         recipe = recipe.model_copy(update=named)
     base = BaseConfig.open(resolved.folder)
-    architecture = architecture_of(base.config)
+    architecture = architecture_for(base.config, [EngineKey(e) for e in recipe.serve_with])
     architecture.validate()
     # Before any SAE: reading one may import SAELens.
     require_stock(base)

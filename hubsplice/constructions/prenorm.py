@@ -312,10 +312,13 @@ def sink_guard(layer: SplicedLayer, view: SiteView, constants: GatedConstants) -
     modes = torch.linalg.svd(written - mean, full_matrices=False).Vh[: constants.guard_modes]
     fitter = RidgeFitter(x, torch.ones(len(x)).double(), damping=1e-2)
     shares = [fitter.fit((written - mean) @ mode) for mode in modes]
+    # Brought to a bias of exactly 1, as that of the mean: a bias of a thousand is rounded coarsely.
+    levels = torch.tensor([1.0, *(share.bias or 1.0 for share in shares)], dtype=torch.float64)
     up_weight = torch.stack([torch.zeros_like(mean), *(s.weight.double() for s in shares)])
-    up_bias = torch.tensor([1.0, *(share.bias for share in shares)], dtype=torch.float64)
+    up_weight = up_weight / levels[:, None]
+    up_bias = torch.tensor([1.0, *(float(share.bias != 0) for share in shares)]).double()
     saturation = constants.saturation
-    taken_back = torch.cat([mean[None], modes]) / (2 * saturation)
+    taken_back = torch.cat([mean[None], modes]) * levels[:, None] / (2 * saturation)
     weight, bias = sink_gate(view, saturation)
     weights, biases = weight.expand_as(up_weight), bias.expand_as(up_bias)
     return _pairs(weights, biases, up_weight, up_bias, -taken_back, saturation)

@@ -1,9 +1,11 @@
-"""A layer with biases, said as a change of low rank to a layer that already has some.
+"""A layer said as a change of low rank to an empty layer that already has something.
 
 A LoRA adapter changes weights and no biases. So a carrier's empty layer has neurons whose biases
 are fixed, the slots, and one channel of attention that gives exactly 1. An edit's layer is put into
 them: each neuron takes the slot whose biases are nearest to its own, and what is left of its biases
-is a multiple of a read-out of 1 from the normalised stream. The numbers are the layer's own, so
+is a multiple of a read-out of 1 from the normalised stream. Where an MLP has no biases, the empty
+layer has the neurons instead whose outputs are the squares of what it reads: they add up to a
+constant, which one rank writes, and all other slots are plain. The numbers are the layer's own, so
 that the layer can be read back out of them, bit for bit.
 """
 
@@ -11,12 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hubsplice.constructions.bias_free_layer import BiasFreeLayer
+from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.site_view import SiteView
 from hubsplice.errors import CheckpointError, UnsupportedError
@@ -31,6 +35,8 @@ BIASES = {
     "below": (-_OPEN, 1.0),
     "bends": (0.0, 4.0),
     "lines": (64.0, 0.0),
+    "squares": (0.0, 0.0),
+    "plain": (0.0, 0.0),
 }
 """The gate's and the up projection's bias of each kind of slot."""
 
@@ -39,6 +45,9 @@ GATE, UP, DOWN, ATTENTION = "gate", "up", "down", "attention"
 
 _SHARES = {"above": 3 / 8, "below": 2 / 8, "bends": 2 / 8, "lines": 1 / 8}
 _MOST = 512
+
+# An adapter's rank is one more than the neurons that it uses, and 512 is the most that is served.
+_MOST_PLAIN = 511
 
 
 @dataclass(frozen=True)
@@ -49,18 +58,33 @@ class Slots:
         above, below: the two sides of a jump; constants take one of `above`.
         bends: what ramps are made of.
         lines: what has no bend.
+        squares: where the MLP has no biases, neurons that read one channel each, with both signs.
+        plain: there, all others.
     """
 
-    above: int
-    below: int
-    bends: int
-    lines: int
+    above: int = 0
+    below: int = 0
+    bends: int = 0
+    lines: int = 0
+    squares: int = 0
+    plain: int = 0
 
     @staticmethod
     def fitting(room: int, total: int | None = None) -> Slots:
         """So many in all, or as many as common recipes need, in a layer of `room` neurons."""
         total = min(room, _MOST if total is None else total)
         return Slots(**{kind: int(total * share) for kind, share in _SHARES.items()})
+
+    @staticmethod
+    def bias_free(width: int, room: int, total: int | None = None) -> Slots:
+        """The same in a layer without biases, of which squares take twice the stream's width."""
+        left = room - 2 * width
+        return Slots(squares=2 * width, plain=min(left, _MOST_PLAIN if total is None else total))
+
+    @property
+    def of_bias_free(self) -> bool:
+        """Whether all of them are of kinds that layers without biases have."""
+        return {kind for kind, count in self.counts.items() if count} <= {"squares", "plain"}
 
     @property
     def total(self) -> int:
@@ -103,24 +127,35 @@ class SlottedLayer:
     """A layer in the slots of a carrier's.
 
     Attributes:
-        layer: what it computes.
-        neurons: the slot of each of the layer's neurons.
-        constant: the slot that writes what `down_bias` does.
+        layer: what it computes; where the MLP has no biases, with some that are zero.
+        neurons: the slot of each of the layer's neurons, but of the squares.
+        constant: the slot that writes what `down_bias` does; None where squares do.
         one: weights [d] whose product with the normalised stream is nearly 1.
+        squares: which neuron of the layer is the first of the squares; None where there are none.
     """
 
     layer: SplicedLayer
     neurons: tuple[int, ...]
-    constant: int
+    constant: int | None
     one: Tensor
+    squares: int | None = None
+
+    @property
+    def compiled(self) -> CompiledLayer:
+        """The layer as a direct build has it."""
+        return BiasFreeLayer.of(self.layer) if self.constant is None else self.layer
 
     @property
     def record(self) -> dict[str, Any]:
         """What reads the layer back out of an adapter, for its manifest."""
-        return {"slots": list(self.neurons), "constant_slot": self.constant}
+        if self.constant is not None:
+            return {"slots": list(self.neurons), "constant_slot": self.constant}
+        return {"slots": list(self.neurons), "squares_at": self.squares}
 
     def rounded_biases(self, slots: Slots) -> int:
         """How many of the layer's biases an adapter can only give a little off."""
+        if self.constant is None:
+            return 0
         held, dtype = slots.biases(), self.layer.gate_weight.dtype
         at = torch.tensor(self.neurons, dtype=torch.int64)
         found = 0
@@ -136,14 +171,21 @@ class SlottedLayer:
         Raises:
             UnsupportedError: there are too few of a kind.
         """
-        free = {kind: iter(range_) for kind, range_ in slots.ranges().items()}
-        wanted = ["above", *_kinds(layer)]
-        needed = {kind: wanted.count(kind) for kind in BIASES}
-        counts = slots.counts
-        if any(needed[kind] > counts[kind] for kind in needed):
-            raise NoRoomError(needed, counts)
-        constant, *neurons = (next(free[kind]) for kind in wanted)
+        constant, *neurons = _taken(["above", *_kinds(layer)], slots)
         return SlottedLayer(layer, tuple(neurons), constant, one.to(layer.gate_weight.dtype))
+
+    @staticmethod
+    def of_bias_free(layer: BiasFreeLayer, slots: Slots) -> SlottedLayer:
+        """The layer in plain slots, and its squares in theirs.
+
+        Raises:
+            UnsupportedError: there are too few plain ones.
+        """
+        squares = _first_square(layer)
+        plain = layer.neurons - (slots.squares if squares is not None else 0)
+        neurons = _taken(["plain"] * plain, slots)
+        nothing = torch.zeros_like(layer.attention_bias)
+        return SlottedLayer(layer.with_biases, tuple(neurons), None, nothing, squares)
 
     def factors(self, slots: Slots, room: int, attention_width: int) -> dict[str, Factors]:
         """The change to each linear map, all of one rank.
@@ -153,7 +195,7 @@ class SlottedLayer:
             room: how many neurons its layer has.
             attention_width: how many numbers its attention's output projection takes.
         """
-        layer, d = self.layer, len(self.one)
+        layer, d = self._without_squares(slots), len(self.one)
         units = _units(layer)
         rank = 1 + len(units)
         dtype = layer.gate_weight.dtype
@@ -177,8 +219,12 @@ class SlottedLayer:
                     b[self.neurons[neuron], unit] = 1.0
             reads[name] = Factors(a, b)
         a, b = zeros(rank, room), zeros(d, rank)
-        # A power of two: what is divided by it is exact.
-        a[0, self.constant], b[:, 0] = 1.0, layer.down_bias / _OPEN
+        if self.constant is not None:
+            # A power of two: what is divided by it is exact.
+            a[0, self.constant], b[:, 0] = 1.0, layer.down_bias / _OPEN
+        elif self.squares is not None:
+            a[0, : slots.squares] = 1.0
+            b[:, 0] = self.layer.down_weight[:, self.squares]
         for unit, members in enumerate(units, start=1):
             b[:, unit] = layer.down_weight[:, members[0][0]]
             for neuron, sign in members:
@@ -187,6 +233,49 @@ class SlottedLayer:
         a, b = zeros(rank, attention_width), zeros(d, rank)
         a[0, 0], b[:, 0] = 1.0, layer.attention_bias
         return {ATTENTION: Factors(a, b), **reads, DOWN: write}
+
+    def _without_squares(self, slots: Slots) -> SplicedLayer:
+        """The layer's other neurons."""
+        if self.squares is None:
+            return self.layer
+        layer = self.layer
+        kept = torch.ones(layer.neurons, dtype=torch.bool)
+        kept[self.squares : self.squares + slots.squares] = False
+        return replace(
+            layer,
+            gate_weight=layer.gate_weight[kept],
+            gate_bias=layer.gate_bias[kept],
+            up_weight=layer.up_weight[kept],
+            up_bias=layer.up_bias[kept],
+            down_weight=layer.down_weight[:, kept],
+        )
+
+
+def _taken(wanted: Sequence[str], slots: Slots) -> list[int]:
+    """A slot of each kind that is wanted."""
+    free = {kind: iter(range_) for kind, range_ in slots.ranges().items()}
+    needed = {kind: wanted.count(kind) for kind in BIASES}
+    counts = slots.counts
+    if any(needed[kind] > counts[kind] for kind in needed):
+        raise NoRoomError(needed, counts)
+    return [next(free[kind]) for kind in wanted]
+
+
+def square_rows(width: int, dtype: torch.dtype) -> Tensor:
+    """What the gates and the up projection of squares read, shape [2 * width, width]."""
+    return torch.cat([torch.eye(width), -torch.eye(width)]).to(dtype)
+
+
+def _first_square(layer: BiasFreeLayer) -> int | None:
+    """Which neuron is the first of the squares."""
+    rows = square_rows(width := len(layer.attention_bias), layer.gate_weight.dtype)
+    for first in (layer.gate_weight == rows[0]).all(dim=1).nonzero()[:, 0].tolist():
+        block = slice(first, first + 2 * width)
+        if torch.equal(layer.gate_weight[block], rows) and torch.equal(
+            layer.up_weight[block], rows
+        ):
+            return int(first)
+    return None
 
 
 def of_one_rank(changes: Mapping[int, Mapping[str, Factors]]) -> dict[int, dict[str, Factors]]:
@@ -225,7 +314,9 @@ class NoRoomError(UnsupportedError):
     @property
     def total(self) -> int:
         """How many slots in all are enough."""
-        return max(math.ceil(count / _SHARES[kind]) for kind, count in self.needed.items())
+        if self.needed["plain"]:
+            return self.needed["plain"]
+        return max(math.ceil(self.needed[kind] / share) for kind, share in _SHARES.items())
 
 
 def read_out_of_one(
@@ -260,24 +351,33 @@ def read_out_of_one(
 
 
 def recovered(
-    factors: dict[str, Factors], slots: Slots, neurons: Sequence[int], constant: int
+    factors: dict[str, Factors],
+    slots: Slots,
+    neurons: Sequence[int],
+    constant: int | None,
+    squares: int | None = None,
 ) -> SlottedLayer:
     """The layer that an adapter's factors say; `SlottedLayer.factors` gives the same ones of it.
 
     Args:
         factors: as `SlottedLayer.factors` gives them.
         slots: the carrier's.
-        neurons, constant: see `SlottedLayer`.
+        neurons, constant, squares: see `SlottedLayer`.
 
     Raises:
         CheckpointError: they are no such factors.
     """
     gate, up, down, attention = (factors[name] for name in (GATE, UP, DOWN, ATTENTION))
     dtype, room = gate.a.dtype, down.a.shape[1]
-    if len({*neurons, constant}) != len(neurons) + 1 or not all(
-        0 <= slot < min(slots.total, room) for slot in (*neurons, constant)
+    taken = [*neurons] if constant is None else [*neurons, constant]
+    if len({*taken}) != len(taken) or not all(
+        slots.squares <= slot < min(slots.total, room) for slot in taken
     ):
         raise CheckpointError(f"slots: found {list(neurons)}, expected different ones of the kinds")
+    if (constant is None) != bool(slots.squares) or (
+        squares is not None and not (slots.squares and 0 <= squares <= len(neurons))
+    ):
+        raise CheckpointError("slots: they are not what writes the constant in this carrier")
     at = torch.tensor(list(neurons), dtype=torch.int64)
     owners = gate.b[at, 1:]
     if len(at) and not (owners.sum(dim=1) == 1).all():
@@ -285,6 +385,7 @@ def recovered(
     unit = owners.float().argmax(dim=1) + 1 if len(at) else at
     gate_slots, up_slots = (b.double() for b in slots.biases())
     signs = down.a[unit, at]
+    written = down.b[:, 0]
     layer = SplicedLayer(
         attention.b[:, 0].clone(),
         gate.a[unit],
@@ -292,17 +393,47 @@ def recovered(
         up.a[unit],
         (up_slots[at] + up.b[at, 0].double()).to(dtype),
         (down.b[:, unit] * signs).contiguous(),
-        (down.b[:, 0] * _OPEN).to(dtype),
+        torch.zeros_like(written) if constant is None else (written * _OPEN).to(dtype),
     )
-    return SlottedLayer(layer, tuple(neurons), constant, gate.a[0].clone())
+    if squares is not None:
+        layer = _with_squares(layer, squares, written)
+    return SlottedLayer(layer, tuple(neurons), constant, gate.a[0].clone(), squares)
 
 
-def _kinds(layer: SplicedLayer) -> Iterator[str]:
+def _with_squares(layer: SplicedLayer, first: int, column: Tensor) -> SplicedLayer:
+    """The layer with squares as its neurons from `first` on, all of which write `column`."""
+    rows = square_rows(len(column), column.dtype)
+    nothing = torch.zeros(len(rows), dtype=column.dtype)
+
+    def inserted(tensor: Tensor, more: Tensor) -> Tensor:
+        return torch.cat([tensor[:first], more, tensor[first:]])
+
+    return replace(
+        layer,
+        gate_weight=inserted(layer.gate_weight, rows),
+        gate_bias=inserted(layer.gate_bias, nothing),
+        up_weight=inserted(layer.up_weight, rows),
+        up_bias=inserted(layer.up_bias, nothing),
+        down_weight=inserted(layer.down_weight.T, column.expand(len(rows), -1)).T.contiguous(),
+    )
+
+
+def _kinds(layer: SplicedLayer) -> list[str]:
     """The kind of slot that each neuron takes: one of its levels is exactly the slot's.
 
     What a ramp's gate is off by is small beside its row, whatever the slot's is; what its `up` is
-    off by would scale what it writes.
+    off by would scale what it writes. Two sides of a jump are off by the same wherever it lies, if
+    one takes a slot above and the other one below: then the height of the jump is exact.
     """
+    kinds = list(_nearest(layer))
+    for unit in _units(layer):
+        neurons = sorted((neuron for neuron, _ in unit), key=lambda i: float(layer.gate_bias[i]))
+        if len(neurons) == 2 and {kinds[neuron] for neuron in neurons} <= {"above", "below"}:
+            kinds[neurons[0]], kinds[neurons[1]] = "below", "above"
+    return kinds
+
+
+def _nearest(layer: SplicedLayer) -> Iterator[str]:
     for gate, up in zip(layer.gate_bias.tolist(), layer.up_bias.tolist(), strict=True):
         if math.isclose(gate, BIASES["lines"][0], rel_tol=1e-4):
             yield "lines"

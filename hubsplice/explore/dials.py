@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hubsplice.edits.base import Edit
 from hubsplice.edits.strength import Amount
-from hubsplice.explore.amounts import Knob, edits_of, knob_of, with_strength
 from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.strengths import Knob, edits_of, knob_of, with_strength
 
 _SIGNED = ("steer", "add", "gated_steer", "clamp_projection")
 """Kinds whose strength says a direction, so that a negative one turns it."""

@@ -19,12 +19,12 @@ from hubsplice.compiling.learned import Learned, examples_in, learn
 from hubsplice.compiling.lowering import LoweredSplice, lower_splice
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.compiling.plan import PlannedSplice
-from hubsplice.explore.amounts import counts_in_maximum
 from hubsplice.features.amounts import Activity
 from hubsplice.features.examples import Examples
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.strengths import counts_in_maximum
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.model import Model
 from hubsplice.terminal import Progress

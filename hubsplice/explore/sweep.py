@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +13,29 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
-from hubsplice.explore.amounts import Knob, knob, with_strength
-from hubsplice.explore.generating import Asked, Sampling, end_tokens, generate
+from hubsplice.explore.generating import Sampling, end_tokens
+from hubsplice.explore.harness import Harness
 from hubsplice.explore.intervals import mean
+from hubsplice.explore.neutral import divergence, neutral_text, reading
+from hubsplice.explore.questions import Questions, Worth
 from hubsplice.explore.quick import QuickHooks
 from hubsplice.explore.record import Record, key_of
-from hubsplice.explore.scorers.base import Scorable, Scorer
-from hubsplice.explore.swept import Point, Sweep, Want, judged
-from hubsplice.features.prompt import Prompt
-from hubsplice.fidelity.divergence import Readable, compare
+from hubsplice.explore.scorers.base import Scorer
+from hubsplice.explore.swept import Point, SideEffect, Sweep, Want, judged
+from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.effect import text_loss
-from hubsplice.fidelity.runs import head_weight, logit_scale, run_model
+from hubsplice.fidelity.runs import NO_EDIT
 from hubsplice.files.digest import digest_file
 from hubsplice.files.plain import is_plain
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.local_paths import local_paths
-from hubsplice.recipe.models import Recipe, TextSource
+from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.strengths import Knob, knob, with_strength
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
-from hubsplice.text.chat import has_template
-from hubsplice.text.prompts import prompt_tokens
-from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 
 _BASE = "base"
-_ROWS_AT_ONCE = 16
-_SEQUENCE = 128
-_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +52,7 @@ class Asking:
         sampling: how answers are drawn.
         plain: whether prompts are continued without the chat template.
         neutral_tokens: of the text on which side effects are measured.
+        harness: tasks that are side effects too; None for none.
     """
 
     edit: int | None
@@ -69,6 +64,7 @@ class Asking:
     sampling: Sampling
     plain: bool
     neutral_tokens: int
+    harness: Harness | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +155,7 @@ def _at_layer(recipe: Recipe, found: Knob, layer: int) -> Recipe:
 
 
 class _Run:
-    """One sweep's model, prompts and text."""
+    """One sweep's model, questions and text."""
 
     def __init__(
         self,
@@ -170,8 +166,8 @@ class _Run:
         record: Record,
         progress: Progress,
     ) -> None:
-        self._model, self._tokenizer, self._asking = model, tokenizer, asking
-        self._record, self._progress = record, progress
+        self._model, self._record, self._progress = model, record, progress
+        self._tokenizer, self._harness = tokenizer, asking.harness
         self._base = [
             plan.recipe.base_model,
             plan.recipe.revision,
@@ -179,11 +175,15 @@ class _Run:
             _digests(plan.recipe),
         ]
         self._ends = end_tokens(model, tokenizer, plan.resolved.folder)
-        self._as_question = has_template(tokenizer) and not asking.plain
-        self._prompts = [self._ids(i, text) for i, text in enumerate(asking.prompts)]
-        self._watched = [self._first_tokens(scorer) for scorer in asking.scorers]
-        source = TextSource(tokens=asking.neutral_tokens, sequence_length=_SEQUENCE)
-        self._neutral = load_sequences(source, tokenizer, seed=0, part="held-out")
+        self._questions = Questions(
+            tokenizer,
+            asking.prompts,
+            asking.scorers,
+            asking.sampling,
+            plain=asking.plain,
+            record=record,
+        )
+        self._neutral = neutral_text(asking.neutral_tokens, tokenizer)
         self._reference: Readable | None = None
 
     @property
@@ -192,76 +192,36 @@ class _Run:
 
     def point(self, variant: _Variant, edit: Intervention | None) -> Point:
         """One strength; what the record knows is not computed again."""
-        lines = self._answers(variant, edit)
-        scored = [
-            [
-                self._score(scorer, Scorable(line["prompt"], line["text"], line["watched"][i]))
-                for line in lines
-            ]
-            for i, scorer in enumerate(self._asking.scorers)
-        ]
+        worth = self._worth(variant, edit)
         neutral = self._side_effects(variant, edit)
-        words = [_WORD.findall(line["text"].lower()) for line in lines]
-        divergence, length = mean(neutral["divergence"]), mean([float(len(w)) for w in words])
-        assert divergence is not None
-        assert length is not None
+        moved = mean(neutral["divergence"])
+        assert moved is not None
         return Point(
             name=variant.name,
             layer=variant.layer,
-            scores=tuple(mean([v for v in one if v is not None], shares=True) for one in scored),
-            divergence=divergence,
+            scores=worth.scores,
+            divergence=moved,
             perplexity=float(torch.tensor(neutral["loss"], dtype=torch.float64).exp()),
-            distinct=mean([share for w in words if (share := _distinct(w)) is not None]),
-            length=length,
+            distinct=worth.distinct,
+            length=worth.length,
+            side_effects=tuple(self._in_harness(variant, edit)),
         )
 
-    def _score(self, scorer: Scorer, answer: Scorable) -> float | None:
-        if not scorer.costly:
-            return scorer.score(answer)
-        key = key_of(kind="score", scorer=scorer.model_dump(mode="json"), answer=asdict(answer))
-        line = self._record.get(key)
-        if line is None:
-            line = self._record.add(key, kind="score", by=scorer.name, score=scorer.score(answer))
-        known: float | None = line["score"]
-        return known
-
-    def _answers(self, variant: _Variant, edit: Intervention | None) -> list[dict[str, Any]]:
-        keys = [
-            key_of(
-                kind="answer",
-                base=self._base,
-                edit=variant.known_by,
-                sampling=asdict(self._asking.sampling),
-                question=self._as_question,
-                prompt=prompt,
-                watched=self._watched,
-            )
-            for prompt in self._asking.prompts
-        ]
-        missing = iter([i for i, key in enumerate(keys) if self._record.get(key) is None])
+    def _worth(self, variant: _Variant, edit: Intervention | None) -> Worth:
+        keys = self._questions.keys(self._base, variant.known_by)
         step = f"answers: strength {variant.name}" + (
             "" if variant.layer is None else f", layer {variant.layer}"
         )
-        watched = [tokens or [0] for tokens in self._watched]
-        while batch := list(islice(missing, _ROWS_AT_ONCE)):
-            self._progress(step, batch[0], len(keys))
-            asked = [Asked(self._prompts[i], edit, self._asking.prompts[i]) for i in batch]
-            generated = generate(
-                self._model, asked, self._asking.sampling, self._ends, watched=watched
-            )
-            for i, one in zip(batch, generated, strict=True):
-                self._record.add(
-                    keys[i],
-                    kind="answer",
-                    strength=variant.name,
-                    layer=variant.layer,
-                    prompt=self._asking.prompts[i],
-                    text=self._tokenizer.decode(list(one.ids), skip_special_tokens=True).strip(),
-                    ended=one.ended,
-                    watched=list(one.watched),
-                )
-        self._progress(step, len(keys), len(keys))
-        return [line for key in keys if (line := self._record.get(key)) is not None]
+        self._questions.ask(
+            self._model,
+            keys,
+            edit,
+            self._ends,
+            lambda done, total: self._progress(step, done, total),
+            strength=variant.name,
+            layer=variant.layer,
+        )
+        return self._questions.worth(keys)
 
     def _side_effects(self, variant: _Variant, edit: Intervention | None) -> dict[str, Any]:
         key = key_of(
@@ -278,18 +238,34 @@ class _Run:
             zero = [0.0] * len(self._neutral.ids)
             return self._record.add(key, kind="neutral", divergence=zero, loss=loss)
         base = self._base_reading()
-        step = f"neutral text: strength {variant.name}"
         with hooked(self._model, edit):
-            read = self._read(step)
-        compared = compare(read, {"base": base})["base"].divergence[:, 1:]
+            read = self._read(f"neutral text: strength {variant.name}")
         return self._record.add(
             key,
             kind="neutral",
             strength=variant.name,
             layer=variant.layer,
-            divergence=compared.mean(dim=1).tolist(),
+            divergence=divergence(read, base),
             loss=text_loss(read, self._neutral.ids),
         )
+
+    def _in_harness(self, variant: _Variant, edit: Intervention | None) -> Iterator[SideEffect]:
+        for task in () if self._harness is None else self._harness.tasks:
+            assert self._harness is not None
+            key = key_of(
+                kind="task",
+                base=self._base,
+                edit=variant.known_by,
+                task=self._harness.known_by(task),
+            )
+            line = self._record.get(key)
+            if line is None:
+                self._progress(f"tasks: strength {variant.name}, {task}", 0, 1)
+                with hooked(self._model, edit or NO_EDIT):
+                    lm = self._harness.wrapped(self._model, self._tokenizer)
+                    figure = self._harness.run(lm, task).figures[0]
+                line = self._record.add(key, kind="task", strength=variant.name, **asdict(figure))
+            yield SideEffect(task, line["metric"], line["value"], line["stderr"])
 
     def _base_reading(self) -> Readable:
         if self._reference is None:
@@ -297,36 +273,14 @@ class _Run:
         return self._reference
 
     def _read(self, step: str) -> Readable:
-        hidden = run_model(
+        return reading(
             self._model,
             self._neutral.ids,
-            (),
             lambda done, total: self._progress(step, done, total),
-        ).hidden
-        return Readable(hidden, head_weight(self._model), logit_scale(self._model))
-
-    def _ids(self, number: int, text: str) -> tuple[int, ...]:
-        prompt = Prompt(user=text) if self._as_question else Prompt(text=text)
-        _, ids = prompt_tokens(f"--prompts, prompt {number + 1}", prompt, self._tokenizer)
-        return tuple(ids)
-
-    def _first_tokens(self, scorer: Scorer) -> list[int]:
-        """The tokens that each of a scorer's words can begin with, with and without a space."""
-        found = set()
-        for word in scorer.watched():
-            for text in (word, f" {word}"):
-                ids = self._tokenizer(text, add_special_tokens=False).input_ids
-                found.update(ids[:1])
-        return sorted(found)
+        )
 
 
 def _digests(recipe: Recipe) -> dict[str, str]:
     """Of the local files that a recipe names: vectors, probes, examples and text."""
     paths = local_paths(recipe)
     return {field: digest_file(p).sha256 for field, p in paths.items() if is_plain(p)}
-
-
-def _distinct(words: Sequence[str]) -> float | None:
-    """The share of word triples that are not repeated; None for fewer than three words."""
-    triples = list(zip(words, words[1:], words[2:], strict=False))
-    return len(set(triples)) / len(triples) if triples else None

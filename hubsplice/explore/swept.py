@@ -18,6 +18,23 @@ _LONGEST = 20
 
 
 @dataclass(frozen=True)
+class SideEffect:
+    """The first figure of a task of lm-evaluation-harness.
+
+    Attributes:
+        task: the task.
+        metric: the figure's name.
+        value: the figure.
+        stderr: the harness's own standard error; None where it has none.
+    """
+
+    task: str
+    metric: str
+    value: float
+    stderr: float | None
+
+
+@dataclass(frozen=True)
 class Point:
     """One strength at one place.
 
@@ -29,6 +46,7 @@ class Point:
         perplexity: of the edited model on neutral text.
         distinct: the share of word triples of an answer that are not repeated in it.
         length: words of an answer.
+        side_effects: the tasks' figures, in the order in which they were named.
         front: whether no other point gains more for less divergence.
         chosen: whether this is the one that is recommended.
     """
@@ -40,6 +58,7 @@ class Point:
     perplexity: float
     distinct: Mean | None
     length: Mean
+    side_effects: tuple[SideEffect, ...] = ()
     front: bool = False
     chosen: bool = False
 
@@ -80,6 +99,19 @@ class Sweep(Rendered):
         """The recommended strength; None where none does better than the base."""
         return next((point for point in self.points if point.chosen), None)
 
+    @property
+    def no_room(self) -> str | None:
+        """Why no strength could have done better than the base on these prompts; None if one
+        could have."""
+        base = self.points[0].target
+        if base is None or base.value != (0.0 if self.want == "less" else 1.0):
+            return None
+        often = "never" if self.want == "less" else "always"
+        return (
+            f"The base {often} does it on these prompts, so {self.want} of it can't be shown; "
+            "find prompts on which it differs."
+        )
+
     def content(self) -> Iterable[Part]:
         """The strengths, a plot, and the choice."""
         for warning in self.warnings:
@@ -99,6 +131,7 @@ class Sweep(Rendered):
                 "perplexity",
                 "distinct",
                 "words",
+                *(f"{found.task} {found.metric}" for found in self.points[0].side_effects),
             ),
             tuple(
                 (
@@ -110,6 +143,7 @@ class Sweep(Rendered):
                     f"{point.perplexity:.4g}",
                     "" if point.distinct is None else f"{point.distinct.value:.2f}",
                     f"{point.length.value:.0f}",
+                    *map(_with_error, point.side_effects),
                 )
                 for point in self.points
             ),
@@ -121,17 +155,25 @@ class Sweep(Rendered):
         yield Line(
             "•: no other strength gains more for less. KL: of the edited model from the base, in "
             "nats a token of neutral text. distinct: share of word triples of an answer that are "
-            "not repeated in it. In brackets: 95% intervals, by prompt and by sequence.",
+            "not repeated in it. In brackets: 95% intervals, by prompt and by sequence."
+            + (" ±: the harness's standard error." if self.points[0].side_effects else ""),
             Tone.FAINT,
         )
         if self.chosen is None:
-            yield Line("No strength does better than the base beyond its interval.", Tone.CAUTION)
+            yield Line(
+                self.no_room or "No strength does better than the base beyond its interval.",
+                Tone.CAUTION,
+            )
         else:
             yield Line(
                 f"→ {self.chosen.name}: the least divergence among the strengths that can't be "
                 "told from the best.",
                 Tone.STRONG,
             )
+
+
+def _with_error(found: SideEffect) -> str:
+    return f"{found.value:.3g}" + ("" if found.stderr is None else f" ± {found.stderr:.2g}")
 
 
 def judged(points: tuple[Point, ...], want: Want) -> tuple[Point, ...]:

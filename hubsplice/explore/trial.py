@@ -12,12 +12,12 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.open_plan import open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
-from hubsplice.explore.amounts import knob, with_strength
 from hubsplice.explore.answers import BEFORE, Answer, Compared
 from hubsplice.explore.generating import Asked, Sampling, end_tokens, generate
 from hubsplice.explore.quick import Hook, QuickHooks
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.models import Recipe
+from hubsplice.recipe.strengths import knob, with_strength
 from hubsplice.streams.model import Model, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.chat import Message, conversation, has_template

@@ -9,11 +9,11 @@ import yaml
 
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import OutputError, RecipeError
-from hubsplice.explore.amounts import Knob, with_strength
 from hubsplice.explore.swept import Point, Sweep
 from hubsplice.files.new_files import write_files
 from hubsplice.files.plain import read_plain
 from hubsplice.recipe.reading import parse_recipe
+from hubsplice.recipe.strengths import Knob, with_strength
 from hubsplice.visible import visible
 
 _MADE_BY = "hubsplice sweep:"
@@ -73,6 +73,22 @@ def evidence(sweep: Sweep, point: Point) -> str:
         f"{_MADE_BY} {sweep.scorers[0]} {target.value:.3g} [{target.low:.2g}, "
         f"{target.high:.2g}] on {sweep.prompts} prompts, KL {point.divergence.value:.3g} nats a "
         f"token; {Path(sweep.answers).name}".replace("\n", " ")
+    )
+
+
+def told_in(path: Path) -> tuple[str, ...]:
+    """What sweeps wrote into a recipe's file, one line for each strength.
+
+    Raises:
+        RecipeError: the file can't be read.
+    """
+    try:
+        lines = read_plain(path).decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: can't be read: {error}") from None
+    told = f"# {_MADE_BY} "
+    return tuple(
+        visible(line.strip().removeprefix(told)) for line in lines if line.strip().startswith(told)
     )
 
 

@@ -107,9 +107,9 @@ GATED_PRE_NORM = BlockKind(
 BIAS_FREE_PRE_NORM = BlockKind(
     Construction.BIAS_FREE,
     linear_maps=(*GROUPED_ATTENTION, *GATED_MLP),
-    norms=(*_PRE_NORMS, *head_norms(1.0)),
-    # vLLM leaves o_proj.bias out, so the constant comes another way: attention weights add up to
-    # one, and so a bias of v, in one channel of the first head, passes attention unchanged.
+    norms=_PRE_NORMS,
+    # vLLM leaves Qwen3's o_proj.bias out, so the constant comes another way: attention weights add
+    # up to one, and so a bias of v, in one channel of the first head, passes attention unchanged.
     roles={
         "value_bias": "self_attn.v_proj.bias",
         "value_output": "self_attn.o_proj.weight",

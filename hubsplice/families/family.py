@@ -195,6 +195,8 @@ class Family:
             table.
         multiplier: what a layer's attention and its MLP are each multiplied by; None for one.
         parallel: the field that puts the MLP beside the attention; None where it never is.
+        without_mlp_biases: the class with splices that need no biases in the MLP, for engines that
+            ignore those; None where there is none.
         dense_layers: in a mixture of experts, the layers that are dense by their index.
         special: what is no data.
     """
@@ -222,6 +224,7 @@ class Family:
     positions: Named | None = None
     multiplier: str | None = None
     parallel: Named | None = None
+    without_mlp_biases: ModelClass | None = None
     dense_layers: Callable[[Mapping[str, Any], int], list[int]] | None = None
     special: Special = Special()  # noqa: RUF009
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 
-from hubsplice.families.blocks import GATED_PRE_NORM
+from hubsplice.families.blocks import BIAS_FREE_PRE_NORM, GATED_PRE_NORM
 from hubsplice.families.engines import RUN, EngineKey, Evidence, Support
 from hubsplice.families.family import BiasSwitch, Family, ModelClass, Named, Refused
 from hubsplice.families.known import GGUF, Measured, Weights
@@ -36,6 +37,13 @@ LLAMA_CLASS = ModelClass(
     },
 )
 
+LLAMA_WITHOUT_MLP_BIASES = replace(
+    LLAMA_CLASS,
+    block=BIAS_FREE_PRE_NORM,
+    switches=(BiasSwitch("attention_bias", ATTENTION, always=True),),
+)
+"""Llama for engines that ignore the biases of its MLP: they honour those of attention."""
+
 LAYER_FIELDS = {"layer_types": PerLayer(FULL_ATTENTION, only=FULL_ATTENTION)}
 
 LLAMA = FAMILIES.add(
@@ -53,6 +61,7 @@ LLAMA = FAMILIES.add(
                 f"SmolLM2-135M-Instruct, {GGUF}", "edit_kinds.md", datetime.date(2026, 11, 26)
             ),
         ),
+        without_mlp_biases=LLAMA_WITHOUT_MLP_BIASES,
         layer_fields=LAYER_FIELDS,
         refused=(
             Refused(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hubsplice.families.blocks import BIAS_FREE_PRE_NORM
+from hubsplice.families.blocks import BIAS_FREE_PRE_NORM, head_norms
 from hubsplice.families.engines import READ, RUN, EngineKey, Evidence, Support
 from hubsplice.families.family import BiasSwitch, Family, ModelClass, Named
 from hubsplice.families.known import BEHIND_SMOLLM2, Weights
@@ -24,7 +24,7 @@ BIAS_SWITCHES = (BiasSwitch("attention_bias", ATTENTION, always=True),)
 QWEN3_CLASS = ModelClass(
     name="Qwen3ForCausalLM",
     model_type="qwen3",
-    block=BIAS_FREE_PRE_NORM,
+    block=BIAS_FREE_PRE_NORM.with_norms(*head_norms(1.0)),
     switches=BIAS_SWITCHES,
     engines={
         EngineKey.VLLM: Support(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hubsplice.families.blocks import BIAS_FREE_PRE_NORM
+from hubsplice.families.blocks import BIAS_FREE_PRE_NORM, head_norms
 from hubsplice.families.engines import RUN, EngineKey, Evidence, Support
 from hubsplice.families.family import Family, ModelClass, Named
 from hubsplice.families.known import BEHIND_SMOLLM2, Weights
@@ -17,7 +17,7 @@ from hubsplice.families.tensors import ATTENTION_OUTPUT
 QWEN3_MOE_CLASS = ModelClass(
     name="Qwen3MoeForCausalLM",
     model_type="qwen3_moe",
-    block=BIAS_FREE_PRE_NORM,
+    block=BIAS_FREE_PRE_NORM.with_norms(*head_norms(1.0)),
     switches=BIAS_SWITCHES,
     engines={
         EngineKey.VLLM: Support(Evidence.RUN, ignored_biases=frozenset({ATTENTION_OUTPUT})),

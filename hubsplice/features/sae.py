@@ -20,7 +20,8 @@ from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, SaeConfig, find_sae, parse_sae_config
 from hubsplice.features.sae_files import WEIGHTS_FILENAME, require_weights_in
 from hubsplice.features.sae_support import config_warnings, require_supported
-from hubsplice.features.trainers import TrainerFolder, trainer_weights
+from hubsplice.features.trainer_folder import TrainerFolder
+from hubsplice.features.trainers import trainer_weights
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from typing import Any
 
 from hubsplice.errors import CheckpointError, RecipeError
 from hubsplice.features.hook_point import HookPoint, parse_hook_name
-from hubsplice.features.hub_files import fetch
+from hubsplice.features.hub_files import HubFile, fetch
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_file import require_sae_types
 from hubsplice.features.sae_registry import (
@@ -19,11 +19,16 @@ from hubsplice.features.sae_registry import (
     neuronpedia_entry,
     registered_at,
     registry_entry,
+    told_at,
 )
-from hubsplice.features.trainers import TrainerFolder, trainer_folder
+from hubsplice.features.trainer_folder import TrainerFolder
+from hubsplice.features.trainers import trainer_folder
 from hubsplice.files.plain import read_plain
 
 CONFIG_FILENAME = "cfg.json"
+# The files by which trainers' folders are known.
+_SETTINGS = (CONFIG_FILENAME, "hyperparams.json", "params.npz", "config.json")
+_MOST_NAMED = 4
 
 _OLD_NAMES = {
     "hook_point": "hook_name",
@@ -126,7 +131,7 @@ def find_sae(source: SaeSource) -> FoundSae:
         return FoundSae(source, _parse_file(source.path / CONFIG_FILENAME, origin))
     if source.repo_id is not None:
         name = f"{source.subfolder}/{CONFIG_FILENAME}" if source.subfolder else CONFIG_FILENAME
-        file = fetch(source.repo_id, name, source.revision)
+        file = _fetched(source, source.repo_id, name)
         config = _parse_file(file.path, repository_origin(source))
         known = registered_at(source.repo_id, source.subfolder or "")
         if known is None:
@@ -150,6 +155,21 @@ def find_sae(source: SaeSource) -> FoundSae:
         "unpickler, which builds tensors only."
     )
     return FoundSae(source, config, notes=(pickled,), neuronpedia=entry.neuronpedia)
+
+
+def _fetched(source: SaeSource, repo_id: str, name: str) -> HubFile:
+    """A file of SAELens's format; where there is none, the registry may know the SAE."""
+    try:
+        return fetch(repo_id, name, source.revision)
+    except RecipeError as error:
+        told = told_at(repo_id, source.subfolder or "")
+        if told is None:
+            raise
+        release, sae_id = told
+        raise RecipeError(
+            f"{error}; SAELens's registry has SAEs of {repo_id}, such as "
+            f"sae: {{release: {release}, id: {sae_id}}}"
+        ) from None
 
 
 def _registered(source: SaeSource) -> RegistryEntry:
@@ -227,7 +247,7 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
     if not path.is_file():
         raise RecipeError(
             f"sae.path: {str(path.parent)!r} holds no {path.name}; expected a folder that "
-            "SAELens saved"
+            f"SAELens or another trainer saved{_saes_below(path.parent)}"
         )
     try:
         raw = json.loads(read_plain(path).decode())
@@ -238,6 +258,19 @@ def _parse_file(path: Path, origin: str) -> SaeConfig:
     if not isinstance(raw, dict):
         raise CheckpointError(f"{path} holds no mapping")
     return parse_sae_config(raw, origin)
+
+
+def _saes_below(folder: Path) -> str:
+    """What to say where the SAEs lie one folder further down."""
+    found = sorted({path.parent.name for name in _SETTINGS for path in folder.glob(f"*/{name}")})
+    if not found:
+        return ""
+    named = ", ".join(found[:_MOST_NAMED]) + (", …" if len(found) > _MOST_NAMED else "")
+    return (
+        f"; {len(found)} folders below it may: {named}"
+        if len(found) > 1
+        else (f"; {named} below it may be one")
+    )
 
 
 def _registry_config(release: str, sae_id: str) -> SaeConfig:

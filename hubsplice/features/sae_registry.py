@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -147,6 +148,21 @@ def registered_at(repo_id: str, path: str) -> RegistryEntry | None:
                 if sae["path"] == path:
                     return _entry(release, str(sae["id"]), entry, sae)
     return None
+
+
+def told_at(repo_id: str, path: str) -> tuple[str, str] | None:
+    """Release and id of an SAE at a place on the Hub, in whatever format; of the nearest place
+    in that repository where the place itself is unknown, and None for an unknown repository."""
+    if not _installed():
+        return None
+    known = {
+        str(sae["path"]): (release, str(sae["id"]))
+        for release, entry in _directory().items()
+        if entry["repo_id"] == repo_id
+        for sae in entry["saes"]
+    }
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.0)
+    return known[near[0]] if near else None
 
 
 def is_release(name: str) -> bool:

@@ -1,16 +1,14 @@
 """Folders of SAEs that other programs than SAELens wrote, in SAELens's terms.
 
-Each trainer is one entry of `_TRAINERS`: by which file its folders are known, what their
-configuration means, and what its tensors are called. Pickles are never read.
+Each trainer is one function: by which file its folders are known, what their configuration means,
+and what its tensors are called. Pickles are never read.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +18,18 @@ from safetensors import safe_open
 from torch import Tensor
 
 from hubsplice.errors import CheckpointError, UnsupportedError, blamed_on, quoted
+from hubsplice.features.llama_scope import llama_scope
 from hubsplice.features.refusals import TRANSCODER
-from hubsplice.files.plain import is_plain, read_plain
+from hubsplice.features.trainer_folder import (
+    InputScale,
+    TrainerFolder,
+    read_mapping,
+    saelens_config,
+    with_weights,
+)
+from hubsplice.files.plain import is_plain
 
 _LAYER = re.compile(r"(?:^|[._])(?:layers|h|blocks)[._](?P<layer>[0-9]+)$")
-
-
-@dataclass(frozen=True)
-class TrainerFolder:
-    """An SAE in the form of its trainer.
-
-    Attributes:
-        config: what SAELens's cfg.json would say of it.
-        files: all that matter, by name in the folder, in alphabetical order.
-        weights: the file of `files` that holds the weights.
-    """
-
-    config: Mapping[str, Any]
-    files: tuple[str, ...]
-    weights: str
 
 
 def trainer_folder(folder: Path) -> TrainerFolder | None:
@@ -48,7 +39,7 @@ def trainer_folder(folder: Path) -> TrainerFolder | None:
         CheckpointError: a configuration that is damaged, or weights that are missing or pickled.
         UnsupportedError: an SAE that no inserted layer can serve, with the reason.
     """
-    for reads in (_sparsify, _dictionary_learning, _gemma_scope, _llama_scope):
+    for reads in (_sparsify, _dictionary_learning, _gemma_scope, llama_scope):
         found = reads(folder)
         if found is not None:
             return found
@@ -83,8 +74,11 @@ def trainer_weights(found: TrainerFolder, folder: Path) -> dict[str, Tensor]:
         "b_dec": (sizes["d_in"],),
     }
     wanted = ["W_enc", "W_dec", "b_dec", *_BIASES[sizes["architecture"]]]
+    named = _untold(found, tensors) | named
     for name in wanted:
         shape = shapes.get(name, (sizes["d_sae"],))
+        if name in found.zero:
+            named.setdefault(name, torch.zeros(shape))
         if name == "threshold" and name in named and named[name].ndim == 0:
             named[name] = named[name].expand(shape)
         if name not in named or tuple(named[name].shape) != shape:
@@ -92,15 +86,46 @@ def trainer_weights(found: TrainerFolder, folder: Path) -> dict[str, Tensor]:
             raise CheckpointError(
                 f"{path}: {' or '.join(_NAMES[name][0])} is {what}; expected shape {list(shape)}"
             )
-    return {name: named[name].contiguous() for name in wanted}
+    return _folded({name: named[name].contiguous() for name in wanted}, found.scale)
+
+
+def _untold(found: TrainerFolder, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Thresholds that stand in the configuration, or as logarithms."""
+    meant = {}
+    if found.scale.threshold is not None:
+        meant["threshold"] = torch.tensor(found.scale.threshold)
+    for name in ("log_jumprelu_threshold", "activation_function.log_jumprelu_threshold"):
+        if name in tensors:
+            meant["threshold"] = tensors[name].float().exp()
+    return meant
+
+
+def _folded(weights: dict[str, Tensor], scale: InputScale) -> dict[str, Tensor]:
+    """The weights of an SAE that reads the stream as it is.
+
+    Activations stay those of the scaled stream, as `fold_activation_norm_scaling_factor` of
+    SAELens has them.
+    """
+    if "threshold" in weights:
+        if not scale.threshold_of_scaled:
+            weights["threshold"] = weights["threshold"] * scale.factor
+        if scale.by_decoder:
+            # ‖d‖·p > θ, which a row of zeros never passes.
+            norm = weights["W_dec"].norm(dim=1)
+            never = torch.finfo(norm.dtype).max
+            weights["threshold"] = (weights["threshold"] / norm).where(norm > 0, never)
+    weights["W_enc"] = weights["W_enc"] * scale.factor
+    for name in ("W_dec", "b_dec"):
+        weights[name] = weights[name] / scale.factor
+    return weights
 
 
 # By SAELens's name: the names that trainers give it, and those of them that lie the other way.
 _NAMES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "W_enc": (("encoder.weight", "W_enc", "w_enc"), ("encoder.weight",)),
-    "W_dec": (("decoder.weight", "W_dec", "w_dec"), ("decoder.weight",)),
-    "b_enc": (("encoder.bias", "b_enc"), ()),
-    "b_dec": (("b_dec", "bias", "decoder_bias", "decoder.bias"), ()),
+    "W_enc": (("encoder.weight", "W_enc", "w_enc", "W_E"), ("encoder.weight",)),
+    "W_dec": (("decoder.weight", "W_dec", "w_dec", "W_D"), ("decoder.weight",)),
+    "b_enc": (("encoder.bias", "b_enc", "b_E"), ()),
+    "b_dec": (("b_dec", "bias", "decoder_bias", "decoder.bias", "b_D"), ()),
     "b_gate": (("gate_bias",), ()),
     "b_mag": (("mag_bias",), ()),
     "r_mag": (("r_mag",), ()),
@@ -114,22 +139,9 @@ _BIASES = {
 }
 
 
-def _config(architecture: str, d_in: Any, d_sae: Any, **more: Any) -> dict[str, Any]:
-    return {
-        "architecture": architecture,
-        "d_in": d_in,
-        "d_sae": d_sae,
-        "dtype": "float32",
-        "device": "cpu",
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        **more,
-    }
-
-
 def _sparsify(folder: Path) -> TrainerFolder | None:
     """EleutherAI's sparsify: always TopK, of which `cfg.json` has the k."""
-    raw = _json(folder / "cfg.json")
+    raw = read_mapping(folder / "cfg.json")
     if raw is None or "d_sae" in raw or not {"expansion_factor", "num_latents"} & {*raw}:
         return None
     origin = f"SAE {folder}"
@@ -149,14 +161,14 @@ def _sparsify(folder: Path) -> TrainerFolder | None:
     layer = _LAYER.search(folder.name)
     metadata = {} if layer is None else {"hook_name": f"blocks.{layer['layer']}.hook_resid_post"}
     metadata |= _sparsify_training(folder.parent / "config.json")
-    config = _config(
+    config = saelens_config(
         "topk", d_in, d_sae, k=raw.get("k"), apply_b_dec_to_input=True, metadata=metadata
     )
-    return _with_weights(folder, config, "cfg.json", "sae.safetensors")
+    return with_weights(folder, config, "cfg.json", "sae.safetensors")
 
 
 def _sparsify_training(path: Path) -> dict[str, Any]:
-    raw = _json(path) or {}
+    raw = read_mapping(path) or {}
     named = {"model_name": raw.get("model"), "dataset_path": raw.get("dataset")}
     return {name: value for name, value in named.items() if isinstance(value, str)}
 
@@ -178,7 +190,7 @@ _MODULES = {"resid_post": "hook_resid_post", "mlp": "hook_mlp_out", "att": "hook
 
 
 def _dictionary_learning(folder: Path) -> TrainerFolder | None:
-    raw = _json(folder / "config.json")
+    raw = read_mapping(folder / "config.json")
     trainer = None if raw is None else raw.get("trainer")
     if not isinstance(trainer, dict) or "dict_class" not in trainer:
         return None
@@ -196,7 +208,7 @@ def _dictionary_learning(folder: Path) -> TrainerFolder | None:
     place = next((hook for part, hook in _MODULES.items() if part in module), None)
     if place is not None:
         metadata["hook_name"] = f"blocks.{layer}.{place}"
-    config = _config(
+    config = saelens_config(
         architecture,
         trainer.get("activation_dim"),
         trainer.get("dict_size"),
@@ -204,7 +216,7 @@ def _dictionary_learning(folder: Path) -> TrainerFolder | None:
         metadata=metadata,
         **({"k": trainer.get("k")} if architecture == "topk" else {}),
     )
-    return _with_weights(folder, config, "config.json", "ae.safetensors", "ae.pt")
+    return with_weights(folder, config, "config.json", "ae.safetensors", "ae.pt")
 
 
 def _gemma_scope(folder: Path) -> TrainerFolder | None:
@@ -222,55 +234,5 @@ def _gemma_scope(folder: Path) -> TrainerFolder | None:
         shape = headers[0 if first else 1](file)[0]
     if len(shape) != 2:
         raise CheckpointError(f"{path}: W_enc has shape {list(shape)}; expected two dimensions")
-    config = _config("jumprelu", *map(int, shape), apply_b_dec_to_input=False, metadata={})
+    config = saelens_config("jumprelu", *map(int, shape), apply_b_dec_to_input=False, metadata={})
     return TrainerFolder(config, ("params.npz",), "params.npz")
-
-
-def _llama_scope(folder: Path) -> TrainerFolder | None:
-    if _json(folder / "hyperparams.json") is None:
-        return None
-    raise UnsupportedError(
-        f"SAE {folder}: a folder of Llama Scope, whose thresholds count in scaled activations; "
-        "SAELens's registry has these SAEs with their scale: "
-        "sae: {release: llama_scope_lxr_8x, id: l13r_8x}"
-    )
-
-
-def _with_weights(
-    folder: Path,
-    config: dict[str, Any],
-    settings: str,
-    weights: str,
-    pickle: str = "",
-) -> TrainerFolder:
-    if not is_plain(folder / weights):
-        if pickle and is_plain(folder / pickle):
-            raise CheckpointError(
-                f"SAE {folder}: {pickle} is a pickle file, which may run code when it is read. "
-                "This reads its tensors alone, and writes them as safetensors:\n"
-                f"    {_conversion(folder, pickle, weights)}"
-            )
-        raise CheckpointError(f"SAE {folder}: holds no {weights}")
-    return TrainerFolder(config, tuple(sorted((settings, weights))), weights)
-
-
-def _conversion(folder: Path, pickle: str, weights: str) -> str:
-    """The command that turns a pickle of tensors into safetensors; it reads nothing but tensors."""
-    code = (
-        "import sys, torch; from safetensors.torch import save_file; "
-        "t = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
-        "save_file({k: v.contiguous() for k, v in t.items() if torch.is_tensor(v)}, sys.argv[2])"
-    )
-    return f"python -c \"{code}\" '{folder / pickle}' '{folder / weights}'"
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    """A file's mapping; None where there is no such file, or where it holds none."""
-    if not is_plain(path):
-        return None
-    try:
-        raw = json.loads(read_plain(path).decode())
-    except (OSError, ValueError, RecursionError):
-        # Whoever needs the file says what is wrong with it.
-        return None
-    return raw if isinstance(raw, dict) else None

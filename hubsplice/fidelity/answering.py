@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,13 +18,13 @@ from torch import Tensor
 from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.answers import Answer, Answers, Said
 from hubsplice.fidelity.measure import Subject
-from hubsplice.fidelity.runs import greedy_tokens
+from hubsplice.fidelity.runs import greedy_tokens, in_step, require_readable, with_hook
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import EditKey
-from hubsplice.streams.model import Model, hooked, loaded, seeing
+from hubsplice.streams.model import Model, collect_streams, hooked, loaded, seeing
 from hubsplice.terminal import Progress
 
 MOST_PROMPTS = 3
@@ -81,22 +82,19 @@ class Asker:
         """
         considered = 0
         with loaded(self.subject.base, self.subject.dtype) as model:
+            require_readable(model, _NEW_TOKENS)
             chosen = given
             if chosen is None:
                 chosen, considered = self._chosen(model, candidates, examples, progress)
             if not chosen:
                 return None
-            said = [self._said(model, asked, progress, i, chosen) for i, asked in enumerate(chosen)]
-            sampled = self._sampled(model, chosen[0])
+            told = _told(progress, 3 * len(chosen) + 2)
+            before, hook, sampled = self._said_by_base(model, chosen, told)
         with (
             loaded(self.subject.spliced, self.subject.dtype) as model,
             self.subject.on(model),
         ):
-            edited = []
-            for i, asked in enumerate(chosen):
-                edited.append(self._text(self._continued(model, asked)))
-                progress(_STEP, len(chosen) + i + 1, 2 * len(chosen))
-            resampled = self._sampled(model, chosen[0])
+            *edited, resampled = in_step(model, self._runs(model, chosen, told))
         return Answers(
             chosen="by effect" if given is None else "by the author",
             candidates=considered,
@@ -110,24 +108,34 @@ class Asker:
                 Answer(
                     prompt=asked.shown,
                     form=asked.form,
-                    greedy=Said(base=before, edited=after),
-                    hook=None if hook == after else hook,
+                    greedy=Said(base=base, edited=after),
+                    hook=None if hooked_says == after else hooked_says,
                     sampled=Said(base=sampled, edited=resampled) if i == 0 else None,
                 )
-                for i, (asked, (before, hook), after) in enumerate(
-                    zip(chosen, said, edited, strict=True)
+                for i, (asked, base, hooked_says, after) in enumerate(
+                    zip(chosen, before, hook, edited, strict=True)
                 )
             ),
         )
 
-    def _said(
-        self, model: Model, asked: Asked, progress: Progress, index: int, chosen: Sequence[Asked]
-    ) -> tuple[str, str]:
-        base = self._text(self._continued(model, asked))
-        with hooked(model, self.subject.intervention):
-            hook = self._text(self._continued(model, asked))
-        progress(_STEP, index + 1, 2 * len(chosen))
-        return base, hook
+    def _said_by_base(
+        self, model: Model, chosen: Sequence[Asked], told: Callable[[str], str]
+    ) -> tuple[list[str], list[str], str]:
+        """What the base and the hook answer to every prompt, and what the base samples."""
+        *plain, sampling = self._runs(model, chosen, told)
+        edited = [with_hook(model, self.subject.intervention, run) for run in plain]
+        said = in_step(model, [*plain, *edited, sampling])
+        return said[: len(chosen)], said[len(chosen) : -1], said[-1]
+
+    def _runs(
+        self, model: Model, chosen: Sequence[Asked], told: Callable[[str], str]
+    ) -> list[Callable[[], str]]:
+        """Runs that answer every prompt, and one that samples an answer to the first."""
+
+        def answer(asked: Asked) -> Callable[[], str]:
+            return lambda: told(self._text(self._continued(model, asked)))
+
+        return [*map(answer, chosen), lambda: told(self._sampled(model, chosen[0]))]
 
     def _sampled(self, model: Model, asked: Asked) -> str:
         with torch.random.fork_rng():
@@ -193,6 +201,17 @@ class Asker:
         return [effect.asked for effect in kept], len(found)
 
 
+def _told(progress: Progress, total: int) -> Callable[[str], str]:
+    """Counts the answers, and gives them back."""
+    done = count(1)
+
+    def told(answer: str) -> str:
+        progress(_STEP, next(done), total)
+        return answer
+
+    return told
+
+
 @dataclass(frozen=True, eq=False)
 class _Effect:
     """What an edit does at a prompt.
@@ -220,9 +239,15 @@ def _effects(model: Model, edit: Intervention, prompts: Sequence[Asked]) -> list
     )
     is_text = torch.arange(length) >= torch.tensor(pads)[:, None]
     streams: dict[Place, Tensor] = {}
-    base = greedy_tokens(model, ids, _BEGINNING, is_text)
-    with hooked(model, edit), seeing(model, [s.place for s in edit.sites], _first(streams)):
-        hook = greedy_tokens(model, ids, _BEGINNING, is_text)
+
+    def begin() -> Tensor:
+        return greedy_tokens(model, ids, _BEGINNING, is_text)
+
+    def begin_seen() -> Tensor:
+        with seeing(model, [site.place for site in edit.sites], _first(streams)):
+            return begin()
+
+    base, hook = in_step(model, [begin, with_hook(model, edit, begin_seen)])
     same = (base == hook).cumprod(dim=1).sum(dim=1).tolist()
     counted = is_text.clone()
     # The first token of a text counts nowhere.
@@ -236,11 +261,11 @@ def _effects(model: Model, edit: Intervention, prompts: Sequence[Asked]) -> list
 
 def acting_at(model: Model, edit: Intervention, ids: Tensor) -> dict[EditKey, Tensor]:
     """Where each edit acts on one sequence of ids [length]; shape [length] each."""
-    streams: dict[Place, Tensor] = {}
     places = [site.place for site in edit.sites]
-    with torch.inference_mode(), hooked(model, edit), seeing(model, places, _first(streams)):
-        model.base_model(ids[None].to(model.device), use_cache=False)
-    return {key: here[0] for key, here in _acting(edit, streams).items()}
+    with hooked(model, edit):
+        streams = collect_streams(model, ids[None], places, lambda *_: None)
+    floats = {place: h.float() for place, h in streams.items()}
+    return {key: here[0] for key, here in _acting(edit, floats).items()}
 
 
 def _acting(edit: Intervention, streams: Mapping[Place, Tensor]) -> dict[EditKey, Tensor]:

@@ -64,18 +64,28 @@ class Comparison:
     Attributes:
         divergence: KL(reference ‖ model) in nats, shape [sequences, length], float64.
         same_top: whether both rank the same token first, same shape.
+        losses: what the reference and the model lose on the token that follows, in nats, each of
+            shape [sequences, length - 1]; None where the tokens were not given.
     """
 
     divergence: Tensor
     same_top: Tensor
+    losses: tuple[Tensor, Tensor] | None = None
 
 
-def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Comparison]:
+def compare(
+    reference: Readable, others: Mapping[str, Readable], ids: Tensor | None = None
+) -> dict[str, Comparison]:
     """Compare models with a reference over the same tokens.
 
     Logits are computed in each model's own dtype, as it serves them, and turned to
     probabilities in float64: sums over a vocabulary in float32 would be off by more than the
     divergences of two float32 models. Only a slice of them is in memory at a time.
+
+    Args:
+        reference: what the others are compared with.
+        others: by any name.
+        ids: the tokens, shape [sequences, length], where losses are wanted too.
 
     Raises:
         FidelityError: logits are NaN or infinite.
@@ -91,22 +101,35 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
     step = max(1, _LOGITS_AT_ONCE // len(reference.head))
     divergences: dict[str, list[Tensor]] = {name: [] for name in others}
     tops: dict[str, list[Tensor]] = {name: [] for name in others}
+    losses: dict[str | None, list[Tensor]] = {name: [] for name in (None, *others)}
+    # What follows the last token of a sequence is not known, and its loss is left out below.
+    following = None if ids is None else ids.roll(-1, dims=1).flatten()
+
+    def note_loss(name: str | None, found: Tensor, part: slice) -> None:
+        if following is not None:
+            wanted = following[part, None].to(device)
+            losses[name].append(-found.gather(-1, wanted)[:, 0].cpu())
 
     def log_probabilities(hidden: Tensor, of: Readable) -> Tensor:
         logits = of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
-        return logits.double().log_softmax(dim=-1)
+        wide = logits.double()
+        del logits
+        return wide.log_softmax(dim=-1)
 
     with torch.inference_mode():
         for start in range(0, len(truth), step):
             part = slice(start, start + step)
             wanted = log_probabilities(truth[part], reference)
             probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
+            note_loss(None, wanted, part)
             for name, other in others.items():
                 found = log_probabilities(states[name][part], other)
-                # Of two distributions that are almost equal it may come out a little below zero.
-                gap = (probabilities * (wanted - found)).sum(dim=-1).clamp(min=0)
-                divergences[name].append(gap.cpu())
                 tops[name].append((found.argmax(dim=-1) == top).cpu())
+                note_loss(name, found, part)
+                # In place: these are the largest tensors of a build.
+                terms = found.neg_().add_(wanted).mul_(probabilities)
+                # Of two distributions that are almost equal it may come out a little below zero.
+                divergences[name].append(terms.sum(dim=-1).clamp(min=0).cpu())
     wrong = {n: sum(int((~p.isfinite()).sum()) for p in ps) for n, ps in divergences.items()}
     if any(wrong.values()):
         which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)
@@ -114,9 +137,16 @@ def compare(reference: Readable, others: Mapping[str, Readable]) -> dict[str, Co
             f"fidelity can't be measured: logits are not finite ({which} of {len(truth)} tokens); "
             "the base's weights or an edit overflow"
         )
+
+    def joined(parts: list[Tensor]) -> Tensor:
+        return torch.cat(parts).reshape(shape)
+
+    def both(name: str) -> tuple[Tensor, Tensor] | None:
+        if following is None:
+            return None
+        return joined(losses[None])[:, :-1], joined(losses[name])[:, :-1]
+
     return {
-        name: Comparison(
-            torch.cat(divergences[name]).reshape(shape), torch.cat(tops[name]).reshape(shape)
-        )
+        name: Comparison(joined(divergences[name]), joined(tops[name]), both(name))
         for name in others
     }

@@ -15,6 +15,7 @@ Text that has fallen into repetition is not strange to the base, and held-out te
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,9 +25,9 @@ from torch.nn import functional
 
 from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.report import EditEffect
-from hubsplice.fidelity.runs import beginnings, sampled_tokens
+from hubsplice.fidelity.runs import beginnings, in_step, sampled_tokens, with_hook
 from hubsplice.intervention.intervention import Intervention
-from hubsplice.streams.model import Model, hooked
+from hubsplice.streams.model import Model
 
 Word = Literal["hardly visible", "visible", "strong", "breaks the text"]
 
@@ -62,17 +63,17 @@ class Continued:
     def of(model: Model, edit: Intervention, ids: Tensor) -> Continued:
         """Continue the beginnings of some sequences of ids [sequences, length] with the base."""
         prompts = beginnings(ids)
-        base = sampled_tokens(model, prompts)
-        with hooked(model, edit):
-            edited = sampled_tokens(model, prompts)
-            self_loss = _own_loss(model, prompts, edited)
-        return Continued(
-            base,
-            edited,
-            _own_loss(model, prompts, base),
-            _own_loss(model, prompts, edited),
-            self_loss,
-        )
+
+        def sample() -> Tensor:
+            return sampled_tokens(model, prompts)
+
+        def loss(of: Tensor) -> Callable[[], float]:
+            return lambda: _own_loss(model, prompts, of)
+
+        base, edited = in_step(model, [sample, with_hook(model, edit, sample)])
+        under_hook = with_hook(model, edit, loss(edited))
+        losses = in_step(model, [loss(base), loss(edited), under_hook])
+        return Continued(base, edited, *losses)
 
 
 def edit_effect(
@@ -134,6 +135,11 @@ def _own_loss(model: Model, prompts: Tensor, tokens: Tensor) -> float:
         return float(functional.cross_entropy(logits.transpose(1, 2), ids[:, first:]))
 
 
+def scored_sequences(ids: Tensor) -> int:
+    """How many of some sequences [n, length], the first ones, a loss on text is the mean over."""
+    return min(len(ids), max(1, _SCORED_TOKENS // ids.shape[1]))
+
+
 def text_loss(read: Readable, ids: Tensor) -> float:
     """What a model loses on its text, in nats per token, over a part of it.
 
@@ -141,7 +147,7 @@ def text_loss(read: Readable, ids: Tensor) -> float:
         read: its last hidden states on ids, with its output embeddings.
         ids: shape [sequences, length].
     """
-    sequences = min(len(ids), max(1, _SCORED_TOKENS // ids.shape[1]))
+    sequences = scored_sequences(ids)
     hidden, following = read.hidden[:sequences, :-1].flatten(end_dim=1), ids[:sequences, 1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     head, wanted = read.head.to(device, hidden.dtype), following.flatten().to(device)

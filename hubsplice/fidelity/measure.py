@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from hubsplice.fidelity.acting import TokenGroups
 from hubsplice.fidelity.beginning import begins_alike
 from hubsplice.fidelity.curve import Response, curves, responses, with_figures
 from hubsplice.fidelity.divergence import Comparison, Readable, compare
-from hubsplice.fidelity.effect import Continued, edit_effect, text_loss
+from hubsplice.fidelity.effect import Continued, edit_effect, scored_sequences
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.optional import Missing
@@ -37,8 +38,10 @@ from hubsplice.fidelity.runs import (
     common_layers,
     greedy_tokens,
     head_weight,
+    in_step,
     logit_scale,
     run_variants,
+    with_hook,
 )
 from hubsplice.fidelity.sites import site_fidelity
 from hubsplice.fidelity.statistics import distribution, ratio_of_means
@@ -51,6 +54,8 @@ from hubsplice.streams.in_step import Entered
 from hubsplice.streams.model import Model, editing_sinks, hooked, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
+
+_FLOOR = "the hook at the serving precision"
 
 CLIP = 0.05
 """Nats. One chaotic token can carry a mean; the clipped ratio shows what the others do."""
@@ -115,7 +120,7 @@ class References:
         precise = _Precise.of(base, intervention, text, progress)
         if dtype is torch.float32:
             return References(precise, None)
-        served = _Served.of(base, intervention, text.ids, dtype, precise, progress)
+        served = _Served.of(base, intervention, text.ids, dtype, progress)
         return References(precise, served)
 
 
@@ -146,10 +151,11 @@ def measure_fidelity(
     common = common_layers(subject.intervention)
     # What an adapter changes is in no file of the checkpoint.
     alike = subject.adapted is None and begins_alike(subject.base, subject.spliced, common)
-    precisions = []
     greedy = None
     missing = Missing([*precise.missing, *(served.missing if served else ())])
     found: dict[str, tuple[Response, ...]] = {}
+    runs: dict[str, tuple[Run, _Served | None]] = {}
+    others: dict[str, Readable] = {}
     if served is not None:
         splice, continued, found[_name(subject.dtype)] = _run_splice(
             subject,
@@ -160,7 +166,10 @@ def measure_fidelity(
             progress,
             missing=missing,
         )
-        precisions.append(_precision(subject, splice, precise, served, acting))
+        runs[_name(subject.dtype)] = splice, served
+        others[_FLOOR] = served.hook
+        # The output embeddings are the base's, byte for byte.
+        others[_name(subject.dtype)] = replace(served.hook, hidden=splice.hidden)
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
     splice, _, found[_name(torch.float32)] = _run_splice(
         subject,
@@ -171,7 +180,22 @@ def measure_fidelity(
         progress,
         missing=None,
     )
-    precisions.append(_precision(subject, splice, precise, None, acting))
+    runs[_name(torch.float32)] = splice, None
+    others[_name(torch.float32)] = replace(precise.hook, hidden=splice.hidden)
+    # At once: the reference's logits are computed once for all of them.
+    errors = compare(precise.hook, others)
+    precisions = [
+        _precision(
+            subject,
+            splice,
+            precise,
+            of_hook,
+            acting,
+            floor=None if of_hook is None else errors[_FLOOR],
+            error=errors[name],
+        )
+        for name, (splice, of_hook) in runs.items()
+    ]
     compiled_for = _name(subject.dtype)
     precisions = [judged(with_figures(p, found[p.dtype]), compiled_for) for p in precisions]
     sentence, outcome, passed = verdict(precisions[0], require)
@@ -219,7 +243,6 @@ class _Precise:
     """
 
     hook: Readable
-    base: Readable
     streams: Mapping[Place, Tensor]
     effect: Comparison
     plain: Comparison
@@ -243,29 +266,21 @@ class _Precise:
             entered, runs = run_variants(model, ids, variants, step, common=common_layers(edit))
             # A hook that leaves no sink alone is a plain one.
             bare, hook, plain = runs[0], runs[1], runs[-1]
-            with hooked(model, edit):
-                greedy = _continuations(model, ids, missing)
-            continued = missing.attempt(
-                "what the edit does to text", lambda: Continued.of(model, edit, ids)
-            )
+            greedy, continued = _generated(model, edit, ids, missing)
             head, scale = head_weight(model), logit_scale(model)
         scored = text.is_text
         scored[:, 0] = False
         for site in edit.sites:
             scored &= ~site.is_sink(hook.streams[site.place]).reshape(ids.shape)
-        truth, base_states = (Readable(run.hidden, head, scale) for run in (hook, bare))
+        truth = Readable(hook.hidden, head, scale)
+        others = {"base": bare, "plain": plain}
         found = compare(
-            truth,
-            {
-                "base": base_states,
-                "plain": Readable(plain.hidden, head, scale),
-            },
+            truth, {name: Readable(run.hidden, head, scale) for name, run in others.items()}, ids
         )
         ordinary = scored.clone()
         ordinary[text.drawn :] = False
         return _Precise(
             truth,
-            base_states,
             hook.streams,
             found["base"],
             found["plain"],
@@ -285,28 +300,25 @@ class _Precise:
         for site in edit.sites:
             changed = site.delta(self.streams[site.place]).norm(dim=-1) > 0
             acted |= changed.reshape(acted.shape)
-        drawn = text.ids[: text.drawn]
+        assert self.effect.losses is not None
+        part = scored_sequences(text.ids[: text.drawn])
+        of_hook, of_base = (float(loss[:part].mean()) for loss in self.effect.losses)
         return edit_effect(
             self.continued,
-            text_loss(self.base, drawn),
-            text_loss(self.hook, drawn),
+            of_base,
+            of_hook,
             self.effect.divergence,
             acted & self.scored,
             self.ordinary,
         )
-
-    def comparison(self, hidden: Tensor, head: Tensor) -> Comparison:
-        """How far another model is from the float32 hook, by its last hidden states."""
-        return compare(self.hook, {"": Readable(hidden, head, self.hook.scale)})[""]
 
 
 @dataclass(frozen=True, eq=False)
 class _Served:
     """The hook on the base at the serving precision."""
 
-    head: Tensor
+    hook: Readable
     streams: Mapping[Place, Tensor]
-    floor: Comparison
     entered: Entered
     greedy: Tensor | None
     missing: tuple[str, ...]
@@ -317,7 +329,6 @@ class _Served:
         edit: Intervention,
         ids: Tensor,
         dtype: torch.dtype,
-        precise: _Precise,
         progress: Progress,
     ) -> _Served:
         places = [site.place for site in edit.sites]
@@ -328,9 +339,8 @@ class _Served:
             common = common_layers(edit)
             entered, (hook,) = run_variants(model, ids, [variant], step, common=common)
             greedy = _continuations(model, ids, missing)
-            head = head_weight(model)
-        floor = precise.comparison(hook.hidden, head)
-        return _Served(head, hook.streams, floor, entered, greedy, tuple(missing.reasons))
+            read = Readable(hook.hidden, head_weight(model), logit_scale(model))
+        return _Served(read, hook.streams, entered, greedy, tuple(missing.reasons))
 
 
 def _run_splice(
@@ -356,12 +366,16 @@ def _run_splice(
 
 
 def _precision(
-    subject: Subject, splice: Run, precise: _Precise, served: _Served | None, acting: ActingText
+    subject: Subject,
+    splice: Run,
+    precise: _Precise,
+    served: _Served | None,
+    acting: ActingText,
+    *,
+    floor: Comparison | None,
+    error: Comparison,
 ) -> PrecisionFidelity:
     ordinary, seed = precise.ordinary, acting.sequences.seed
-    # The output embeddings are the base's, byte for byte.
-    error = precise.comparison(splice.hidden, precise.hook.head if served is None else served.head)
-    floor = None if served is None else served.floor
     ratio = clipped = None
     if floor is not None:
         ratio = ratio_of_means(error.divergence, floor.divergence, ordinary, seed=seed)
@@ -462,6 +476,20 @@ def _edit(
 
 def _continuations(model: Model, ids: Tensor, missing: Missing) -> Tensor | None:
     return missing.attempt("the greedy comparison", lambda: greedy_tokens(model, beginnings(ids)))
+
+
+def _generated(
+    model: Model, edit: Intervention, ids: Tensor, missing: Missing
+) -> tuple[Tensor | None, Continued | None]:
+    def continued() -> Continued | None:
+        return missing.attempt("what the edit does to text", lambda: Continued.of(model, edit, ids))
+
+    def greedy() -> Tensor | None:
+        return _continuations(model, ids, missing)
+
+    runs: list[Callable[[], Any]] = [with_hook(model, edit, greedy), continued]
+    first, second = in_step(model, runs)
+    return first, second
 
 
 def _greedy(

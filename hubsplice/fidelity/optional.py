@@ -6,9 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from hubsplice.errors import first_line
+from hubsplice.errors import UnsupportedError, first_line
 
 Figure = TypeVar("Figure")
+
+LEFT_OUT = "left out: "
+"""What the reason begins with where something was not even tried."""
 
 
 @dataclass
@@ -30,6 +33,8 @@ class Missing:
         """
         try:
             return make()
+        except UnsupportedError as error:
+            reason = f"{LEFT_OUT}{name}: {first_line(error)}"
         except Exception as error:  # noqa: BLE001 - whatever it is, the other figures stand
             reason = f"{name} could not be made: {first_line(error)}"
         if reason not in self.reasons:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from hubsplice.fidelity.runs import NEW_TOKENS
+from hubsplice.fidelity.runs import MOST_READ, NEW_TOKENS
 from hubsplice.intervention.place import Place
 from hubsplice.streams.passes import Decoding, Pass, TextTokens
 
@@ -50,7 +50,15 @@ def measuring_passes(
     yield Pass(torch.float32, tokens, behind + added, read=2)  # the splice
 
 
-def generations(dtype: torch.dtype) -> Iterator[Decoding]:
-    """What hook, base and splice continue."""
-    yield Decoding(torch.float32, 3 * NEW_TOKENS)
-    yield Decoding(dtype, (1 if dtype is torch.float32 else 2) * NEW_TOKENS)
+def generations(dtype: torch.dtype, read: Mapping[torch.dtype, int]) -> Iterator[Decoding]:
+    """What hook, base and splice continue.
+
+    Args:
+        dtype: the serving precision.
+        read: by precision, the bytes that each pass of the base reads from the disk.
+    """
+    serving = 1 if dtype is torch.float32 else 2
+    # The float32 runs go in step, and the weights are read once for all of them.
+    for precision, runs, readings in ((torch.float32, 3, 1), (dtype, serving, serving)):
+        if read[precision] * NEW_TOKENS <= MOST_READ:
+            yield Decoding(precision, runs * NEW_TOKENS, readings * NEW_TOKENS * read[precision])

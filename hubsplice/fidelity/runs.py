@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from hubsplice.fidelity.inserted import InsertedAt, watching
 from hubsplice.files.space import readable_size
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
+from hubsplice.streams.aside import Aside
 from hubsplice.streams.in_step import Entered, InStep
 from hubsplice.streams.model import (
     Model,
@@ -27,11 +28,15 @@ from hubsplice.streams.model import (
     seeing,
 )
 from hubsplice.streams.on_disk import OnDisk, bytes_on_disk
+from hubsplice.streams.room import MEMORY
+from hubsplice.streams.turns import in_turns
+
+Result = TypeVar("Result")
 
 _PROMPTS, _PROMPT_TOKENS, NEW_TOKENS = 16, 24, 24
 _SEED = 0
-# Bytes of weights: some ten minutes from most disks.
-_MOST_READ = 10**12
+MOST_READ = 3 * 10**11
+"""Bytes of weights that are read from the disk to continue text: some five minutes from most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,7 +146,7 @@ def run_variants(
     progress(0, len(ids))
     if entered is None:
         entered = step.reach(common, told(0, common))
-    recorders = {id(v): _Recorder(model, v) for v in variants}
+    recorders = {id(v): _Recorder(model, v, step.aside) for v in variants}
     hooks = [recorders[id(v)].on for v in passing]
     passed = step.through(entered, step.layers, hooks, told(before, behind))
     ends = {id(v): end for v, end in zip(passing, passed, strict=True)}
@@ -178,6 +183,24 @@ def beginnings(ids: Tensor) -> Tensor:
     return ids[:_PROMPTS, :_PROMPT_TOKENS]
 
 
+def require_readable(model: Model, new_tokens: int) -> None:
+    """Refuse to generate what would take absurdly long, since it is read from the disk.
+
+    Args:
+        model: the model.
+        new_tokens: how many times it is read.
+
+    Raises:
+        UnsupportedError: with the size.
+    """
+    read = bytes_on_disk(model)
+    if read * new_tokens > MOST_READ:
+        raise UnsupportedError(
+            f"each of {new_tokens} new tokens would read {readable_size(read)} of the model from "
+            f"the disk; {MEMORY}=whole holds it in memory"
+        )
+
+
 def greedy_tokens(
     model: Model, prompts: Tensor, new_tokens: int = NEW_TOKENS, is_text: Tensor | None = None
 ) -> Tensor:
@@ -190,6 +213,24 @@ def greedy_tokens(
         is_text: which of the ids are a prompt's, and no padding in front of it; all by default.
     """
     return _continued(model, prompts, new_tokens, is_text, do_sample=False)
+
+
+def in_step(model: Model, runs: Sequence[Callable[[], Result]]) -> list[Result]:
+    """What several runs give that generate with one model, which is read once for all of them.
+
+    Each has what it puts on the model for itself; see `in_turns`.
+    """
+    return in_turns(runs, together=bytes_on_disk(model) > 0)
+
+
+def with_hook(model: Model, edit: Intervention, run: Callable[[], Result]) -> Callable[[], Result]:
+    """A run during which the hook is on the model."""
+
+    def with_it() -> Result:
+        with hooked(model, edit):
+            return run()
+
+    return with_it
 
 
 def sampled_tokens(model: Model, prompts: Tensor) -> Tensor:
@@ -205,12 +246,7 @@ def _continued(
     """Exactly `new_tokens` tokens after each prompt, past any end of a sequence."""
     from transformers import GenerationConfig
 
-    read = bytes_on_disk(model)
-    if read * new_tokens > _MOST_READ:
-        raise UnsupportedError(
-            f"each of {new_tokens} new tokens would read the model from the disk, "
-            f"{readable_size(read)}"
-        )
+    require_readable(model, new_tokens)
     mask = torch.ones_like(prompts) if is_text is None else is_text.long()
     with torch.inference_mode():
         output: Tensor = model.generate(
@@ -224,10 +260,10 @@ def _continued(
 class _Recorder:
     """What one variant has on the model, and what is seen there."""
 
-    def __init__(self, model: Model, variant: Variant) -> None:
-        self._model, self._variant = model, variant
+    def __init__(self, model: Model, variant: Variant, aside: Aside) -> None:
+        self._model, self._variant, self._aside = model, variant, aside
         self._streams: dict[Place, list[Tensor]] = {place: [] for place in variant.places}
-        self._layers = [_LayerRecorder(model, layer) for layer in variant.inserted]
+        self._layers = [_LayerRecorder(model, layer, aside) for layer in variant.inserted]
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -240,19 +276,20 @@ class _Recorder:
             yield
 
     def _keep(self, place: Place, h: Tensor) -> None:
-        self._streams[place].append(h.detach().flatten(end_dim=1).to("cpu", copy=True))
+        seen = h.detach().flatten(end_dim=1).to("cpu", copy=True)
+        self._streams[place].append(self._aside.put(seen))
 
     def result(self, hidden: Tensor) -> Run:
         return Run(
             hidden,
             tuple(layer.result() for layer in self._layers),
-            {place: torch.cat(parts) for place, parts in self._streams.items()},
+            {place: self._aside.joined(parts) for place, parts in self._streams.items()},
         )
 
 
 class _LayerRecorder:
-    def __init__(self, model: Model, layer: InsertedAt) -> None:
-        self._model, self._layer = model, layer
+    def __init__(self, model: Model, layer: InsertedAt, aside: Aside) -> None:
+        self._model, self._layer, self._aside = model, layer, aside
         self._neurons = [neuron for _, neuron, _ in layer.jump_gates]
         self._sides = torch.tensor([side < 0 for _, _, side in layer.jump_gates], dtype=torch.bool)
         self._before: list[Tensor] = []
@@ -272,12 +309,13 @@ class _LayerRecorder:
             yield
 
     def _keep(self, before: Tensor, after: Tensor) -> None:
-        self._before.append(before.flatten(end_dim=1).cpu())
-        self._after.append(after.flatten(end_dim=1).cpu())
+        self._before.append(self._aside.put(before.flatten(end_dim=1)))
+        self._after.append(self._aside.put(after.flatten(end_dim=1)))
 
     def _keep_gates(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         above = output[..., self._neurons] > self._layer.saturation
         self._gates.append(above.flatten(end_dim=1).cpu() ^ self._sides)
 
     def result(self) -> LayerPass:
-        return LayerPass(torch.cat(self._before), torch.cat(self._after), torch.cat(self._gates))
+        before, after = (self._aside.joined(parts) for parts in (self._before, self._after))
+        return LayerPass(before, after, torch.cat(self._gates))

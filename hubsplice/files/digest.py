@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,12 @@ from hubsplice.files.plain import open_plain
 Sha256 = Annotated[str, StringConstraints(pattern="^[0-9a-f]{64}$")]
 
 _CHUNK = 1 << 22
+
+# What is younger may be written to once more without its times showing that.
+_SETTLED_SECONDS = 2.0
+
+_Status = tuple[int, ...]
+_known: dict[_Status, FileDigest] = {}
 
 
 @dataclass(frozen=True)
@@ -53,3 +61,44 @@ def digest_file(path: Path, *, on_read: Callable[[int], None] | None = None) -> 
             if on_read is not None:
                 on_read(count)
     return FileDigest(sha256.hexdigest(), size)
+
+
+def digest_once(path: Path) -> FileDigest:
+    """The digest of a whole file, computed once in a process as long as nobody writes to it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    status = path.stat()
+    known = known_digest(status)
+    if known is not None:
+        return known
+    found = digest_file(path)
+    remember_digest(status, found)
+    return found
+
+
+def known_digest(status: os.stat_result) -> FileDigest | None:
+    """The digest of a file that was computed before, if it is as it was then."""
+    return _known.get(_key(status))
+
+
+def remember_digest(status: os.stat_result, digest: FileDigest) -> None:
+    """Know a digest from now on.
+
+    Args:
+        status: of the file before it was read.
+        digest: what was read.
+    """
+    if time.time() - max(status.st_mtime, status.st_ctime) > _SETTLED_SECONDS:
+        _known[_key(status)] = digest
+
+
+def _key(status: os.stat_result) -> _Status:
+    return (
+        status.st_dev,
+        status.st_ino,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+    )

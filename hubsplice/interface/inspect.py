@@ -22,8 +22,8 @@ def inspect(
     Args:
         model: the checkpoint's folder, or its Hub repository.
         revision: the repository's commit, branch or tag.
-        sae: an SAE whose features the edits are compared with: its folder, or `RELEASE/ID` of
-            SAELens's registry.
+        sae: an SAE whose features the edits are compared with: named as for
+            `find`.
 
     Returns:
         For every splice the neurons in use, the parts of its edits with the strengths and

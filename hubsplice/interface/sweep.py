@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from hubsplice.errors import OutputError, RecipeError
 from hubsplice.files.new_files import require_folder_of
 from hubsplice.interface.progress import ProgressChoice, reporting
+from hubsplice.interface.scorers import prompts_of, scorer_of
 from hubsplice.interface.sources import AnyPath, RecipeSource, as_path, as_recipe
 
 if TYPE_CHECKING:
-    from hubsplice.explore.scorers.base import Scorer
+    from hubsplice.explore.harness import Harness
     from hubsplice.explore.swept import Sweep
 
 _SUFFIX = ".sweep.jsonl"
@@ -34,6 +35,9 @@ def sweep(
     top_p: float = 1.0,
     seed: int = 0,
     neutral_tokens: int = 1024,
+    side_effects: Sequence[str] = (),
+    include_path: AnyPath | None = None,
+    limit: int | None = None,
     answers: AnyPath | None = None,
     plot: AnyPath | None = None,
     write: bool = False,
@@ -62,6 +66,10 @@ def sweep(
         top_p: as in `answers`.
         seed: as in `answers`.
         neutral_tokens: of the text on which side effects are measured.
+        side_effects: more of them: `lm_eval=TASK` is a task of lm-evaluation-harness, run on the
+            hook. It needs the extra `evaluate` of this package.
+        include_path: a folder with more tasks.
+        limit: how many questions of each task are asked; all where it is None.
         answers: the file that answers are kept in; beside the recipe's file where none is given.
         plot: a file to draw the comparison in, `.svg` or `.png`.
         write: whether the recommended strength is written into the recipe's file, with the
@@ -82,22 +90,23 @@ def sweep(
         raise RecipeError(f"--write: it needs {what}")
     kept = answers_file(file, answers)
     drawing = None if plot is None else _drawing(as_path(plot))
-    from hubsplice.explore.amounts import knob
     from hubsplice.explore.generating import Sampling
     from hubsplice.explore.sweep import Asking
     from hubsplice.explore.sweep import sweep as sweep_recipe
     from hubsplice.explore.writing import evidence, write_strength
+    from hubsplice.recipe.strengths import knob
 
     asking = Asking(
         edit=edit,
         strengths=[str(one) for one in strengths],
         layers=layers,
-        prompts=_prompts(prompts),
-        scorers=[_scorer(one) for one in scores],
+        prompts=prompts_of(prompts),
+        scorers=[scorer_of(one) for one in scores],
         want=want,
         sampling=Sampling(max_new_tokens, temperature, top_p, seed),
         plain=plain,
         neutral_tokens=neutral_tokens,
+        harness=_harness(side_effects, include_path, limit),
     )
     if not asking.scorers:
         raise RecipeError("--score: missing; say what answers are scored by")
@@ -133,6 +142,25 @@ def answers_file(file: Path | None, answers: AnyPath | None) -> Path:
     return file.with_suffix(_SUFFIX)
 
 
+def _harness(
+    side_effects: Sequence[str], include_path: AnyPath | None, limit: int | None
+) -> Harness | None:
+    if not side_effects:
+        if include_path is not None or limit is not None:
+            raise RecipeError("--side-effect: missing; what is said of tasks needs one to run")
+        return None
+    from hubsplice.explore.harness import Harness, Settings
+
+    tasks = []
+    for given in side_effects:
+        kind, _, task = given.partition("=")
+        if kind != "lm_eval" or not task:
+            raise RecipeError(f"--side-effect: found {given!r}, expected lm_eval=TASK")
+        tasks.append(task)
+    folder = None if include_path is None else as_path(include_path)
+    return Harness(tasks, Settings(limit=limit), folder)
+
+
 def _drawing(path: Path) -> Path:
     if path.suffix.lower() not in (".svg", ".png"):
         raise RecipeError(f"--plot: {path} ends in {path.suffix!r}, expected '.svg' or '.png'")
@@ -153,57 +181,3 @@ def _drawn(found: Sweep, path: Path) -> bytes:
     from hubsplice.explore.picture import svg
 
     return svg(found).encode()
-
-
-def _prompts(prompts: AnyPath | Sequence[str]) -> list[str]:
-    if isinstance(prompts, str | os.PathLike):
-        from hubsplice.explore.examples import read_lines
-
-        found = read_lines(as_path(prompts), "--prompts")
-    else:
-        found = list(prompts)
-    if not found:
-        raise RecipeError("--prompts: none; give at least one")
-    # A prompt that is given twice is one prompt.
-    return list(dict.fromkeys(found))
-
-
-def _in_file(given: str) -> dict[str, Any] | None:
-    """The fields of a scorer that `@FILE` names; None for a scorer in one word."""
-    if not given.startswith("@"):
-        return None
-    from hubsplice.files.plain import read_plain
-    from hubsplice.recipe.yaml_text import load_yaml
-
-    try:
-        fields = load_yaml(read_plain(as_path(given[1:])).decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"--score: {given[1:]} can't be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise RecipeError(f"--score: {given[1:]}: expected a mapping with a kind")
-    return fields
-
-
-def _scorer(given: str | Mapping[str, Any]) -> Scorer:
-    from pydantic import ValidationError
-
-    import hubsplice.explore.scorers  # noqa: F401
-    from hubsplice.explore.scorers.base import SCORERS
-    from hubsplice.recipe.problems import readable_problems
-
-    fields = dict(given) if isinstance(given, Mapping) else _in_file(given)
-    if fields is None:
-        kind, equals, value = str(given).partition("=")
-        argument = SCORERS.get(kind, "--score").argument
-        if bool(equals) != (argument is not None):
-            form = kind if argument is None else f"{kind}={argument.upper()}"
-            raise RecipeError(f"--score: found {given!r}, expected {form}")
-        fields = {"kind": kind} if argument is None else {"kind": kind, argument: value}
-    scorer = SCORERS.get(str(fields.get("kind")), "--score")
-    try:
-        parsed = scorer.model_validate(fields)
-    except ValidationError as error:
-        problems = readable_problems(error, fields, scorer, {}).splitlines()
-        found = [f"--score: {fields['kind']}: {problem}" for problem in problems]
-        raise RecipeError("\n".join(found)) from None
-    return parsed.ready()

@@ -22,7 +22,7 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.original_config import original_config
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError, RecipeError
-from hubsplice.families.architecture import architecture_of
+from hubsplice.families.served import built_architecture
 from hubsplice.files.digest import FileDigest, digest_bytes
 from hubsplice.files.meter import meter
 from hubsplice.files.plain import exists, is_folder, not_a_folder, read_plain
@@ -105,7 +105,7 @@ def unsplice(folder: Path, output: Path, progress: Progress) -> Unspliced:
     refuse_inside(folder, output)
     manifest = read_manifest(folder / MANIFEST)
     config = _original_config(folder, manifest)
-    architecture = architecture_of(config)
+    architecture = built_architecture(manifest, config)
     linker = Linker(architecture, manifest.layer_map)
     shards = tuple(_shards(folder, manifest, linker))
     total = sum(shard.size for shard in shards)

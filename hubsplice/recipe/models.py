@@ -239,6 +239,11 @@ class Recipe(Rendered, Section):
     )
     title: str | None = Field(None, description="A name for the card.")
     description: str | None = Field(None, description="A paragraph for the card.")
+    serve_with: tuple[Literal["vllm", "transformers", "sglang", "tgi", "llama.cpp"], ...] = Field(
+        (),
+        description="Engines that must all honour the result. Some ignore biases that splices of "
+        "a family need; then it is built without, or refused.",
+    )
     splices: tuple[Splice, ...] = Field(min_length=1, description="At least one inserted layer.")
     calibration: Calibration = Field(
         Calibration(), description="Text that the constants of the inserted layers are fitted to."

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.families.family import BiasSwitch, ModelClass
-from hubsplice.families.registry import model_classes
+from hubsplice.families.served import built_class
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Requirements:
     def of(manifest: Manifest) -> Requirements:
         """Those of a checkpoint."""
         name = manifest.architectures.after
-        model_class = model_classes().get(name)
+        model_class = built_class(manifest)
         fields = frozenset(
             field for field, value in _changed(manifest) if _differs(value, manifest)
         )

@@ -93,6 +93,8 @@ def acting_text(
     if not scan.keys or (not budget and not text.prompts):
         return ActingText.drawn(text.sequences(text.prompts))
     tally = _Tally(scan.keys, len(text.drawn))
+    step = f"looking for {kind} text on which the edits act"
+    progress(step, 0, budget)
     if drawn is not None:
         shaped = {place: h.reshape(-1, text.length, h.shape[-1]) for place, h in drawn.items()}
         tally.add(scan.count(shaped))
@@ -101,7 +103,6 @@ def acting_text(
             tally.add(acted)
     for _, acted in scan.batches(text.prompts, observe):
         tally.add(acted)
-    step = f"looking for {kind} text on which the edits act"
     kept: list[Row] = []
     reasons: list[Tensor] = []
     read = 0

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from hubsplice.errors import CheckpointError
+from hubsplice.streams.aside import Aside
 from hubsplice.streams.kept import Kept
 from hubsplice.streams.layers import Model, StopEarly, decoder_layers
 from hubsplice.streams.on_disk import held
@@ -67,15 +68,17 @@ class InStep:
         self._calls: dict[tuple[int, ...], tuple[LayerCall, ...]] = {}
         self.layers = len(decoder_layers(model))
         self._kept: Kept | None = getattr(model, "kept", None)
+        width = model.config.get_text_config().hidden_size * model.dtype.itemsize
+        self.aside = Aside.of(width * sum(ids.numel() for ids in self._batches))
 
     def start(self) -> Entered:
         """The embeddings, before the first layer."""
         found = []
-        with torch.inference_mode(), held(self._model.get_input_embeddings()):
+        with torch.inference_mode():
             for ids in self._batches:
                 calls, h, _ = _passed(self._model, ids.to(self._model.device), None)
                 self._calls.setdefault(tuple(ids.shape), calls)
-                found.append(h.cpu())
+                found.append(self.aside.put(h))
         return Entered(0, tuple(found))
 
     def reach(self, layer: int, progress: Callable[[float], None] = lambda _: None) -> Entered:
@@ -86,7 +89,7 @@ class InStep:
         kept = self._kept
         if kept is None or layer == 0:
             return self.through(self.start(), layer, progress=progress)[0]
-        found = [kept.get(ids, layer) for ids in self._batches]
+        found = [self._put(kept.get(ids, layer)) for ids in self._batches]
         lacking = [ids for ids, h in zip(self._batches, found, strict=True) if h is None]
         if lacking:
             part = InStep(self._model, lacking)
@@ -101,8 +104,12 @@ class InStep:
         """The streams before a layer of a bare model, where all of them are kept."""
         if self._kept is None:
             return None
-        found = [h for ids in self._batches if (h := self._kept.get(ids, layer)) is not None]
+        every = (self._put(self._kept.get(ids, layer)) for ids in self._batches)
+        found = [h for h in every if h is not None]
         return Entered(layer, tuple(found)) if len(found) == len(self._batches) else None
+
+    def _put(self, h: Tensor | None) -> Tensor | None:
+        return None if h is None else self.aside.put(h)
 
     def keep(self, entered: Entered) -> None:
         """Keep streams of a bare model, where it is to be kept."""
@@ -131,28 +138,32 @@ class InStep:
         """
         device = self._model.device
         streams = [list(entered.hidden) for _ in variants]
+        # What they begin with is not theirs to write over.
+        own: list[list[Tensor | None]] = [[None] * len(entered.hidden) for _ in variants]
         steps, done = max(1, (end - entered.layer) * len(variants) * len(self._batches)), 0
         with torch.inference_mode():
             for index in range(entered.layer, end if variants else entered.layer):
                 calls = [self._calls_of(ids)[index] for ids in self._batches]
                 with held(decoder_layers(self._model)[index]):
-                    for hooks, hidden in zip(variants, streams, strict=True):
+                    for hooks, hidden, mine in zip(variants, streams, own, strict=True):
                         with hooks():
                             for i, call in enumerate(calls):
                                 progress(done / steps)
                                 with suppress(StopEarly):
-                                    hidden[i] = call(hidden[i].to(device)).cpu()
+                                    left = call(hidden[i].to(device))
+                                    hidden[i] = mine[i] = self.aside.put(left, mine[i])
                                 done += 1
         return tuple(Entered(end, tuple(hidden)) for hidden in streams)
 
     def finish(self, entered: Entered) -> Tensor:
         """The last hidden states, shape [sequences, length, d], on the CPU, of what has passed."""
         found = []
-        with torch.inference_mode(), held(self._model.get_input_embeddings()):
+        with torch.inference_mode():
             for ids, h in zip(self._batches, entered.hidden, strict=True):
                 device = self._model.device
-                found.append(_passed(self._model, ids.to(device), h.to(device))[2].cpu())
-        return torch.cat(found)
+                last = _passed(self._model, ids.to(device), h.to(device))[2]
+                found.append(self.aside.put(last))
+        return self.aside.joined(found)
 
     def _calls_of(self, ids: Tensor) -> tuple[LayerCall, ...]:
         # They depend on the positions of tokens, and not on the tokens.

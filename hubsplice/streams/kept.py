@@ -26,7 +26,8 @@ from hubsplice import __version__
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.companions import CONFIG, SINGLE_WEIGHTS
 from hubsplice.errors import HubspliceError
-from hubsplice.files.digest import digest_file
+from hubsplice.files.digest import digest_once
+from hubsplice.files.unchanged import status_of
 from hubsplice.streams.room import parse_memory
 from hubsplice.terminal import print_note
 
@@ -38,7 +39,6 @@ _SUFFIX = ".safetensors"
 _LIBRARIES = ("torch", "transformers", "accelerate", "safetensors")
 
 _told: set[str] = set()
-_digests: dict[tuple[object, ...], str] = {}
 
 
 def kept_folder() -> Path:
@@ -92,9 +92,11 @@ class Kept:
 
     Attributes:
         identity: what they depend on, beside tokens and place.
+        files: of the base, with what tells that one was written to since.
     """
 
     identity: str
+    files: tuple[tuple[Path, tuple[int, ...] | None], ...]
 
     @staticmethod
     def of(folder: Path, dtype: torch.dtype) -> Kept | None:
@@ -113,15 +115,17 @@ class Kept:
         weights = BaseConfig.open(folder).weight_map
         names = {SINGLE_WEIGHTS} if weights is None else {*weights.values()}
         cuda = torch.cuda.is_available()
+        files = [folder / name for name in sorted({*names, CONFIG})]
+        known = tuple((path, status_of(path)) for path in files)
         depends = {
-            "files": {name: _digest(folder / name) for name in sorted({*names, CONFIG})},
+            "files": {path.name: _digest(path) for path in files},
             "dtype": str(dtype),
             "libraries": {name: version(name) for name in _LIBRARIES},
             "hubsplice": __version__,
             "device": torch.cuda.get_device_name() if cuda else _processor(),
             "threads": torch.get_num_threads(),
         }
-        return Kept(json.dumps(depends, sort_keys=True))
+        return Kept(json.dumps(depends, sort_keys=True), known)
 
     def get(self, ids: Tensor, layer: int) -> Tensor | None:
         """The stream before a layer for one batch of tokens, [sequences, length, d], if kept."""
@@ -147,6 +151,9 @@ class Kept:
         path, limit = self._path(ids, layer), kept_limit()
         new = path.with_name(f".{path.name}.{uuid4().hex}")
         if h.nbytes > limit:
+            return
+        if any(status_of(file) != status for file, status in self.files):
+            _tell(f"{path.parent}: work is not kept: the base's files were written to meanwhile")
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,15 +183,10 @@ def _sum(h: Tensor) -> Tensor:
 
 
 def _digest(path: Path) -> str:
-    """The checksum of a file, computed once as long as nothing is written to it."""
     try:
-        status = path.stat()
+        return digest_once(path).sha256
     except OSError as error:
         raise HubspliceError(f"{path}: cannot be read: {error.strerror}") from None
-    key = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    if key not in _digests:
-        _digests[key] = digest_file(path).sha256
-    return _digests[key]
 
 
 def _processor() -> str:

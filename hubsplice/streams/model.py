@@ -23,7 +23,8 @@ from hubsplice.streams.layers import Model as Model
 from hubsplice.streams.layers import StopEarly as StopEarly
 from hubsplice.streams.layers import decoder_layers as decoder_layers
 from hubsplice.streams.on_disk import on_disk
-from hubsplice.streams.room import fits_whole
+from hubsplice.streams.room import fits_whole, give_back
+from hubsplice.streams.turns import own_hook
 
 _TOKENS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 
@@ -68,6 +69,7 @@ def loaded(folder: Path, dtype: torch.dtype, *, keep: bool = False) -> Iterator[
             yield model.eval()
         finally:
             del model
+            give_back()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
@@ -110,6 +112,7 @@ def _at(
         first: whether it comes before what sees the place already.
     """
     layers = decoder_layers(model)
+    see = own_hook(see)
     if place.layer < 0:
 
         def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -231,12 +234,13 @@ def collect_streams(
     found: dict[Place, list[Tensor]] = {place: [] for place in places}
     last = max(places)
 
+    step = InStep(model, in_batches(model, ids))
+
     def keep(place: Place, h: Tensor) -> None:
-        found[place].append(h.detach().to("cpu", copy=True))
+        found[place].append(step.aside.put(h.detach().to("cpu", copy=True)))
         if place == last:
             raise StopEarly
 
-    step = InStep(model, in_batches(model, ids))
     progress(0, len(ids))
     end = max(0, last.layer) + 1
 
@@ -247,7 +251,7 @@ def collect_streams(
     with seeing(model, places, keep):
         step.through(entered, end, progress=told(common, end - common))
     progress(len(ids), len(ids))
-    return {place: torch.cat(parts) for place, parts in found.items()}
+    return {place: step.aside.joined(parts) for place, parts in found.items()}
 
 
 def batch_size(model: Model, length: int) -> int:

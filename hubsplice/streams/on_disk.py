@@ -3,14 +3,16 @@
 transformers and accelerate say where each parameter lies in the safetensors files; nothing is
 copied, but for experts that the files keep one by one. A module's parameters are read as they are
 stored, and widened or rounded to the model's precision, as its forward pass begins, and dropped as
-it ends. So a model takes the memory of its largest layer.
+it ends. So a model takes the memory of its largest layer. Of the embeddings, only the rows are read
+that are asked for. While a layer computes, the system reads the next one's part of the files.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,7 +22,11 @@ from torch import Tensor, nn
 
 from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.errors import CheckpointError, blamed_on
+from hubsplice.files.ahead import FilePart, joined
+from hubsplice.files.unchanged import unchanged
 from hubsplice.streams.layers import Model, decoder_layers
+from hubsplice.streams.room import give_back
+from hubsplice.streams.turns import wait_for
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -64,9 +70,13 @@ def on_disk(
         remove_hook_from_submodules(model)
         if stored is not dtype:
             _cast(model, plain, dtype)
-        for name in streamed:
-            OnDisk(model.get_submodule(name), name, index, dtype, device)
-        yield model, info
+        parts = _parts(view)
+        following: OnDisk | None = None
+        for name in reversed(streamed):
+            module = model.get_submodule(name)
+            following = OnDisk(module, name, index, dtype, device, parts, following)
+        with unchanged(view.glob("*.safetensors")):
+            yield model, info
 
 
 class OnDisk:
@@ -79,6 +89,8 @@ class OnDisk:
         files: Mapping[str, Any],
         dtype: torch.dtype,
         device: torch.device,
+        parts: Mapping[tuple[str, str], FilePart],
+        following: OnDisk | None,
     ) -> None:
         """Have a module's parameters read from files when it is entered.
 
@@ -88,6 +100,8 @@ class OnDisk:
             files: by the names of the model's parameters, where they are; accelerate's index.
             dtype: the precision of the model.
             device: where it is computed.
+            parts: by file and tensor, where it lies in the file.
+            following: the module that is read next.
         """
         self._files, self._dtype, self._device = files, dtype, device
         self._owners = [
@@ -95,10 +109,17 @@ class OnDisk:
             for path, owner in module.named_modules()
             for own, parameter in owner.named_parameters(recurse=False)
         ]
+        self._is_table = isinstance(module, nn.Embedding)
+        self._following = following
+        places = [
+            (files[name]["safetensors_file"], files[name]["weight_name"])
+            for *_, name, _ in self._owners
+        ]
+        self._parts = tuple(joined(parts[place] for place in places if place in parts))
         self._entered = 0
         self._drop()
         module.on_disk = self  # type: ignore[assignment]
-        module.register_forward_pre_hook(lambda *_: self.enter())
+        module.register_forward_pre_hook(self._before)
         # A pass may end within the module, with an exception.
         module.register_forward_hook(lambda *_: self.leave(), always_call=True)
 
@@ -107,19 +128,55 @@ class OnDisk:
         """How a module is read, where it is on the disk."""
         return getattr(module, "on_disk", None)
 
-    def enter(self) -> None:
-        """Read the parameters, unless they are in memory."""
+    def enter(self, ids: Tensor | None = None) -> None:
+        """Read the parameters, unless they are in memory.
+
+        Args:
+            ids: which rows will be asked for; None for all.
+        """
         if self._entered == 0:
-            for owner, own, name, _ in self._owners:
-                # Widened where it is used: half as much has to get there.
-                self._set(owner, own, self.stored(name).to(self._device).to(self._dtype))
+            if self._following is not None and ids is None:
+                self._following.expect()
+            for owner, own, name, shape in self._owners:
+                stored = self.stored(name)
+                if ids is None:
+                    # Widened where it is used: half as much has to get there.
+                    value = stored.to(self._device).to(self._dtype)
+                else:
+                    rows = torch.unique(ids).to(stored.device)
+                    # What is not written takes no memory, and is never looked at.
+                    value = torch.empty(shape, dtype=self._dtype, device=self._device)
+                    value[rows.to(self._device)] = stored[rows].to(self._device).to(self._dtype)
+                self._set(owner, own, value)
         self._entered += 1
 
     def leave(self) -> None:
         """Drop the parameters as soon as nobody is left who entered."""
-        self._entered -= 1
+        # Where reading has failed, nobody has.
+        self._entered = max(0, self._entered - 1)
         if self._entered == 0:
             self._drop()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the parameters in memory while the context lasts."""
+        self.enter()
+        try:
+            yield
+        finally:
+            self.leave()
+            # What has gone through it in between, piece by piece, is free and not the system's.
+            give_back()
+
+    @property
+    def read_bytes(self) -> int:
+        """How many bytes each pass reads, as far as they lie in the checkpoint's own files."""
+        return 0 if self._is_table else sum(part.end - part.start for part in self._parts)
+
+    def expect(self) -> None:
+        """Have the system read the parameters soon."""
+        for part in self._parts:
+            part.expect()
 
     def stored(self, name: str) -> Tensor:
         """A parameter as it is in its file, which is not read before somebody looks at it."""
@@ -128,15 +185,28 @@ class OnDisk:
         found = self._files[name]
         with (
             blamed_on(f"{name}: cannot be read any more"),
-            safe_open(found["safetensors_file"], framework="pt") as file,
+            safe_open(os.path.realpath(found["safetensors_file"]), framework="pt") as file,
         ):
             tensor: Tensor = file.get_tensor(found["weight_name"])
         return tensor
+
+    def all_stored(self) -> Iterator[tuple[str, Tensor]]:
+        """Every parameter, by its name in the model, as it is in its file."""
+        for *_, name, _ in self._owners:
+            yield name, self.stored(name)
 
     @property
     def only(self) -> str:
         """The name in the model of the weight of a module that has one."""
         return next(name for _, own, name, _ in self._owners if own == "weight")
+
+    def _before(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self._is_table and inputs:
+            self.enter(inputs[0])
+            return
+        if self._entered == 0:
+            wait_for(self)
+        self.enter()
 
     def _drop(self) -> None:
         # It has shape, device and precision, and takes no memory.
@@ -153,14 +223,8 @@ class OnDisk:
 def held(module: nn.Module) -> Iterator[None]:
     """Keep a module's parameters in memory while the context lasts, wherever they are."""
     found = OnDisk.of(module)
-    if found is None:
+    with nullcontext() if found is None else found.held():
         yield
-        return
-    found.enter()
-    try:
-        yield
-    finally:
-        found.leave()
 
 
 def is_in_memory(parameter: Tensor) -> bool:
@@ -169,9 +233,9 @@ def is_in_memory(parameter: Tensor) -> bool:
 
 
 def bytes_on_disk(model: Model) -> int:
-    """How many bytes of a model, at its precision, each pass reads from the disk."""
-    on_disk = [module for module in model.modules() if OnDisk.of(module) is not None]
-    return sum(parameter.nbytes for module in on_disk for parameter in module.parameters())
+    """How many bytes each pass of a model reads from the disk."""
+    found = (OnDisk.of(module) for module in model.modules())
+    return sum(on_disk.read_bytes for on_disk in found if on_disk is not None)
 
 
 def _plain_model(view: Path, dtype: torch.dtype) -> Model:
@@ -185,10 +249,19 @@ def _plain_model(view: Path, dtype: torch.dtype) -> Model:
 
 
 def _streamed(model: Model) -> list[str]:
-    """The names of the modules that stay on the disk."""
+    """The names of the modules that stay on the disk, in the order of a pass."""
     names = {module: name for name, module in model.named_modules()}
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    return [names[module] for module in (*decoder_layers(model), *ends)]
+    first, last = model.get_input_embeddings(), model.get_output_embeddings()
+    return [names[module] for module in (first, *decoder_layers(model), last)]
+
+
+def _parts(view: Path) -> Mapping[tuple[str, str], FilePart]:
+    """By file, as accelerate names it, and tensor, where it lies."""
+    return {
+        (str(shard.path), tensor.name): FilePart(shard.path, tensor.start, tensor.end)
+        for shard in BaseCheckpoint.open(view).shards
+        for tensor in shard.tensors
+    }
 
 
 def _places(

@@ -53,7 +53,9 @@ class Decoding:
     Attributes:
         dtype: the precision.
         steps: how many times every weight is used for the next token of all prompts.
+        read: bytes of weights that come from the disk for it.
     """
 
     dtype: torch.dtype
     steps: int
+    read: int = 0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -79,6 +81,11 @@ def free_memory() -> int:
     """The bytes that a model may take where it is computed: on the GPUs, or in main memory."""
     if torch.cuda.is_available():
         return sum(torch.cuda.mem_get_info(i)[0] for i in range(torch.cuda.device_count()))
+    return free_main_memory()
+
+
+def free_main_memory() -> int:
+    """The bytes of main memory that this process may still take."""
     found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     available = _fields(Path("/proc/meminfo")).get("MemAvailable:")
     if available is not None:
@@ -89,6 +96,12 @@ def free_memory() -> int:
     if limit is not None and used is not None:
         found.append(max(0, limit - used))
     return min(found)
+
+
+def give_back() -> None:
+    """Give memory that nothing holds any more back to the system, where the C library keeps it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _fields(path: Path) -> Mapping[str, int]:

@@ -15,8 +15,9 @@ from hubsplice.checkpoint.layout import DTYPE_NAMES
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.compiling.linker import Linker
-from hubsplice.errors import CheckpointError, HubspliceError
-from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.errors import HubspliceError
+from hubsplice.families.architecture import Architecture
+from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import InsertedAt, inserted_layers
 from hubsplice.files.safetensors_header import TensorEntry
 from hubsplice.intervention.place import Place
@@ -58,7 +59,7 @@ class Claim:
         Raises:
             UnsupportedError: no checkpoint of the base's family can be spliced.
         """
-        architecture = architecture_of(base.config)
+        architecture = built_architecture(manifest, base.config)
         architecture.validate()
         return Claim(manifest, base, architecture)
 
@@ -175,14 +176,12 @@ class Claim:
         """What a carrier's empty layers hold beside zeros, by tensor; nothing of others.
 
         Raises:
-            CheckpointError: there are more slots than neurons.
+            CheckpointError: there are more slots than neurons, or some of another family's kinds.
         """
         dtype = self.dtype
         if self.manifest.slots is None or dtype is None:
             return {}
-        made = slots_of(self.manifest)
-        if made.total > self.architecture.intermediate_size:
-            raise CheckpointError(f"slots: found {made.total}, and a layer has fewer neurons")
+        made = slots_of(self.manifest, self.architecture)
         return {
             name: tensor
             for splice in range(len(self.inserted_indices))

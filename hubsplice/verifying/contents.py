@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hubsplice.errors import HubspliceError
+from hubsplice.evaluating.results import Evaluation, read_evaluation
 from hubsplice.fidelity.report import FidelityReport, read_report
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
@@ -41,6 +42,14 @@ class Contents:
             return portable(load_recipe(self.folder / RECIPE)), []
         except HubspliceError as error:
             return None, [f"{RECIPE}: {error}"]
+
+    @cached_property
+    def evaluation(self) -> tuple[Evaluation | None, list[str]]:
+        """The evaluation, or None where there is none and, if it can't be read, why."""
+        try:
+            return read_evaluation(self.folder), []
+        except HubspliceError as error:
+            return None, [str(error)]
 
     @cached_property
     def report(self) -> tuple[FidelityReport | None, list[str]]:

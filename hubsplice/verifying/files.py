@@ -19,6 +19,7 @@ from hubsplice.checkpoint.companions import (
     is_companion,
 )
 from hubsplice.errors import CheckpointError
+from hubsplice.evaluating.results import is_evaluation
 from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
@@ -82,7 +83,8 @@ def unexpected_files(present: Collection[str], listed: Collection[str]) -> list[
     problems += [
         f"{name}: the manifest lists it, and a spliced checkpoint holds no such file"
         for name in sorted(listed)
-        if name not in _WRITTEN and not (_is_weights(name) or is_companion(name) or is_words(name))
+        if name not in _WRITTEN
+        and not any(known(name) for known in (_is_weights, is_companion, is_words, is_evaluation))
     ]
     return problems
 

@@ -15,14 +15,16 @@ from hubsplice.checkpoint.manifest import Manifest, read_manifest
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.compiling.linker import Linker
 from hubsplice.errors import CheckpointError
-from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.explore.sae_names import sae_source
+from hubsplice.families.architecture import Architecture
+from hubsplice.families.served import built_architecture
 from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.proving.inspection import InspectedLayer, RecoveredPart, inspected_layers
 from hubsplice.proving.stored_layer import ReadTensor
 from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
-from hubsplice.verifying.nearest import NearestFeatures, nearest_features, sae_source
+from hubsplice.verifying.nearest import NearestFeatures, nearest_features
 from hubsplice.verifying.proof import reader
 from hubsplice.verifying.remote import RemoteTensors
 from hubsplice.verifying.result import Record
@@ -108,8 +110,7 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
     Args:
         model: the checkpoint's folder, or its Hub repository.
         revision: of the repository.
-        sae: an SAE whose features the edits are compared with: its folder, or `RELEASE/ID` of
-            SAELens's registry.
+        sae: an SAE whose features the edits are compared with, named as for `find`.
 
     Raises:
         HubspliceError: there is nothing to inspect, or the Hub can't be reached.
@@ -119,7 +120,7 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
     folder = published.folder
     manifest = read_manifest(folder / MANIFEST)
     require_merged(manifest, "inspect")
-    architecture = architecture_of(_base_config(folder, manifest))
+    architecture = built_architecture(manifest, _base_config(folder, manifest))
     dtype = next((d for d in DTYPE_NAMES if str(d) == f"torch.{manifest.dtype}"), None)
     if dtype is None:
         raise CheckpointError(f"{MANIFEST}: dtype: found {manifest.dtype!r}, expected one of torch")
@@ -130,7 +131,9 @@ def inspect(model: str, *, revision: str | None, sae: str | None = None) -> Insp
         model=published.name,
         agrees=not any(layer.problems for layer in layers),
         layers=layers,
-        features=() if source is None else nearest_features(manifest, intervention, source),
+        features=()
+        if source is None
+        else nearest_features(manifest, intervention, architecture, source),
     )
 
 

@@ -6,17 +6,18 @@ The vectors are those of the intervention; how near the weights come to them, in
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.errors import RecipeError
+from hubsplice.compiling.plan import as_trained
+from hubsplice.explore.sae_names import find_source
+from hubsplice.families.architecture import Architecture
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae
-from hubsplice.files.plain import is_folder
+from hubsplice.features.sae_match import require_width
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.verifying.result import Record
 
@@ -47,26 +48,8 @@ class NearestFeatures(Record):
         return self.reads.feature == self.declared
 
 
-def sae_source(name: str) -> SaeSource:
-    """An SAE as it is named on the command line: a folder, or `RELEASE/ID` of SAELens's registry.
-
-    Raises:
-        RecipeError: it is neither.
-    """
-    path = Path(name).expanduser()
-    if is_folder(path):
-        return SaeSource(path=path.absolute())
-    release, slash, sae_id = name.partition("/")
-    if not (release and slash and sae_id) or name.startswith((".", "/", "~")):
-        raise RecipeError(
-            f"--sae: {name!r}: expected an existing folder of an SAE, or RELEASE/ID, as "
-            "SAELens's registry has it"
-        )
-    return SaeSource(release=release, id=sae_id)
-
-
 def nearest_features(
-    manifest: Manifest, intervention: Intervention, sae: SaeSource
+    manifest: Manifest, intervention: Intervention, architecture: Architecture, sae: SaeSource
 ) -> tuple[NearestFeatures, ...]:
     """The nearest features of every edit at the places where the SAE can be.
 
@@ -74,14 +57,9 @@ def nearest_features(
         RecipeError: there is no such SAE, or it reads streams of another width.
         HubspliceError: it can't be loaded.
     """
-    loaded = load_sae(sae)
-    width = len(intervention.sites[0].terms[0].direction) if intervention.sites else 0
-    if width and loaded.config.d_in != width:
-        raise RecipeError(
-            f"--sae: it reads streams of {loaded.config.d_in} channels, and the model's "
-            f"have {width}"
-        )
-    return tuple(_found(manifest, intervention, loaded))
+    found = as_trained(find_source(sae), architecture)
+    require_width(found.config, architecture.hidden_size)
+    return tuple(_found(manifest, intervention, load_sae(found)))
 
 
 def _found(

@@ -80,12 +80,16 @@ def adapt(workshop: Workshop, recipe: str, carrier: Path, output: Path, **more: 
     )
 
 
-@pytest.fixture(scope="session", params=["llama", "bfloat16"])
-def built(request: Any, workshop: Workshop, tmp_path_factory: Any) -> Built:
+@pytest.fixture(scope="session", params=["llama", "bfloat16", "qwen3"])
+def built(request: Any, workshop: Workshop, shared_tiny_llama: Any, tmp_path_factory: Any) -> Built:
     folder: Path = tmp_path_factory.mktemp("adapters")
-    base = workshop.bases[request.param]
+    base = (
+        shared_tiny_llama("qwen3", name="qwen3", intermediate_size=256)
+        if request.param == "qwen3"
+        else workshop.bases[request.param]
+    )
     carrier = carry(base, folder / "carrier", 1)
-    recipe = workshop.recipe(EDITS, base=request.param)
+    recipe = workshop.recipe(EDITS, base=base)
     result = adapt(workshop, recipe, carrier, folder / "adapter", measure=True)
     build_text(recipe, folder / "direct", folder=workshop.folder, measure=False)
     return Built(base, carrier, folder / "adapter", folder / "direct", result)

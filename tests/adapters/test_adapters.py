@@ -196,3 +196,16 @@ def test_a_carrier_with_more_layers_than_are_edited(workshop: Workshop, tmp_path
     found = {n: t for f in merged.folder.glob("*.safetensors") for n, t in load_file(f).items()}
     assert found.keys() == direct.keys()
     assert all(same_bits(found[name], direct[name]) for name in direct)
+
+
+def test_an_sae_that_normalises_its_input_is_refused(workshop: Workshop, tmp_path: Path) -> None:
+    sae = shutil.copytree(workshop.folder / "jumprelu", tmp_path / "normalised")
+    config = json.loads((sae / "cfg.json").read_text())
+    config["normalize_activations"] = "constant_norm_rescale"
+    (sae / "cfg.json").write_text(json.dumps(config))
+    carrier = carry(workshop.bases["llama"], tmp_path / "carrier", 1)
+    edits = "[{feature: 3, kind: ablate}]"
+    recipe = workshop.recipe(f"  - {{after_layer: 1, sae: {{path: {sae}}}, edits: {edits}}}")
+    with pytest.raises(UnsupportedError, match=r"normalises its input .*merged checkpoint"):
+        adapt(workshop, recipe, carrier, tmp_path / "adapter", allow_misfit=True)
+    assert not (tmp_path / "adapter").exists()

@@ -18,6 +18,7 @@ CARRYING = [
     Variant("mistral", GATED | {"sliding_window": None, "head_dim": 16}),
     Variant("qwen2", GATED),
     Variant("phi3", GATED),
+    Variant("qwen3", GATED | {"intermediate_size": 192, "head_dim": 16}),
     *(v for v in VARIANTS if v.family in ("granite", "smollm3", "seed_oss")),
 ]
 
@@ -32,7 +33,7 @@ def test_a_carrier_is_its_base(variant: Variant, dtype: str, tmp_path: Path) -> 
     assert "a carrier" in (folder / CARD).read_text()
 
 
-@pytest.mark.parametrize("family", ["qwen3", "gemma2", "gemma3", "gpt2", "olmo2"])
+@pytest.mark.parametrize("family", ["qwen3_moe", "gemma2", "gemma3", "gpt2", "olmo2"])
 def test_other_families_are_refused_with_their_reason(family: str, tmp_path: Path) -> None:
     base = save_tiny(Variant(family), tmp_path / "base", torch.float32)
     with pytest.raises(UnsupportedError, match=r"can't be a carrier: .*build a merged checkpoint"):

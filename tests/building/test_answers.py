@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from hubsplice.building import asking
 from hubsplice.building.build import BuildResult
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError
+from hubsplice.fidelity import runs
 from hubsplice.fidelity.answering import Asker
 from hubsplice.fidelity.answers import Answer, Answers
 from hubsplice.recipe.local_paths import local_paths
 from hubsplice.recipe.reading import load_recipe
+from hubsplice.streams.room import MEMORY
 from hubsplice.verifying.files import unexpected_files, visible_files
 from tests.building.conftest import STEER, TEXT, Build, Workshop
 from tests.conftest import Command
@@ -123,13 +124,28 @@ def test_an_answer_that_fails_loses_no_build(
     assert "## Before and after" not in (tmp_path / "out/README.md").read_text(encoding="utf-8")
 
 
-def test_a_model_that_memory_does_not_hold_is_not_asked(
-    asked: BuildResult, monkeypatch: pytest.MonkeyPatch
+def test_a_build_that_stays_on_the_disk_reports_the_same(
+    asked: BuildResult, make: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asking._require_room(asked.folder)
-    monkeypatch.setattr(asking, "free_memory", lambda: 1000)
-    with pytest.raises(MemoryError, match="the model takes"):
-        asking._require_room(asked.folder)
+    monkeypatch.setenv(MEMORY, "0")
+    result = make(STEER, tmp_path / "out", base="bfloat16", more=BARE + CARD)
+    assert result.report == asked.report
+
+
+def test_what_would_take_hours_is_left_out_and_said(
+    make: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MEMORY, "0")
+    monkeypatch.setattr(runs, "MOST_READ", 0)
+    report = make(STEER, tmp_path / "out", base="bfloat16", more=BARE).report
+    assert report is not None
+    assert (report.answers, report.greedy, report.effect) == (None, None, None)
+    card = (tmp_path / "out/README.md").read_text(encoding="utf-8")
+    for name in ("the answers", "the greedy comparison", "what the edit does to text"):
+        assert any(
+            w.startswith(f"left out: {name}") and "from the disk" in w for w in report.warnings
+        )
+        assert f"\n- {name}" in card
 
 
 def test_a_picture_that_fails_loses_no_build(

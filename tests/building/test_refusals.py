@@ -11,6 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hubsplice.building.build import build
+from hubsplice.errors import CheckpointError
+from hubsplice.recipe.reading import parse_recipe
 from tests.building.conftest import GATED, STEER, Workshop, save_sae
 from tests.conftest import Command
 
@@ -263,3 +266,24 @@ def test_an_output_that_is_not_empty(workshop: Workshop, command: Command, tmp_p
     assert "such as 'mine'" in outcome.err
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "recipe.yaml"]
+
+
+def test_a_base_that_changes_while_it_is_built(
+    workshop: Workshop, base: Path, tmp_path: Path
+) -> None:
+    weights = base / "model.safetensors"
+
+    def write_to_it(step: str, *_: object) -> None:
+        if step == "compiling":
+            weights.write_bytes(weights.read_bytes())
+
+    with pytest.raises(CheckpointError, match="the file changed while it was in use"):
+        build(
+            parse_recipe(steered(workshop, base), folder=workshop.folder),
+            output=tmp_path / "out",
+            require_fidelity=None,
+            measure=False,
+            hard_link=False,
+            progress=write_to_it,
+        )
+    assert not (tmp_path / "out").exists()

@@ -25,6 +25,7 @@ from hubsplice.checkpoint.layout import NewTensor, Zeros
 from hubsplice.checkpoint.padded import Padded
 from hubsplice.checkpoint.writer import WrittenCheckpoint, write_checkpoint
 from hubsplice.errors import CheckpointError, OutputError, UnsupportedError
+from hubsplice.files import digest as digests_module
 from hubsplice.files.digest import FileDigest
 from hubsplice.files.safetensors_header import Header, TensorEntry, read_header
 from hubsplice.files.space import holes_take_room
@@ -133,6 +134,22 @@ def test_data_sections_are_the_bases(
             assert file.metadata() == {"format": "pt"}
     assert_digests(out, written.files)
     assert_digests(base.folder, written.base_files)
+
+
+def test_a_known_digest_of_the_base_is_taken(
+    make_base: MakeBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests_module, "_SETTLED_SECONDS", -1.0)
+    base = BaseCheckpoint.open(make_base(sharded=True))
+    # One that is not true shows that it was taken.
+    other = digests_module.digest_bytes(b"")
+    for shard in base.shards:
+        digests_module.remember_digest(shard.path.stat(), other)
+    written = write_checkpoint(
+        base, tmp_path / "out", rename=shifted, new_tensors={}, config=base.config
+    )
+    assert other in written.base_files.values()
+    assert_digests(tmp_path / "out", written.files)
 
 
 def test_names_index_and_companions(make_base: MakeBase, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hubsplice
-from hubsplice.explore.amounts import knob, with_strength
 from hubsplice.explore.generating import Asked, Sampling, generate
 from hubsplice.explore.trial import Trial
 from hubsplice.explore.words import changed_words, marked
+from hubsplice.recipe.strengths import knob, with_strength
 from hubsplice.streams.model import hooked, hooked_rows
 from tests.conftest import Command
 from tests.explore.conftest import Planted

@@ -8,19 +8,19 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
 import hubsplice
-from hubsplice.explore.amounts import knob
 from hubsplice.explore.generating import generate
 from hubsplice.explore.intervals import Mean, mean
 from hubsplice.explore.parsing import layers_of, strengths_of
 from hubsplice.explore.scorers.base import SCORERS, Scorable
-from hubsplice.explore.swept import Point, judged
+from hubsplice.explore.swept import Point, Sweep, judged
 from hubsplice.explore.writing import replaced
 from hubsplice.features.sae_registry import registry_entry
+from hubsplice.recipe.strengths import knob
 from tests.conftest import Command
 from tests.explore.conftest import LETTER, PLANTED, Planted
 
@@ -80,11 +80,11 @@ def test_a_sweep_goes_on_where_it_was(recipe: Path, monkeypatch: pytest.MonkeyPa
         asked.append(len(rows))
         return generate(model, rows, *arguments, **options)
 
-    monkeypatch.setattr("hubsplice.explore.sweep.generate", counted)
+    monkeypatch.setattr("hubsplice.explore.questions.generate", counted)
     again = sweep(recipe)
     assert again == first
-    known = sum('"kind": "answer"' in line for line in lines[:6])
-    assert sum(asked) == 3 * len(PROMPTS) - known
+    # The base's answers are known, and a batch that was cut off is asked as a whole.
+    assert sum(asked) == 2 * len(PROMPTS)
     asked.clear()
     assert sweep(recipe) == first
     assert not asked
@@ -192,6 +192,23 @@ def test_the_choice_is_the_cheapest_that_can_not_be_told_from_the_best() -> None
     assert [p.name for p in down if p.chosen] == ["a"]
 
 
+@pytest.mark.parametrize(
+    ("want", "base", "says"),
+    [
+        ("less", 0.0, "The base never does it on these prompts, so less of it can't be shown"),
+        ("more", 1.0, "The base always does it on these prompts, so more of it can't be shown"),
+        ("more", 0.0, "No strength does better than the base beyond its interval"),
+        ("less", 0.5, "No strength does better than the base beyond its interval"),
+    ],
+)
+def test_a_base_that_leaves_no_room_is_told(
+    want: Literal["more", "less"], base: float, says: str
+) -> None:
+    points = (point("base", (base, 0.0, 1.0), 0.0), point("a", (base, 0.0, 1.0), 0.1))
+    found = Sweep("e", "l", ("regex=x",), want, judged(points, want), 8, 256, "a.jsonl")
+    assert says in str(found)
+
+
 def test_intervals() -> None:
     nothing = mean([0.0] * 10)
     assert nothing == Mean(0, 0, 0, 10)
@@ -214,6 +231,10 @@ def test_scorers() -> None:
     code = ("none", "```python\nx = 1\n```", "```\nx = = 1\n```", "```py\nx = (1")
     assert [compiles.score(Scorable("", text)) for text in code] == [None, 1.0, 0.0, 0.0]
     assert compiles.score(Scorable("", "```\n" + "(" * 9000 + "\n```")) == 0.0
+    # The prompt has opened the fence, and begun the code.
+    asked = "```\nx = 1\n```\nAnother:\n```python\ndef f():\n"
+    for text, parses in (("    return 1\n```\nIt is one.", 1.0), ("return 1", 0.0)):
+        assert compiles.score(Scorable(asked, text)) == parses
 
 
 class _Endpoint(BaseHTTPRequestHandler):

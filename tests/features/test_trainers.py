@@ -197,10 +197,6 @@ def test_places_and_classes_that_cannot_be_spliced(tmp_path: Path) -> None:
         find_sae(SaeSource(path=tmp_path / "b"))
     write_dictionary(tmp_path / "c", "AutoEncoder", submodule_name=None)
     assert find_sae(SaeSource(path=tmp_path / "c")).config.hook is None
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d/hyperparams.json").write_text("{}")
-    with pytest.raises(UnsupportedError, match="llama_scope_lxr_8x"):
-        find_sae(SaeSource(path=tmp_path / "d"))
 
 
 def test_damaged_folders(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hubsplice.fidelity.divergence import Readable, compare
 
@@ -108,3 +109,16 @@ def test_tokens_keep_their_places_where_the_vocabulary_leaves_room_for_one_at_a_
     expected = [wanted(0.0, 0.5), 0.0, wanted(-2.0, 1.0)]
     assert found.divergence[0].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-12)
     assert found.same_top[0, 1:].tolist() == [True, False]
+
+
+def test_losses_are_cross_entropies_of_the_token_that_follows() -> None:
+    reference, other = readable(0), readable(1)
+    ids = torch.randint(0, VOCABULARY, SHAPE, generator=torch.Generator().manual_seed(2))
+    found = compare(reference, {"other": other}, ids)["other"].losses
+    assert found is not None
+    for loss, model in zip(found, (reference, other), strict=True):
+        wanted = functional.cross_entropy(
+            logits(model)[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none"
+        )
+        torch.testing.assert_close(loss, wanted.double(), rtol=1e-5, atol=1e-5)
+    assert compare(reference, {"other": other})["other"].losses is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hubsplice.errors import RecipeError
+from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.interface.inspect import inspect
 from tests.building.conftest import save_sae
 from tests.conftest import Command
@@ -49,9 +49,14 @@ def test_another_feature_than_the_declared_one_is_marked(
 
 
 def test_what_is_no_sae(original: Published, tmp_path: Path) -> None:
-    for name in ("nowhere", "./nowhere/x", "/nowhere", "a/"):
-        with pytest.raises(RecipeError, match="expected an existing folder of an SAE"):
+    for name, message in {
+        "nowhere": "expected a folder, Neuronpedia's",
+        "a/": "expected a folder, Neuronpedia's",
+        "./nowhere/x": "nowhere/x' is not a folder",
+        "/nowhere": "'/nowhere' is not a folder",
+    }.items():
+        with pytest.raises(HubspliceError, match=message):
             inspect(original.folder, sae=name)
     save_sae(tmp_path / "wider", "standard", d_in=128)
-    with pytest.raises(RecipeError, match="streams of 128 channels, and the model's have 64"):
+    with pytest.raises(RecipeError, match="d_in is 128; expected 64"):
         inspect(original.folder, sae=tmp_path / "wider")

@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import Command
 from tests.rebuilding.conftest import Published
 
-MODEL_COMMANDS = ("inspect", "verify", "reproduce", "unsplice", "measure", "card")
+MODEL_COMMANDS = ("inspect", "verify", "reproduce", "unsplice", "measure", "evaluate", "card")
 SHARD = "model-00002-of-00002.safetensors"
 
 

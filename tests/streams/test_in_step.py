@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hubsplice.errors import UnsupportedError
+from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.fidelity import runs
 from hubsplice.fidelity.beginning import begins_alike
 from hubsplice.fidelity.runs import Variant, greedy_tokens, run_model, run_variants
@@ -160,8 +161,10 @@ def test_nothing_is_generated_that_would_take_hours(
     monkeypatch.setenv(MEMORY, "0")
     with loaded(tiny_llama(), torch.float32) as model:
         found = greedy_tokens(model, ids(), 2)
-        monkeypatch.setattr(runs, "_MOST_READ", 2 * bytes_on_disk(model) - 1)
-        with pytest.raises(UnsupportedError, match="each of 2 new tokens would read the model"):
+        monkeypatch.setattr(runs, "MOST_READ", 2 * bytes_on_disk(model) - 1)
+        with pytest.raises(
+            UnsupportedError, match=r"each of 2 new tokens would read .* from the disk"
+        ):
             greedy_tokens(model, ids(), 2)
     monkeypatch.setenv(MEMORY, "whole")
     with loaded(tiny_llama(), torch.float32) as model:
@@ -205,6 +208,25 @@ def test_a_kept_stream_is_used_for_the_same_and_nothing_else(
     assert layers_passed(base, ids()) == [0, 1, 2]
     assert clear_kept() > 0
     assert layers_passed(base, ids()) == [0, 1, 2]
+
+
+def test_nothing_is_kept_of_a_base_that_changes_meanwhile(
+    tiny_llama: Make, keeping: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tiny_llama()
+    path = base / "model.safetensors"
+    for memory, error in (("0", "the file changed while it was in use"), ("whole", None)):
+        monkeypatch.setenv(MEMORY, memory)
+        content = path.read_bytes()
+        refused = nullcontext() if error is None else pytest.raises(CheckpointError, match=error)
+        with refused, loaded(base, torch.float32, keep=True) as model:
+            path.write_bytes(content)
+            stream_at(model, ids(), [Place(2)], Intervention(()), quiet)
+        assert not kept_files()
+    monkeypatch.setenv(MEMORY, "0")
+    gone = pytest.raises(CheckpointError, match="is gone while")
+    with gone, loaded(base, torch.float32):
+        path.unlink()
 
 
 def test_what_can_not_be_kept_or_read_is_computed(

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hubsplice.errors import CheckpointError, HubspliceError
+from hubsplice.files.ahead import FilePart, joined
+from hubsplice.files.safetensors_header import read_header
 from hubsplice.streams.model import decoder_layers, loaded
 from hubsplice.streams.on_disk import OnDisk, held, is_in_memory
 from hubsplice.streams.room import MEMORY, fits_whole, parse_memory, weight_bytes
@@ -111,13 +113,78 @@ def test_a_held_layer_is_read_once_and_one_that_fails_is_dropped(
 
 
 @pytest.mark.usefixtures("streamed")
-def test_a_file_that_goes_away_is_named(tiny_llama: Make) -> None:
+def test_the_next_layer_is_announced_as_one_is_read(
+    tiny_llama: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tiny_llama()
+    expected: list[FilePart] = []
+    monkeypatch.setattr(FilePart, "expect", lambda part: expected.append(part))
     with loaded(folder, torch.float32) as model:
-        for path in folder.glob("*.safetensors"):
-            path.unlink()
+        with held(decoder_layers(model)[1]):
+            assert expected
+        header = read_header(folder / "model.safetensors")
+        for tensor in header.tensors:
+            inside = any(p.start <= tensor.start and tensor.end <= p.end for p in expected)
+            assert inside is ("layers.2." in tensor.name)
+        expected.clear()
+        model(**padded_batch())
+        last = len(decoder_layers(model)) - 1
+        assert {p.path.name for p in expected} == {"model.safetensors"}
+        with held(decoder_layers(model)[last]):
+            head = next(t for t in header.tensors if t.name == "lm_head.weight")
+            assert any(p.start <= head.start and head.end <= p.end for p in expected)
+
+
+def test_announcing_what_is_gone_is_no_error(tmp_path: Path) -> None:
+    FilePart(tmp_path / "gone", 0, 10).expect()
+    parts = [FilePart(tmp_path / "a", 5000, 9000), FilePart(tmp_path / "b", 0, 1)]
+    parts += [FilePart(tmp_path / "a", 10, 4999), FilePart(tmp_path / "a", 90000, 90001)]
+    assert list(joined(parts)) == [
+        FilePart(tmp_path / "a", 10, 9000),
+        FilePart(tmp_path / "a", 90000, 90001),
+        FilePart(tmp_path / "b", 0, 1),
+    ]
+
+
+@pytest.mark.usefixtures("streamed")
+def test_of_embeddings_the_rows_are_read_that_are_asked_for(
+    tiny_llama: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with loaded(tiny_llama(), torch.float32) as model:
+        table = model.get_input_embeddings()
+        with held(table):
+            whole = table.weight.clone()
+        ids = torch.tensor([[3, 300, 3], [7, 4, 7]])
+        seen: list[Tensor] = []
+        table.register_forward_hook(
+            lambda module, *_: seen.append(module.weight.clone()), prepend=True
+        )
+        assert torch.equal(table(ids), whole[ids])
+        assert torch.equal(seen[0][ids], whole[ids])
+        assert not torch.equal(seen[0], whole)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_layer_that_could_not_be_read_is_read_again(tiny_llama: Make) -> None:
+    folder = tiny_llama()
+    path = folder / "model.safetensors"
+    with loaded(folder, torch.float32) as model:
+        wanted = model(**padded_batch()).logits
+        path.rename(folder / "away")
         with pytest.raises(CheckpointError, match="cannot be read any more"):
             model(**padded_batch())
+        (folder / "away").rename(path)
+        assert same_bits(model(**padded_batch()).logits, wanted)
+
+
+@pytest.mark.usefixtures("streamed")
+def test_a_file_that_goes_away_is_named(tiny_llama: Make) -> None:
+    folder = tiny_llama()
+    missing = pytest.raises(CheckpointError, match="cannot be read any more")
+    with missing, loaded(folder, torch.float32) as model:
+        for path in folder.glob("*.safetensors"):
+            path.unlink()
+        model(**padded_batch())
 
 
 @pytest.mark.usefixtures("streamed")

@@ -20,6 +20,7 @@ from tests.verifying.conftest import Spliced
 COMMANDS = (
     ("card",),
     ("measure",),
+    ("evaluate",),
     ("verify",),
     ("publish", "--repo", "somebody/model", "--dry-run"),
     ("serve",),

@@ -17,13 +17,17 @@ _LONGEST = 20_000
 class Compiles(Scorer):
     """1 where all Python code of an answer parses, 0 where it doesn't; without code it's neither.
 
-    The code is what stands between fences; it is parsed and never run.
+    The code is what stands between fences; it is parsed and never run. A prompt that ends behind
+    an opening fence, as models without a chat template are asked for code, opens the answer's.
     """
 
     kind: Literal["compiles"] = "compiles"
 
     def score(self, answer: Scorable) -> float | None:
-        blocks = [block[:_LONGEST] for block in _FENCED.findall(answer.text) if block.strip()]
+        fences = answer.prompt.split("```")
+        opened = f"```{fences[-1]}" if len(fences) % 2 == 0 else ""
+        found = _FENCED.findall(opened + answer.text)
+        blocks = [block[:_LONGEST] for block in found if block.strip()]
         return float(all(map(_parses, blocks))) if blocks else None
 
 

@@ -13,6 +13,7 @@ from hubsplice.card.words import AFTER, BEFORE, AuthorWords, read_words
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.resolve import ResolvedBase
+from hubsplice.evaluating.results import Evaluation
 from hubsplice.fidelity.report import REPORT, FidelityReport
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.saved import RECIPE
@@ -24,6 +25,7 @@ from hubsplice.verifying.statements.base import base_record
 from hubsplice.verifying.statements.calibration import calibration_record
 from hubsplice.verifying.statements.card import compare_card, data_claims
 from hubsplice.verifying.statements.edits import edit_records, splices_in_order
+from hubsplice.verifying.statements.evaluation import check_evaluation
 from hubsplice.verifying.statements.figures import figure_problems
 from hubsplice.verifying.statements.layers import layer_records
 from hubsplice.verifying.statements.ledger import (
@@ -84,6 +86,7 @@ def check_statements(
     folder, version = contents.folder, claim.manifest.hubsplice
     # What is wrong with them, checks of their own say.
     (report, _), (recipe, _) = contents.report, contents.recipe
+    evaluation, unreadable = contents.evaluation
     compared = {BASE_RECORD: base_record(claim, opened)}
     made = [_made(BASE_RECORD, compared[BASE_RECORD])]
     missed = [check.name for check in checks if not check.passed and check.name in _NEEDED]
@@ -98,18 +101,20 @@ def check_statements(
         compared |= more
         made.append(_figures(claim, recipe, intervention, report))
     author = read_words(folder, recipe)
-    rendered = partial(_card, folder, claim.manifest, report, author)
+    rendered = partial(_card, folder, claim.manifest, report, author, evaluation)
     card, written = compare_card(folder, repo_id, version, partial(rendered, render_card))
     if card.passed:
         data = data_claims(folder, version, partial(rendered, card_data))
         written = (*written, *data)
     picture = picture_problems(folder, report, version)
     made += [Check.of(PICTURE_CHECK, picture, "it is the one that the report gives"), card]
+    checked, evaluated = check_evaluation(folder, claim.manifest, evaluation, unreadable)
+    made += checked
     shown = {path for found in compared.values() if not found.problems for path in found.shown}
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
     return Statements(
         tuple(made),
-        (*claims, *_measured(report), *_words(recipe, author), *written),
+        (*claims, *_measured(report), *evaluated, *_words(recipe, author), *written),
     )
 
 
@@ -123,7 +128,7 @@ def check_carrier_statements(
     """The same of a carrier, which has no edits to say anything of."""
     folder, record = contents.folder, base_record(claim, opened)
     author = read_words(folder, None)
-    rendered = partial(_card, folder, claim.manifest, None, author, render_card)
+    rendered = partial(_card, folder, claim.manifest, None, author, None, render_card)
     card, written = compare_card(folder, repo_id, claim.manifest.hubsplice, rendered)
     shown = set() if record.problems else set(record.shown)
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
@@ -135,6 +140,7 @@ def _card(
     manifest: Manifest,
     report: FidelityReport | None,
     author: AuthorWords,
+    evaluation: Evaluation | None,
     render: Callable[..., str],
     model_id: str | None,
     license_id: str | None,
@@ -145,6 +151,7 @@ def _card(
         author=author,
         license_id=license_id,
         model_id=model_id or folder.resolve().name,
+        evaluation=evaluation,
     )
 
 

@@ -1,0 +1,77 @@
+"""Scorers and prompts as users name them, for sweeps and evaluations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubsplice.errors import RecipeError
+from hubsplice.interface.sources import AnyPath, as_path
+
+if TYPE_CHECKING:
+    from hubsplice.explore.scorers.base import Scorer
+
+
+def prompts_of(prompts: AnyPath | Sequence[str]) -> list[str]:
+    """The prompts of a file, one a line, or as they are given.
+
+    Raises:
+        RecipeError: there is none, or the file can't be read.
+    """
+    if isinstance(prompts, str | os.PathLike):
+        from hubsplice.explore.examples import read_lines
+
+        found = read_lines(as_path(prompts), "--prompts")
+    else:
+        found = list(prompts)
+    if not found:
+        raise RecipeError("--prompts: none; give at least one")
+    # A prompt that is given twice is one prompt.
+    return list(dict.fromkeys(found))
+
+
+def scorer_of(given: str | Mapping[str, Any]) -> Scorer:
+    """A scorer: `KIND`, `KIND=VALUE`, `@FILE`, or its fields.
+
+    Raises:
+        RecipeError: it is none.
+    """
+    from pydantic import ValidationError
+
+    import hubsplice.explore.scorers  # noqa: F401
+    from hubsplice.explore.scorers.base import SCORERS
+    from hubsplice.recipe.problems import readable_problems
+
+    fields = dict(given) if isinstance(given, Mapping) else _in_file(given)
+    if fields is None:
+        kind, equals, value = str(given).partition("=")
+        argument = SCORERS.get(kind, "--score").argument
+        if bool(equals) != (argument is not None):
+            form = kind if argument is None else f"{kind}={argument.upper()}"
+            raise RecipeError(f"--score: found {given!r}, expected {form}")
+        fields = {"kind": kind} if argument is None else {"kind": kind, argument: value}
+    scorer = SCORERS.get(str(fields.get("kind")), "--score")
+    try:
+        parsed = scorer.model_validate(fields)
+    except ValidationError as error:
+        problems = readable_problems(error, fields, scorer, {}).splitlines()
+        found = [f"--score: {fields['kind']}: {problem}" for problem in problems]
+        raise RecipeError("\n".join(found)) from None
+    return parsed.ready()
+
+
+def _in_file(given: str) -> dict[str, Any] | None:
+    """The fields of a scorer that `@FILE` names; None for a scorer in one word."""
+    if not given.startswith("@"):
+        return None
+    from hubsplice.files.plain import read_plain
+    from hubsplice.recipe.yaml_text import load_yaml
+
+    try:
+        fields = load_yaml(read_plain(as_path(given[1:])).decode())
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"--score: {given[1:]} can't be read: {error}") from None
+    if not isinstance(fields, dict):
+        raise RecipeError(f"--score: {given[1:]}: expected a mapping with a kind")
+    return fields
