@@ -86,7 +86,7 @@ test-gpu:
 BENCH_DISK ?= .cache/bench
 
 bench: venv .venv-vllm/.installed
-	$(BIN)/pip install -qq --editable '.[dev,bench]'
+	$(BIN)/pip install -qq --editable '.[dev]'
 	mkdir -p $(BENCH_DISK)
 	$(BIN)/python benchmarks/publish.py
 	$(BIN)/python benchmarks/write_checkpoint.py $(BENCH_DISK) --mergekit .venv-mergekit
@@ -111,8 +111,9 @@ figures: venv
 docs: venv
 	$(BIN)/mkdocs build --strict
 
+# `make demo SVG=docs/pictures/demo.svg` draws the README's picture of it too.
 demo: venv
-	$(BIN)/python examples/demo.py
+	$(BIN)/python examples/demo.py $(if $(SVG),--svg $(SVG))
 
 model: venv
 	$(BIN)/python examples/smollm2.py

@@ -396,7 +396,8 @@ def _build_row(line: dict[str, Any], plain: list[dict[str, Any]]) -> str:
     cells = [
         _base(line),
         f"{line['tokens']:,}",
-        line["run"].replace("memory 0", "on the disk").replace("memory whole", "whole"),
+        line["run"].replace("memory 0", "on the disk").replace("memory whole", "whole")
+        + (f" ({line['note']})" if "note" in line else ""),
         f"{line['peak_mb']:,} MB",
         f"{line['cpu']:.0f} s",
         f"{line['wall']:.0f} s",

@@ -1,7 +1,7 @@
-"""The pages that are made from the code, so that they can't drift from it.
+"""The pages and JSON schemas that are made from the code, so that they can't drift from it.
 
-MkDocs runs `on_files` at every build. Run as a script, this writes the JSON schemas, which are the
-generated files in git: editors and other tools fetch them from there.
+Run as a script, this writes them. They are in git, so that links to the pages work in a clone too,
+and editors can fetch the schemas; a test says when they are to be written again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ast
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ from hubsplice.recipe.schema import recipe_schema
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
     from hubsplice.families.engines import Support
     from hubsplice.families.family import Family, ModelClass
@@ -45,6 +46,9 @@ FOLDER = Path(__file__).parent
 
 RESULTS = FOLDER.parent / "benchmarks/results"
 """What the benchmarks have written: a Markdown file each, and plots."""
+
+_PLOTS = "](../benchmarks/results/"
+"""How a page links to a plot, on the site and in a clone."""
 
 _TINY = "families.md"
 """The results on tiny models, a row for each family and edit."""
@@ -90,6 +94,28 @@ _STRENGTHS = (
     " a share of the residual norm: `0.5 x max = 8.8 (max 17.6, over 214 active of 20,000 scanned"
     " tokens), 0.06 of the median residual norm`.",
 )
+_CONDITIONS = (
+    "Every kind of edit takes `when`, a condition on something else than what it edits: the"
+    " activation of another feature of the SAE, a vector, a contrast or a probe is above a value."
+    " The edit then acts at those tokens alone. `all` joins two or three conditions by *and*; `any`"
+    " joins them by *or*, for `steer` alone.",
+    "A `steer` under one condition is a `gated_steer`, and takes one layer. So does a condition on"
+    " the edited feature itself. Every other edit under a condition takes two layers:"
+    " [how that works](how-it-works.md#edits-under-conditions). A feature that is edited under a"
+    " condition can't be read by another edit of the same splice, and neither it nor the"
+    " condition's features may be of an SAE that normalises its input; `check` says so. A condition"
+    " reads the token's own stream at the edited place, and so nothing of positions, of prompt or"
+    " answer, or of what comes later.",
+)
+_CONDITION_EXAMPLE = """
+- feature: 12
+  kind: clamp
+  to: 8
+  when: {feature: 3, above: 2.5, label: "questions"}
+- feature: 40
+  kind: ablate
+  when: {all: [{feature: 3}, {probe: {path: probe.safetensors}, above: 1}]}
+"""
 _STREAMS = (
     "Results go to stdout. Progress, warnings and errors go to stderr. With `--json`, stdout holds"
     " one JSON document."
@@ -263,6 +289,14 @@ def edits_page() -> str:
             _TOGETHER,
             "",
             "\n\n".join(_STRENGTHS),
+            "",
+            "## Conditions { #conditions }",
+            "",
+            "\n\n".join(_CONDITIONS),
+            "",
+            "```yaml",
+            _CONDITION_EXAMPLE.strip(),
+            "```",
             *(
                 line
                 for kind, edit in kinds.items()
@@ -274,6 +308,8 @@ def edits_page() -> str:
             *(
                 line
                 for name in (
+                    "When",
+                    "Above",
                     "Gate",
                     "TensorSource",
                     "ContrastSource",
@@ -482,6 +518,7 @@ def measurements_page() -> str:
 def _linked(text: str) -> str:
     """A file of results with its links as they are among the pages."""
     text = text.replace("(../../docs/", "(")
+    text = re.sub(r"\]\((?=[\w.-]+\.svg\))", _PLOTS, text)
     return re.sub(
         r"\((\w+\.md)\)",
         lambda link: f"(#{_anchor(link[1])})" if (RESULTS / link[1]).is_file() else link[0],
@@ -579,11 +616,9 @@ def _measured() -> Iterator[str]:
     )
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages to what MkDocs found."""
-    from mkdocs.structure.files import File
-
-    pages = {
+def pages() -> dict[str, Callable[[], str]]:
+    """What writes each generated page, by the page's name."""
+    return {
         "recipe.md": recipe_page,
         "edits.md": edits_page,
         "cli.md": cli_page,
@@ -592,11 +627,27 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "layout.md": layout_page,
         "measurements.md": measurements_page,
     }
-    for name, page in pages.items():
-        files.append(File.generated(config, name, content=page()))
+
+
+def page_text(name: str) -> str:
+    """What the page of that name must hold."""
+    return pages()[name]().rstrip() + "\n"
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Give the site the plots that MkDocs does not find, since they lie with the results."""
+    from mkdocs.structure.files import File
+
     for plot in RESULTS.glob("*.svg"):
         files.append(File.generated(config, plot.name, abs_src_path=str(plot)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Let the page of measurements show them where they are on the site."""
+    if page.file.src_uri != "measurements.md":
+        return markdown
+    return markdown.replace(_PLOTS, "](")
 
 
 def _section(
@@ -663,3 +714,5 @@ def _default(schema: Mapping[str, Any]) -> str:
 if __name__ == "__main__":
     for schema_name in SCHEMAS:
         (FOLDER / schema_name).write_text(schema_text(schema_name), encoding="utf-8")
+    for page_name in pages():
+        (FOLDER / page_name).write_text(page_text(page_name), encoding="utf-8")

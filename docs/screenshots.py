@@ -83,21 +83,24 @@ def screenshot(html: str, picture: Path, height: int) -> None:
 
 
 def main() -> None:
-    """Take pictures of a card's first screen and of all of it, light and dark."""
+    """Take pictures of the first screen of a card, and of one section, light and dark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("card", type=Path)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--height", type=int, default=1100, help="pixels of the first screen")
-    parser.add_argument("--whole", type=int, default=0, help="pixels of a second, longer picture")
+    parser.add_argument("--heading", help="also take pictures from this heading on")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     card = options.card.read_text(encoding="utf-8")
     for theme in THEMES:
-        html = page(card, options.card.resolve().parent, theme)
-        heights = {"": options.height} | ({"-whole": options.whole} if options.whole else {})
-        for what, height in heights.items():
-            path = (options.output / f"card{what}-{theme}.png").resolve()
-            screenshot(html, path, height)
+        parts = {"card": card}
+        if options.heading is not None:
+            name = options.heading.lower().replace(" ", "-")
+            parts[f"card-{name}"] = card[card.index(f"\n## {options.heading}\n") :]
+        for name, part in parts.items():
+            html = page(part, options.card.resolve().parent, theme)
+            path = (options.output / f"{name}-{theme}.png").resolve()
+            screenshot(html, path, options.height)
             sys.stdout.write(f"{path}\n")
 
 

@@ -2,7 +2,8 @@
 
 The build itself asks every prompt of the recipe three times, greedily: the base model, the base
 model with the exact hook, and the spliced checkpoint as transformers loads it, without any of
-hubsplice. With `--svg FILE`, what is printed is also drawn, for the README.
+hubsplice. With `--svg FILE`, what is printed is also drawn: `make demo SVG=docs/pictures/demo.svg`
+makes the README's picture, and nothing else does, so that it is always of one run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from examples.smollm2 import fetch_smollm2
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import HubspliceError, OutputError
 from hubsplice.fidelity.answers import Answer
-from hubsplice.fidelity.report import FidelityReport, read_report
+from hubsplice.fidelity.report import FidelityReport
 from hubsplice.terminal import print_error
 
 RECIPE = Path(__file__).parent / "recipe.yaml"
@@ -88,25 +89,21 @@ def main() -> None:
     """Fetch, build, and show what it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--svg", type=Path, help="draw what is printed into this file")
-    parser.add_argument("--show", type=Path, help="show a model that was built already")
     options = parser.parse_args()
     console = Console(record=options.svg is not None, width=WIDTH if options.svg else None)
     started = time.monotonic()
-    if options.show is None:
-        fetch_smollm2()
-        remove_previous_output(OUTPUT)
-        report = hubsplice.build(RECIPE, OUTPUT).report
-    else:
-        report = read_report(options.show)
+    fetch_smollm2()
+    remove_previous_output(OUTPUT)
+    report = hubsplice.build(RECIPE, OUTPUT).report
     assert report is not None
     for part in render_demo(report, OUTPUT.name):
         console.print(part, highlight=False)
+    took = time.monotonic() - started
+    console.print(f"It took {took / 60:.0f} minutes ({took:.0f} s).", style="dim", highlight=False)
     if options.svg is not None:
         # The picture asks no other site for a font.
         form = re.sub(r"@font-face \{\{.*?\}\}\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
         console.save_svg(str(options.svg), title="make demo", theme=MONOKAI, code_format=form)
-    if options.show is None:
-        console.print(f"It took {time.monotonic() - started:.0f} s.", style="dim", highlight=False)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,10 @@ class HubError(HubspliceError):
     exit_code = 7
 
 
+class UnreachableError(HubError):
+    """The Hub could not be asked at all: no network, or it is switched off."""
+
+
 class ConflictError(HubspliceError):
     """The Hub holds something else than expected: a moved branch, a tag elsewhere."""
 

@@ -256,7 +256,9 @@ def test_the_small_recipes_of_the_task_without_regular_expressions() -> None:
     config = find_sae(feature.sae).config
     assert (config.d_in, config.hook) == (576, parse_hook_name("blocks.13.hook_resid_post"))
     tasks = (NO_REGEX / "prompts.txt").read_text(encoding="utf-8").splitlines()
-    imports = (NO_REGEX / "imports.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line)["text"] for line in imports] == [
-        f"{task}\n\n```python\nimport" for task in tasks
-    ]
+    request = " Do not use regular expressions or the module re."
+    for name, added in (("imports", ""), ("imports-asked", request)):
+        lines = (NO_REGEX / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line)["text"] for line in lines] == [
+            f"{task}{added}\n\n```python\nimport" for task in tasks
+        ]

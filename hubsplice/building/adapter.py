@@ -47,6 +47,7 @@ from hubsplice.files.staging import staged_directory
 from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
+from hubsplice.pictures.drawing import write_pictures
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.calibration import SiteActivations
 from hubsplice.streams.precision import exact_products
@@ -125,11 +126,12 @@ def build_adapter(
             )
         files = {name: digest_file(folder / name) for name in names}
         files |= write_beside(plan, compiled, held_out, folder)
-        write_manifest(_described(plan, compiled, adapted, files, report), folder)
+        drawn = write_pictures(_described(plan, compiled, adapted, files, report), report, folder)
+        write_manifest(drawn.manifest, folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
-    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings)))
+    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings, *drawn.lost)))
     return BuildResult(output, report, warnings, compiled.amounts)
 
 
@@ -142,6 +144,11 @@ def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
             "for, and adapters are served by vLLM and by transformers; build a merged checkpoint"
         )
     for planned in plan.splices:
+        if planned.conditional:
+            raise UnsupportedError(
+                f"{planned.field}.edits: a condition (`when`) takes two layers behind one another, "
+                "and a carrier has one at each place; build a merged checkpoint"
+            )
         if planned.splice.construction == "bias":
             raise RecipeError(
                 f"{planned.field}.construction: found bias, expected layer or auto: an adapter "

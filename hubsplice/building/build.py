@@ -25,6 +25,7 @@ from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.staging import refuse_occupied, staged_directory
 from hubsplice.files.unchanged import unchanged
+from hubsplice.pictures.drawing import write_pictures
 from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
@@ -129,12 +130,13 @@ def build(
                     plan, compiled, subject, folder, require=require, progress=progress
                 )
         files = {**written.files, **write_beside(plan, compiled, held_out, folder)}
-        write_manifest(describe(plan, compiled, written, files, report), folder)
+        drawn = write_pictures(describe(plan, compiled, written, files, report), report, folder)
+        write_manifest(drawn.manifest, folder)
         write_card(folder, model_id=recipe.publish.repo_id or output.resolve().name)
         if report is not None and not allow_failed:
             report.require_passed()
     # What the recipe alone says is found again by calibration.
-    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings)))
+    warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings, *drawn.lost)))
     local = None if planned.resolved.repo_id else planned.resolved.folder
     return BuildResult(output, report, warnings, compiled.amounts, local)
 

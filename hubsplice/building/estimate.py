@@ -119,11 +119,7 @@ def _shapes(plan: Plan, sizes: BaseSizes) -> Shapes:
     experts = config.get("num_experts") or config.get("num_local_experts")
     met = config.get("num_experts_per_tok")
     heads = config.get("num_attention_heads") or config.get("n_head") or 0
-    added = sum(
-        architecture.layers_per_splice(splice.place)
-        for splice in plan.splices
-        if not splice.in_bias
-    )
+    added = sum(splice.layers(architecture) for splice in plan.splices)
     return Shapes(
         sizes=sizes,
         num_layers=architecture.num_layers,

@@ -24,17 +24,17 @@ from hubsplice.errors import OutputError
 from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject
-from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport, read_report
+from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import digest_file
 from hubsplice.files.space import full_disk
 from hubsplice.files.staging import scratch_directory
 from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
+from hubsplice.pictures.drawing import PICTURES, write_pictures
 from hubsplice.recipe.reading import recorded_recipe
 from hubsplice.streams.precision import exact_products
-from hubsplice.terminal import Progress
+from hubsplice.terminal import Progress, print_note
 from hubsplice.text.tokenizer import load_tokenizer
 
 
@@ -109,28 +109,27 @@ def measure(
         )
     # What somebody wrote into the card is his.
     edited = edited_card(folder) is not None
-    report = _record_again(report, manifest, folder)
+    _record_again(report, manifest, folder)
     write_card(folder, model_id=recipe.publish.repo_id, keep=edited)
     report.require_passed()
     return report
 
 
-def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> FidelityReport:
-    """Replace report, picture and manifest by new files, so that none is ever half written."""
+def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
+    """Replace report, pictures and manifest by new files, so that none is ever half written."""
     try:
         with scratch_directory(folder, "measured") as new:
-            report = write_report_and_picture(report, new)
-            written = [name for name in (REPORT, PICTURE) if (new / name).exists()]
-            files = {name: digest for name, digest in manifest.files.items() if name != PICTURE}
-            files |= {name: digest_file(new / name) for name in written}
-            write_manifest(
-                manifest.model_copy(update={"files": files, "fidelity": summary(report)}), new
-            )
-            for name in (*written, MANIFEST):
-                (new / name).replace(folder / name)
-            if PICTURE not in files:
-                (folder / PICTURE).unlink(missing_ok=True)
-            return report
+            files = manifest.files | {REPORT: digest_file(write_report(report, new))}
+            measured = {"files": files, "fidelity": summary(report)}
+            drawn = write_pictures(manifest.model_copy(update=measured), report, new)
+            write_manifest(drawn.manifest, new)
+            for sentence in drawn.lost:
+                print_note(f"warning: {sentence}")
+            for name in (REPORT, *PICTURES, MANIFEST):
+                if (new / name).exists():
+                    (new / name).replace(folder / name)
+                else:
+                    (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise full_disk(error, folder) or OutputError(
             f"{folder}: cannot be written: {error.strerror}"

@@ -21,6 +21,7 @@ from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.files.plain import LARGEST_COMPANION, read_plain
 from hubsplice.files.safetensors_header import Header
 from hubsplice.files.staging import staged_directory
+from hubsplice.pictures.drawing import write_pictures
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 from hubsplice.terminal import Progress
@@ -33,10 +34,12 @@ class Merged(Rendered):
     Attributes:
         folder: where it is.
         differs: what is not as a direct build of the recipe would have it, one sentence each.
+        warnings: what else went wrong.
     """
 
     folder: Path
     differs: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     def content(self) -> Iterable[Part]:
         """Whether it is what a direct build gives, and what comes next."""
@@ -49,6 +52,7 @@ class Merged(Rendered):
                 "recipe, byte for byte.",
                 Tone.GOOD,
             )
+        yield from (Line(f"warning: {text}", Tone.CAUTION) for text in self.warnings)
         yield Line(f"The spliced model is in {self.folder}")
         yield Line(
             f"Next: hubsplice measure {self.folder}: an adapter's figures are not a checkpoint's",
@@ -111,9 +115,10 @@ def merge(
                 "fidelity": {},
             }
         )
-        write_manifest(manifest, folder)
+        drawn = write_pictures(manifest, None, folder)
+        write_manifest(drawn.manifest, folder)
         write_card(folder, model_id=output.resolve().name)
-    return Merged(output, tuple(_differences(opened)))
+    return Merged(output, tuple(_differences(opened)), drawn.lost)
 
 
 def _told_apart(source: BaseCheckpoint, carrier: Carrier) -> tuple[tuple[Header, ...], Header]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.errors import CheckpointError
 from hubsplice.evaluating.results import is_evaluation
-from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_once
+from hubsplice.pictures.drawing import PICTURES
 
 
 def require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
@@ -23,7 +23,7 @@ def require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """
     for name, expected in files.items():
         path = folder / name
-        if name in (REPORT, PICTURE) or is_evaluation(name):
+        if name in (REPORT, *PICTURES) or is_evaluation(name):
             continue
         if not path.is_file() or digest_once(path) != expected:
             raise CheckpointError(

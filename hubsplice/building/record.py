@@ -207,15 +207,15 @@ def _term(
     sha256: str | None,
     amounts: EditAmounts,
 ) -> TermRecord:
-    features = edit.feature_indices()
+    features, named = edit.feature_indices(), bool(edit.all_indices())
     return TermRecord(
         label=label,
         kind=edit.kind,
         feature=features[0] if features else None,
         formula=edit.formula,
         edit=shown.model_dump(mode="json", exclude_none=True),
-        source=source if features else {},
-        source_sha256=sha256 if features else None,
+        source=source if named else {},
+        source_sha256=sha256 if named else None,
         amounts=amounts.amounts,
     )
 

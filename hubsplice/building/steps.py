@@ -14,8 +14,7 @@ from hubsplice.compiling.compiler import Compiled
 from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.errors import RecipeError
 from hubsplice.fidelity.measure import Subject, measure_fidelity
-from hubsplice.fidelity.picture import PICTURE, write_report_and_picture
-from hubsplice.fidelity.report import REPORT, FidelityReport
+from hubsplice.fidelity.report import REPORT, FidelityReport, write_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import FileDigest, digest_file
 from hubsplice.recipe.models import Recipe
@@ -76,7 +75,7 @@ def measure_build(
     require: float | None,
     progress: Progress,
 ) -> tuple[FidelityReport, ActingText]:
-    """Measure what was built, and write report and picture; gives the text too."""
+    """Measure what was built, and write the report; gives the text too."""
     recipe, tokenizer = plan.recipe, compiled.tokenizer
     text = held_out_text(recipe, plan.base, compiled.intervention, tokenizer, progress)
     report = measured(
@@ -88,7 +87,8 @@ def measure_build(
         require=require,
         progress=progress,
     )
-    return write_report_and_picture(report, folder), text
+    write_report(report, folder)
+    return report, text
 
 
 def write_beside(
@@ -97,9 +97,9 @@ def write_beside(
     """Write what stands beside a build's weights: `reproduce/` and the author's words.
 
     Returns:
-        The digests of these files, and of report and picture where they are there already.
+        The digests of these files, and of the report where it is there already.
     """
     write_reproduction(plan, compiled, text.sequences if text else None, folder)
     words = write_words(plan.recipe.card, folder)
-    names = (*REPRODUCTION, REPORT, PICTURE, *words)
+    names = (*REPRODUCTION, REPORT, *words)
     return {name: digest_file(folder / name) for name in names if (folder / name).exists()}

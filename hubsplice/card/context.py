@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
@@ -16,6 +16,7 @@ from hubsplice.card.escape import Markdown, clean, code, fenced, inline, words
 from hubsplice.card.metadata import license_files
 from hubsplice.card.phrases import sentence, with_numbers
 from hubsplice.card.words import AuthorWords
+from hubsplice.checkpoint.engine_runs import EngineRun
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
 from hubsplice.checkpoint.manifest import (
     SPLIT,
@@ -36,9 +37,9 @@ from hubsplice.fidelity import summary
 from hubsplice.fidelity.answers import Answers
 from hubsplice.fidelity.format import MISSING, count, percent, significant
 from hubsplice.fidelity.optional import LEFT_OUT
-from hubsplice.fidelity.picture import PICTURE, description
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import RECIPE
+from hubsplice.pictures.drawing import shown
 from hubsplice.recipe.models import BUILTIN
 from hubsplice.rendering.content import Table
 from hubsplice.serving.commands import GGUF_TYPES, quantization_options
@@ -88,7 +89,6 @@ class FidelityContext:
     effect_warning: str | None
     edits: Table
     curves: Table
-    picture: Markdown | None
     agreement: Table
     divergences: Table
     sites: Table
@@ -147,6 +147,7 @@ class CardContext:
     is_chat: bool
     transformers: str | None
     vllm: str | None
+    runs: tuple[str, ...]
     serves: bool
     request: Markdown
     converts: bool
@@ -154,6 +155,7 @@ class CardContext:
     recipe: Markdown | None
     citation: Markdown
     model_id: str
+    on_hub: bool
     base: Markdown
     base_commit: Markdown | None
     previous_base: Markdown | None
@@ -192,6 +194,8 @@ class CardContext:
     hubsplice: str
     reproducible: bool
     definitions: tuple[tuple[str, str], ...]
+    pictures: dict[str, Markdown]
+    lost_pictures: tuple[str, ...]
     evaluation: EvaluationContext | None
     fidelity: FidelityContext | None
 
@@ -203,6 +207,7 @@ def card_context(
     author: AuthorWords,
     license_id: str | None,
     model_id: str,
+    runs: Sequence[EngineRun] = (),
     evaluation: Evaluation | None = None,
 ) -> CardContext:
     """Gather what the template shows."""
@@ -213,6 +218,7 @@ def card_context(
     requirements = Requirements.of(manifest)
     outcomes = {key: verdict(ENGINES[key], requirements).outcome for key in EngineKey}
     is_chat = _is_chat(manifest, report)
+    drawn, lost = shown(manifest, report)
     return CardContext(
         title=clean(author.title or "") or untitled(manifest),
         sentence=sentence(name, (term for layer in manifest.edits for term in layer.terms)),
@@ -225,6 +231,7 @@ def card_context(
         is_chat=is_chat,
         transformers=manifest.versions.get("transformers"),
         vllm=ENGINES[EngineKey.VLLM].version,
+        runs=tuple(map(_run, runs)),
         serves=outcomes[EngineKey.VLLM] is not Outcome.REFUSES,
         request=_request(model_id, is_chat=is_chat),
         gguf_type=GGUF_TYPES.get(manifest.dtype, "auto"),
@@ -232,6 +239,7 @@ def card_context(
         recipe=fenced(author.recipe, "yaml") if author.recipe else None,
         citation=_citation(model_id),
         model_id=model_id,
+        on_hub="/" in model_id and _REPO_ID.fullmatch(model_id) is not None,
         base=_model(manifest.base),
         base_commit=_commit(manifest.base),
         previous_base=_model(previous.base) if previous is not None else None,
@@ -270,12 +278,17 @@ def card_context(
         hubsplice=manifest.hubsplice,
         reproducible=RECIPE in manifest.files,
         definitions=tuple(summary.DEFINITIONS.items()),
+        pictures={
+            PurePath(name).stem: Markdown(f"![{inline(alt)}]({name})")
+            for name, alt in drawn.items()
+        },
+        lost_pictures=lost,
         evaluation=(
             None
             if evaluation is None
             else EvaluationContext(tuple(evaluation_tables(evaluation)), evaluation.sweep)
         ),
-        fidelity=None if report is None else _fidelity(report, manifest),
+        fidelity=None if report is None else _fidelity(report),
     )
 
 
@@ -288,7 +301,7 @@ def untitled(manifest: Manifest) -> str:
     return f"{manifest.base.name.split('/')[-1]}, {what}"
 
 
-def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
+def _fidelity(report: FidelityReport) -> FidelityContext:
     text = report.text
     return FidelityContext(
         verdict=report.verdict,
@@ -308,11 +321,6 @@ def _fidelity(report: FidelityReport, manifest: Manifest) -> FidelityContext:
         effect_warning=summary.effect_warning(report.effect) if report.effect else None,
         edits=summary.edits(report),
         curves=summary.curves(report),
-        picture=(
-            Markdown(f"![{inline(description(report))}]({PICTURE})")
-            if PICTURE in manifest.files
-            else None
-        ),
         agreement=summary.agreement(report),
         divergences=summary.divergences(report),
         sites=summary.sites(report),
@@ -409,6 +417,21 @@ def _answers(answers: Answers) -> AnswersContext:
             f"temperature {answers.temperature:g}, top-p {answers.top_p:g}, seed {answers.seed}"
         ),
         all_same=all(answer.greedy.base == answer.greedy.edited for answer in answers.prompts),
+    )
+
+
+def _run(run: EngineRun) -> str:
+    """One run of an engine with this checkpoint, as its maker has it on record."""
+    what = f"{clean(run.engine)} {clean(run.version)}"
+    where = "" if run.device is None else f" on {clean(run.device).upper()}"
+    floor = "" if run.noise_floor is None else f", noise floor {significant(run.noise_floor)}"
+    missed = ", ".join(map(clean, run.missed))
+    came = "it serves the edit" if run.passed else f"NOT passed: {missed}"
+    return (
+        f"{what}{where}, in {clean(run.dtype)}, {run.date.isoformat()}: {came}. "
+        f"{count(run.prompts)} prompts, {count(run.generated_tokens)} generated tokens, "
+        f"{significant(run.error)} nats a token from the exact hook{floor}; the edit changes "
+        f"{significant(run.effect)}"
     )
 
 

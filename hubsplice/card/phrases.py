@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pydantic import JsonValue
+
 from hubsplice.checkpoint.manifest import TermRecord
 from hubsplice.features.amounts import ResolvedAmount
 
 _MOST_PHRASES = 3
 _STRENGTHS = ("to", "at", "strength")
+_EVERYWHERE = " at every token"
 
 
 def sentence(base: str, terms: Iterable[TermRecord]) -> str:
@@ -32,6 +35,13 @@ def sentence(base: str, terms: Iterable[TermRecord]) -> str:
 
 def with_numbers(term: TermRecord) -> str:
     """An edit's formula with its numbers: of f, the feature's activation, or of h."""
+    where = _where(term)
+    if where is None:
+        return _with_numbers(term)
+    return f"{_with_numbers(term).removesuffix(_EVERYWHERE)}, only where {where}"
+
+
+def _with_numbers(term: TermRecord) -> str:
     value = _value(term)
     if value is None:
         return term.formula
@@ -62,6 +72,36 @@ def with_numbers(term: TermRecord) -> str:
 
 
 def _phrase(term: TermRecord) -> str:
+    where = _where(term)
+    if where is None:
+        return _plain_phrase(term)
+    return f"{_plain_phrase(term).removesuffix(_EVERYWHERE)} where {where}"
+
+
+def _where(term: TermRecord) -> str | None:
+    """Where the condition of an edit holds; None for an edit without one."""
+    when = term.edit.get("when")
+    if not isinstance(when, dict):
+        return None
+    for name, joint in (("all", " and "), ("any", " or ")):
+        parts = when.get(name)
+        if isinstance(parts, list):
+            return joint.join(_is_above(part) for part in parts if isinstance(part, dict))
+    return _is_above(when)
+
+
+def _is_above(gate: dict[str, JsonValue]) -> str:
+    above, feature, label = (gate.get(name) for name in ("above", "feature", "label"))
+    kind = next((name for name in ("vector", "contrast", "probe") if gate.get(name)), "gate")
+    what = f"a {kind}" if feature is None else f"feature {feature}"
+    if isinstance(label, str) and label.strip():
+        what += f" (“{label}”)"
+    if isinstance(above, int | float) and (above or feature is None):
+        return f"{what} is above {_number(above)}"
+    return f"{what} is active"
+
+
+def _plain_phrase(term: TermRecord) -> str:
     what, value = _name(term), _value(term)
     when = " wherever it is active" if term.edit.get("when") == "active" else ""
     if value is None:

@@ -7,10 +7,12 @@ import json
 import re
 from pathlib import Path
 
-from hubsplice.card.render import card_data, render_card
+from hubsplice.card.context import card_context
+from hubsplice.card.render import card_text, data_text
 from hubsplice.card.words import read_words
 from hubsplice.checkpoint.checksums import recorded_digest, write_checksums
 from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
+from hubsplice.checkpoint.engine_runs import read_engine_runs
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.evaluating.results import read_evaluation
 from hubsplice.fidelity.report import read_report
@@ -33,18 +35,19 @@ def card_files(
     """
     recipe = recorded_recipe(folder / RECIPE) if exists(folder / RECIPE) else None
     manifest, report = read_manifest(folder / MANIFEST), read_report(folder)
-    author, named = read_words(folder, recipe), model_id or folder.resolve().name
     evaluation = read_evaluation(folder)
+    context = card_context(
+        manifest,
+        report,
+        author=read_words(folder, recipe),
+        license_id=license_id,
+        model_id=model_id or folder.resolve().name,
+        runs=read_engine_runs(folder, manifest),
+        evaluation=evaluation,
+    )
     return {
-        name: write(
-            manifest,
-            report,
-            author=author,
-            license_id=license_id,
-            model_id=named,
-            evaluation=evaluation,
-        )
-        for name, write in ((CARD, render_card), (CARD_DATA, card_data))
+        CARD: card_text(context, manifest, license_id, evaluation),
+        CARD_DATA: data_text(context),
     }
 
 

@@ -71,8 +71,14 @@ SPLIT = "split"
 """The construction of a layer that adds nothing: it stands around another inserted layer, and so
 makes room for it between a base layer's attention and its MLP."""
 
+MARKING = "marking"
+"""The construction of a layer that marks the tokens at which conditions of edits hold. The layer
+behind it edits, and takes the marks back."""
+
 CARRIER = "carrier"
 """The construction of a layer that adds nothing and has slots for adapters."""
+
+_NOT_EDITING = (INJECTION, SPLIT, MARKING, CARRIER)
 
 FreeForm = dict[str, JsonValue]
 PublicSource = Annotated[FreeForm, AfterValidator(_no_absolute_path)]
@@ -287,7 +293,7 @@ class Manifest(Record):
     @property
     def editing_layers(self) -> tuple[InsertedLayer, ...]:
         """The inserted layers that edit, one per site: none that only prepares it or is empty."""
-        return tuple(x for x in self.layers if x.construction not in (INJECTION, SPLIT, CARRIER))
+        return tuple(x for x in self.layers if x.construction not in _NOT_EDITING)
 
     @property
     def edits(self) -> tuple[InsertedLayer | EditedBias, ...]:
@@ -324,6 +330,19 @@ def manifest_schema() -> dict[str, Any]:
     return Manifest.model_json_schema()
 
 
+def manifest_text(manifest: Manifest) -> str:
+    """The content of `splice.json`; the same manifest gives the same text.
+
+    Raises:
+        ValueError: a free-form value is NaN or infinite; hubsplice itself must not let that in.
+    """
+    content = manifest.model_dump(mode="python")
+    _refuse_non_finite(content)
+    # Dumped by json, since pydantic has no option that sorts keys.
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
+    return f"{text}\n"
+
+
 def write_manifest(manifest: Manifest, folder: Path) -> FileDigest:
     """Write `splice.json`; the same manifest gives the same bytes.
 
@@ -331,14 +350,10 @@ def write_manifest(manifest: Manifest, folder: Path) -> FileDigest:
         The digest of what was written.
 
     Raises:
-        ValueError: a free-form value is NaN or infinite; hubsplice itself must not let that in.
+        ValueError: as of `manifest_text`.
         OSError: the file exists already, or cannot be written.
     """
-    content = manifest.model_dump(mode="python")
-    _refuse_non_finite(content)
-    # Dumped by json, since pydantic has no option that sorts keys.
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False)
-    data = (text + "\n").encode()
+    data = manifest_text(manifest).encode()
     with (folder / MANIFEST).open("xb") as file:
         file.write(data)
     return digest_bytes(data)

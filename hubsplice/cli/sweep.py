@@ -115,7 +115,7 @@ def sweep(
         typer.Option(
             "--plot",
             metavar="FILE",
-            help="Draw the comparison, as SVG or, with the package matplotlib, as PNG.",
+            help="Draw the comparison, as SVG or PNG.",
             show_default=False,
         ),
     ] = None,

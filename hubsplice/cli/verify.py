@@ -73,6 +73,13 @@ def verify(
             "on its streams.",
         ),
     ] = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write what the engine did into the folder, passed or not, and onto its card.",
+        ),
+    ] = False,
     carrier: AdaptersCarrier = None,
     as_json: AsJson = False,
 ) -> None:
@@ -82,7 +89,7 @@ def verify(
     what the manifest declares; that every neuron of the inserted layers has a part in the edits or
     is zero; and that the edits follow from the recipe's words. With --streams, also tests how much
     the layers write on streams of the base. With --engine, also tests that the engine serves these
-    weights, and that the weights make the edit.
+    weights, and that the weights make the edit; --record puts that onto the model's card.
 
     For a carrier, proves that it is the base with nothing but empty slots added. For an adapter,
     proves that it changes nothing but its carrier's slots, and makes the declared edit.
@@ -102,6 +109,7 @@ def verify(
         max_new_tokens=max_new_tokens,
         streams=streams,
         carrier=carrier,
+        record=record,
     )
     if as_json:
         print_json(result.model_dump(mode="json"))

@@ -46,5 +46,5 @@ def _reasons(splice: Splice, place: Place, architecture: Architecture) -> Iterat
     if not splice.edits:
         yield "there are no edits"
     for i, edit in enumerate(splice.edits):
-        if not edit.constant:
+        if not edit.constant or edit.condition is not None:
             yield f"edits[{i}] ({edit.kind}) depends on the token, and a bias does not; say layer"

@@ -151,7 +151,7 @@ def _summary(planned: PlannedSplice) -> SpliceSummary:
         place=planned.place,
         sae=None if planned.sae is None else _sae_summary(planned.sae),
         edits=dict(sorted(Counter(edit.kind for edit in edits).items())),
-        features=len({index for edit in edits for index in edit.feature_indices()}),
+        features=len({index for edit in edits for index in edit.all_indices()}),
     )
 
 

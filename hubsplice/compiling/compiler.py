@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerBase
 
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.compiling.calibrated import CalibratedPlan, calibrate
-from hubsplice.compiling.construct import compile_site, stacked
+from hubsplice.compiling.conditional import compiled
+from hubsplice.compiling.construct import stacked
 from hubsplice.compiling.lowering import LoweredSplice
 from hubsplice.compiling.misfits import require_fit
 from hubsplice.compiling.open_plan import OpenPlan
@@ -133,7 +134,7 @@ def compile_plan(
             multiplier = plan.architecture.branch_multiplier
             layer = OutputBias.of(splice.site, plan.dtype, multiplier)
         else:
-            layer = compile_site(plan.architecture, splice.site, activations, plan.dtype)
+            layer = compiled(plan.architecture, splice.site, activations, plan.dtype)
         if layer.neurons > plan.architecture.intermediate_size:
             raise _too_many(plan, planned, splice, activations, layer.neurons)
         _require_finite_layer(planned, layer)
@@ -190,7 +191,7 @@ def _too_many(
 
     def overflows(terms: int) -> bool:
         part = replace(site, terms=site.terms[:terms])
-        return compile_site(architecture, part, activations, plan.dtype).neurons > room
+        return compiled(architecture, part, activations, plan.dtype).neurons > room
 
     fitting = bisect_left(range(len(site.terms)), True, key=overflows) - 1
     complete = set(map(id, origins[:fitting])) - set(map(id, origins[fitting:]))

@@ -20,6 +20,7 @@ from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.sandwich import compile_sandwich
 from hubsplice.constructions.sandwich_form import POST_NORM, SANDWICH, SandwichForm
 from hubsplice.constructions.sandwich_layer import SandwichLayer
+from hubsplice.constructions.two_layers import TwoLayers
 from hubsplice.families.architecture import Architecture
 from hubsplice.families.blocks import Construction
 from hubsplice.intervention.place import Place
@@ -133,6 +134,8 @@ def stacked(base: Architecture, layer: CompiledLayer, place: Place) -> tuple[Com
     apart around it. Beside the attention, the MLP reads a constant only if a layer before has
     added it.
     """
+    if isinstance(layer, TwoLayers):
+        return layer.first, layer.second
     if base.layers_per_splice(place) == 1:
         return (layer,)
     dtype = next(iter(layer.tensors().values())).dtype

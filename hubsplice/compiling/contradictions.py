@@ -108,6 +108,8 @@ def _doubt(first: LoweredEdit, second: LoweredEdit, cosine: float) -> str | None
 
 def _same_reading(one: Term, other: Term) -> tuple[PiecewiseLinear, PiecewiseLinear] | None:
     """Both φ as functions of one number of the token; None where they read different ones."""
+    if one.condition is not None or other.condition is not None:
+        return None
     if one.normalization is not other.normalization:
         return None
     lengths = float(one.encoder.double().norm()), float(other.encoder.double().norm())

@@ -60,7 +60,7 @@ def lowered_edits(
     for i, edit in enumerate(edits):
         name, recording = f"{field}.edits[{i}]", Recording(sources)
         try:
-            terms = edit.lower(recording)
+            terms = edit.terms(recording)
         except HubspliceError as error:
             problems.append(type(error)(f"{name}: {error}"))
             continue

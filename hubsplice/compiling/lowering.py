@@ -93,7 +93,7 @@ def lower_splice(
     sink_norm = splice.sink_multiple * norm
     is_ordinary = torch.linalg.vector_norm(h, dim=-1) <= sink_norm
     ordinary = h[is_ordinary]
-    indices = sorted({index for edit in splice.edits for index in edit.feature_indices()})
+    indices = sorted({index for edit in splice.edits for index in edit.all_indices()})
     gates: dict[int, CalibratedGate] = {}
     if sae is not None and sae.config.architecture in _COMPETING:
         gates = calibrate_thresholds(sae, ordinary, indices)

@@ -10,6 +10,7 @@ from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
 from hubsplice.checkpoint.stock import require_stock
 from hubsplice.compiling.beforehand import beforehand
 from hubsplice.compiling.carrying import in_bias
+from hubsplice.compiling.conditional import require_two_layers
 from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.errors import HubspliceError, RecipeError
@@ -38,6 +39,8 @@ class PlannedSplice:
         place: where the stream is edited.
         sae: the SAE, if it names one.
         in_bias: whether a bias of that layer carries it, and no layer is inserted.
+        conditional: whether its edits need a layer that marks tokens, in front of the one that
+            edits.
     """
 
     index: int
@@ -45,6 +48,13 @@ class PlannedSplice:
     place: Place
     sae: FoundSae | None
     in_bias: bool
+    conditional: bool = False
+
+    def layers(self, architecture: Architecture) -> int:
+        """How many decoder layers are inserted for it."""
+        if self.in_bias:
+            return 0
+        return architecture.layers_per_splice(self.place) + self.conditional
 
     @property
     def field(self) -> str:
@@ -83,8 +93,7 @@ class Plan:
             [
                 splice.place
                 for splice in self.splices
-                if not splice.in_bias
-                for _ in range(self.architecture.layers_per_splice(splice.place))
+                for _ in range(splice.layers(self.architecture))
             ]
         )
 
@@ -134,6 +143,12 @@ def make_plan(recipe: Recipe) -> Plan:
         room = None if found.in_bias else architecture.intermediate_size
         rehearsal = rehearse(splice, found.place, config, architecture.hidden_size, room, field)
         problems += rehearsal.problems
+        if rehearsal.conditional:
+            found = replace(found, conditional=True)
+            try:
+                require_two_layers(architecture, found.place)
+            except HubspliceError as error:
+                problems.append(type(error)(f"{field}: {error}"))
         amounts += rehearsal.amounts
         warnings += rehearsal.warnings
         if found.sae is not None:

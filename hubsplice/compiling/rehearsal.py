@@ -10,6 +10,7 @@ from hubsplice.compiling.far import far_amounts, far_factors
 from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
 from hubsplice.compiling.neurons_needed import require_room
 from hubsplice.compiling.stand_ins import StandIns
+from hubsplice.constructions.marking import require_markable
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.sae_config import SaeConfig
@@ -25,11 +26,13 @@ class Rehearsal:
         problems: what would stop the build.
         amounts: what the strengths come to, as far as the recipe says, for edits that have one.
         warnings: what would build, and may not be what was meant.
+        conditional: whether edits need two layers.
     """
 
     problems: tuple[HubspliceError, ...]
     amounts: tuple[EditAmounts, ...]
     warnings: tuple[str, ...]
+    conditional: bool = False
 
 
 def rehearse(
@@ -53,6 +56,11 @@ def rehearse(
     lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size, place.after), field)
     together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
+    terms = [term for edit in lowered for term in edit.terms]
+    try:
+        require_markable(terms)
+    except HubspliceError as error:
+        problems.append(type(error)(f"{field}.edits: {error}"))
     if room is not None:
         try:
             require_room(lowered, room, field)
@@ -62,6 +70,7 @@ def rehearse(
         tuple(problems),
         tuple(edit.amounts for edit in lowered if edit.resolved),
         (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
+        any(term.condition is not None for term in terms),
     )
 
 

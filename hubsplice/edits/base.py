@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
-from hubsplice.edits.strength import Amount
-from hubsplice.features.base import Feature, Probe
-from hubsplice.features.contrast import Contrast
-from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.edits.conditioned import conditioned
+from hubsplice.edits.lookup import Lookup as Lookup
+from hubsplice.edits.lookup import Sources as Sources
+from hubsplice.edits.when import When
 from hubsplice.intervention.site import Term
 
 
@@ -28,42 +26,6 @@ class Role(enum.Enum):
 
     SCALES = "scales"
     """It becomes a multiple of what it is."""
-
-
-class Lookup(Protocol):
-    """Where features, vectors, contrasts and probes are found.
-
-    Every method raises `RecipeError` naming the field, the value and the valid range.
-    """
-
-    def feature(self, index: int) -> Feature:
-        """The feature with this index in the splice's SAE."""
-
-    def vector(self, source: TensorSource) -> Tensor:
-        """A steering vector, shape [d], float32."""
-
-    def subspace(self, source: TensorSource) -> Tensor:
-        """An orthonormal basis, shape [k, d], float32, of the span of a [d] or [k, d] tensor."""
-
-    def contrast(self, source: ContrastSource) -> Contrast:
-        """A direction that is learned from examples."""
-
-    def probe(self, source: ProbeSource | LearnedProbe) -> Probe:
-        """A linear probe, from a file or learned from examples."""
-
-
-class Sources(Lookup, Protocol):
-    """What an edit may look up while it lowers itself."""
-
-    def amount(
-        self,
-        amount: Amount,
-        *,
-        direction: Tensor,
-        feature: Feature | None,
-        stated_max: float | None = None,
-    ) -> float:
-        """The multiple of `direction` that `amount` means, in calibration's units."""
 
 
 class Edit(BaseModel, ABC):
@@ -86,14 +48,39 @@ class Edit(BaseModel, ABC):
 
     kind: str
     label: str | None = Field(None, description="What the feature means, for the card.")
+    when: When | None = Field(
+        None, description="Act only at tokens at which this holds. Default: at every token."
+    )
 
     @abstractmethod
     def lower(self, sources: Sources) -> tuple[Term, ...]:
+        """The terms that this edit would add at its site if it acted at every token."""
+
+    def terms(self, sources: Sources) -> tuple[Term, ...]:
         """The terms that this edit adds at its site."""
+        terms = self.lower(sources)
+        if self.condition is None:
+            return terms
+        return conditioned(terms, self.condition, self.read_feature, sources)
+
+    @property
+    def condition(self) -> When | None:
+        """At which tokens it acts; None for all."""
+        return self.when
+
+    @property
+    def read_feature(self) -> int | None:
+        """The SAE feature whose pre-activation its terms read, if they read one."""
+        return None
 
     def feature_indices(self) -> tuple[int, ...]:
-        """The SAE features that the edit reads or writes, for checks and statistics."""
+        """The SAE features that the edit itself reads or writes."""
         return ()
+
+    def all_indices(self) -> tuple[int, ...]:
+        """The SAE features that the edit and its condition name, for checks and statistics."""
+        named = () if self.condition is None else self.condition.feature_indices()
+        return tuple(dict.fromkeys((*self.feature_indices(), *named)))
 
     def factors(self) -> tuple[float, ...]:
         """What the edit multiplies a feature or a component by."""

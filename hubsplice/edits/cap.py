@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from typing_extensions import override
 
-from hubsplice.edits.base import Role, Sources
+from hubsplice.edits.base import Role
 from hubsplice.edits.feature_edit import FeatureEdit
+from hubsplice.edits.lookup import Sources
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import activation_units

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 from typing_extensions import override
 
-from hubsplice.edits.base import Role, Sources
+from hubsplice.edits.base import Role
 from hubsplice.edits.feature_edit import FeatureEdit
+from hubsplice.edits.lookup import Sources
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import activation_units
+from hubsplice.edits.when import When
 from hubsplice.features.base import Feature
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+
+
+def _is_condition(value: Any) -> str:
+    return "When" if isinstance(value, dict | When) else "word"
+
+
+_When = Annotated[
+    Annotated[Literal["always", "active"], Tag("word")] | Annotated[When, Tag("When")],
+    Discriminator(_is_condition),
+]
 
 
 @EDITS.register("clamp")
@@ -27,12 +39,19 @@ class Clamp(FeatureEdit):
     kind: Literal["clamp"] = "clamp"
     to: Strength = Field(description="The activation to hold the feature at.")
     max: StatedMaximum = None
-    when: Literal["always", "active"] = Field(
-        "always", description="At every token, or only where the feature is active."
+    # Wider than what other kinds take.
+    when: _When = Field(  # type: ignore[assignment]
+        "always",
+        description="At every token, only where the feature is active, or where a condition holds.",
     )
+
+    @property
+    @override
+    def condition(self) -> When | None:
+        return self.when if isinstance(self.when, When) else None
 
     @override
     def function(self, feature: Feature, sources: Sources) -> PiecewiseLinear:
         value = activation_units(sources, self.to, feature, self.max)
-        where = PiecewiseLinear.constant(1.0) if self.when == "always" else feature.active
+        where = feature.active if self.when == "active" else PiecewiseLinear.constant(1.0)
         return where.scaled(value) + feature.activation.scaled(-1.0)

@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from hubsplice.edits.base import Edit, Sources
+from hubsplice.edits.base import Edit
+from hubsplice.edits.lookup import Sources, source_name
 from hubsplice.features.base import Feature
 from hubsplice.features.examples import ContrastSource
 from hubsplice.features.references import FeatureIndex, TensorSource
@@ -58,8 +59,3 @@ class DirectedEdit(Edit):
 
     def feature_indices(self) -> tuple[int, ...]:
         return () if self.feature is None else (self.feature,)
-
-
-def source_name(what: str, source: TensorSource) -> str:
-    """How a report calls a tensor from a file: its name and its file's, without the folder."""
-    return f"{what} {source.tensor or source.path.stem} of {source.path.name}"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from pydantic import Field
+from typing_extensions import override
 
-from hubsplice.edits.base import Edit, Sources
+from hubsplice.edits.base import Edit
+from hubsplice.edits.lookup import Sources
 from hubsplice.features.base import Feature
 from hubsplice.features.references import FeatureIndex
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -37,5 +39,11 @@ class FeatureEdit(Edit):
             ),
         )
 
+    @property
+    @override
+    def read_feature(self) -> int | None:
+        return self.feature
+
+    @override
     def feature_indices(self) -> tuple[int, ...]:
         return (self.feature,)

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor
 
-from hubsplice.edits.base import Sources
-from hubsplice.edits.directed import source_name
+from hubsplice.edits.lookup import Sources, source_name
+from hubsplice.edits.reading import Reading
 from hubsplice.features.base import Feature
-from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import FeatureIndex, ProbeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
@@ -28,22 +26,12 @@ class GateFunction:
     normalization: Normalization = Normalization.NONE
 
 
-class Gate(BaseModel):
+class Gate(Reading):
     """Act where a read-out p of the token exceeds a threshold.
 
     p is the feature's pre-activation, ⟨v, h⟩ for a vector or a contrast, ⟨w, h⟩ + b for a probe.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    feature: FeatureIndex | None = Field(None, description="Read this feature of the SAE.")
-    vector: TensorSource | None = Field(None, description="Read ⟨v, h⟩.")
-    contrast: ContrastSource | None = Field(
-        None, description="Read ⟨v, h⟩ of a direction v that is learned from examples."
-    )
-    probe: ProbeSource | LearnedProbe | None = Field(
-        None, description="Read ⟨w, h⟩ + b: a probe from a file, or one learned from examples."
-    )
     threshold: FiniteFloat | None = Field(
         None,
         description="Act where the read-out is above this. Default: where the feature is active; "
@@ -56,14 +44,7 @@ class Gate(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _one_reading(self) -> Gate:
-        names = ("feature", "vector", "contrast", "probe")
-        given = [name for name in names if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                "a gate reads exactly one of feature, vector, contrast and probe; "
-                f"found {' and '.join(given) or 'none of them'}"
-            )
+    def _says_enough(self) -> Gate:
         if self.vector is not None and self.threshold is None:
             raise ValueError("a gate on a vector needs a threshold")
         if self.read == "raw" and self.feature is None:

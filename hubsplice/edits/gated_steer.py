@@ -6,9 +6,10 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hubsplice.edits.base import Role, Sources
+from hubsplice.edits.base import Role
 from hubsplice.edits.directed import DirectedEdit, Direction
 from hubsplice.edits.gate import Gate, GateFunction, feature_gate
+from hubsplice.edits.lookup import Sources
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import activation_units, stream_units

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, FiniteFloat
 from torch import Tensor
 
-from hubsplice.edits.base import Role, Sources
-from hubsplice.edits.directed import DirectedEdit, source_name
+from hubsplice.edits.base import Role
+from hubsplice.edits.directed import DirectedEdit
+from hubsplice.edits.lookup import Sources, source_name
 from hubsplice.edits.registry import EDITS
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from hubsplice.edits.base import Lookup
+from hubsplice.edits.lookup import Lookup
 from hubsplice.edits.strength import Amount
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 
-from hubsplice.edits.base import Role, Sources
+from hubsplice.edits.base import Role
 from hubsplice.edits.directed import DirectedEdit
+from hubsplice.edits.lookup import Sources
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import stream_units

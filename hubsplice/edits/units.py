@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hubsplice.edits.base import Sources
+from hubsplice.edits.lookup import Sources
 from hubsplice.edits.strength import Amount
 from hubsplice.errors import UnsupportedError
 from hubsplice.features.base import Feature

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from hubsplice.explore.swept import Sweep
-from hubsplice.fidelity.picture import readable
+from hubsplice.pictures.canvas import readable
 from hubsplice.templates import load_template
 
 ACROSS = "KL from the base on neutral text, nats a token (scale of square roots)"

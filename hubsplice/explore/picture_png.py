@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from hubsplice.errors import UnsupportedError
 from hubsplice.explore.picture import ACROSS, layout
 from hubsplice.explore.swept import Sweep
 
@@ -14,24 +13,8 @@ _INCH, _SHARPNESS = 96, 2
 _POINTS = 72 / _INCH
 
 
-def require_matplotlib() -> None:
-    """Raise `UnsupportedError` where matplotlib is not installed."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise UnsupportedError(
-            "--plot: PNG needs the package matplotlib: pip install 'hubsplice[plots]'; SVG "
-            "needs nothing"
-        ) from None
-
-
 def png(sweep: Sweep) -> bytes:
-    """The picture, two dots to a pixel.
-
-    Raises:
-        UnsupportedError: matplotlib is not installed.
-    """
-    require_matplotlib()
+    """The picture, two dots to a pixel."""
     from matplotlib import style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

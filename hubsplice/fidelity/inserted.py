@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hubsplice.checkpoint.layer_map import FromBase, Joined, LayerMap, inserted_indices
-from hubsplice.checkpoint.manifest import INJECTION, SPLIT, Manifest
+from hubsplice.checkpoint.manifest import INJECTION, MARKING, SPLIT, Manifest
 from hubsplice.families.architecture import Architecture
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, decoder_layers, removed_afterwards
@@ -62,7 +62,7 @@ def inserted_at(
         if chosen.get("construction") == SPLIT:
             continue
         first = index if first is None else first
-        if chosen.get("construction") == INJECTION:
+        if chosen.get("construction") in (INJECTION, MARKING):
             continue
         gates = chosen.get("jump_gates", [])
         found.append(

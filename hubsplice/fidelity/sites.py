@@ -92,6 +92,8 @@ def _features(
         score = None
         if len(gates) == 1 and len(jumps) == 1:
             fired = projections[:, number] > jumps[0]
+            if term.condition is not None:
+                fired &= term.condition.holds(reference[scored].float())
             served = seen.gates[scored][:, gates[0]]
             score = f1_score(served, fired)
         result.append(

@@ -21,6 +21,7 @@ CLIPPED_RATIO = "clipped ratio"
 TOP1_AGREEMENT = "top-1 agreement"
 GREEDY_MATCH = "greedy match"
 RESIDUAL_ERROR = "residual error"
+AMOUNT_ERROR = "amount error"
 GATE_F1 = "gate F1"
 RESPONSE_CURVE = "response curve"
 STRENGTH = "strength"
@@ -44,6 +45,9 @@ DEFINITIONS = {
     GREEDY_MATCH: "new tokens of a greedy continuation before the first that differs.",
     RESIDUAL_ERROR: "‖splice's change − hook's change‖ / ‖hook's change‖ at the edited layer, over "
     "tokens that are edited.",
+    AMOUNT_ERROR: "‖a − φ‖ / ‖φ‖ over the tokens that an edit changes, where a is how much of its "
+    "direction the layer writes, told apart from what other edits write. What goes into other "
+    "directions is in the residual error, and not in this.",
     RESPONSE_CURVE: "what the inserted layer by itself writes along the edit's direction as the "
     "pre-activation p sweeps, on streams of the text that are moved along the encoder. It is no "
     "text: it shows that a layer is wrong, not that a model is right.",
@@ -204,9 +208,9 @@ def sinks(report: FidelityReport) -> Table:
 
 
 def features(report: FidelityReport) -> Table:
-    """Per edit, layer and precision: residual error and gate agreement."""
+    """Per edit, layer and precision: how exact its amount is, and gate agreement."""
     return Table(
-        ("edit", "after layer", "precision", "edited tokens", RESIDUAL_ERROR, GATE_F1),
+        ("edit", "after layer", "precision", "edited tokens", AMOUNT_ERROR, GATE_F1),
         tuple(
             (
                 feature.label,
@@ -221,7 +225,7 @@ def features(report: FidelityReport) -> Table:
             for feature in site.features
         ),
         text_columns=3,
-        title=f"Each edit: {RESIDUAL_ERROR}, and {GATE_F1}",
+        title=f"Each edit: {AMOUNT_ERROR}, and {GATE_F1}",
     )
 
 

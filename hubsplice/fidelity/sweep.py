@@ -85,12 +85,13 @@ def sweeps(site: Site, h: Tensor) -> Iterator[Sweep]:
     for number in swept[: _MOST_TOKENS // (_POINTS * count)]:
         term = site.terms[number]
         alone = replace(site, terms=(term,))
+        # Where its condition holds, the curve of a term is that of φ.
         p = alone.projections(h)[:, 0].double()
         spread, size = float(p.std()), _size(term, float(p.std()))
         if not spread or not size:
             continue
         points, judged, step = _points(term, p, spread)
-        streams = moved(term, chosen, points)
+        streams = moved(term, opened(term, chosen, h), points)
         found = alone.projections(streams)[..., 0].double()
         ordinary = (streams.norm(dim=-1) <= largest) & ((found - points[:, None]).abs() < step / 2)
         kept = ordinary.double().mean(dim=1) >= 0.5
@@ -124,6 +125,31 @@ def moved(term: Term, h: Tensor, p: Tensor) -> Tensor:
         gap = p[:, None] - (normalised @ encoder + term.bias)
         stream = stream + scale * gap[..., None] * way
     return stream.float()
+
+
+def opened(term: Term, h: Tensor, text: Tensor) -> Tensor:
+    """Streams [n, d] moved by the shortest way to where the gates of a term's condition are open.
+
+    They stay where they are along the term's own encoder.
+
+    Args:
+        term: the term.
+        h: the streams.
+        text: the stream of the text, shape [tokens, d], whose spread says how far a gate is opened.
+    """
+    if term.condition is None:
+        return h
+    rows, missing = [], []
+    for gate in term.condition.gates:
+        read = gate.encoder.double()
+        spread = float((text.double() @ read).std())
+        rows.append(read)
+        missing.append(gate.threshold + spread - gate.bias - h.double() @ read)
+    wanted = torch.stack(missing, dim=1).clamp(min=0.0)
+    if term.encoder.any():
+        rows.append(term.encoder.double())
+        wanted = torch.cat([wanted, torch.zeros_like(wanted[:, :1])], dim=1)
+    return (h.double() + wanted @ torch.linalg.pinv(torch.stack(rows)).T).float()
 
 
 def _points(term: Term, p: Tensor, spread: float) -> tuple[Tensor, Tensor, float]:

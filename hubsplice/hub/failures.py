@@ -11,6 +11,7 @@ from hubsplice.errors import (
     HubspliceError,
     OutputError,
     RecipeError,
+    UnreachableError,
     explained_by,
     first_line,
     from_transport,
@@ -77,7 +78,7 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     if isinstance(error, errors.OIDCError | errors.LocalTokenNotFoundError):
         return HubError(f"no token for the Hub: {first_line(error)}")
     if isinstance(error, errors.OfflineModeIsEnabled):
-        return HubError("HF_HUB_OFFLINE is set, and publishing needs the Hub")
+        return UnreachableError("HF_HUB_OFFLINE is set, and publishing needs the Hub")
     status = status_of(error)
     if isinstance(error, PermissionError) or status == 401:
         return HubError(
@@ -97,7 +98,7 @@ def explained(error: Exception, repo_id: str) -> HubspliceError | None:
     if is_permanent(error) or (status is not None and status not in TRANSIENT):
         return HubError(f"{repo_id}: {_said(error)}{cause_of(error)}")
     if status is None and is_transient(error) and not isinstance(error, StorageError):
-        return HubError(f"{repo_id}: {cause_of(error)}; run the same command again")
+        return UnreachableError(f"{repo_id}: {cause_of(error)}; run the same command again")
     if status is not None or is_transient(error):
         return HubError(f"{repo_id}: {_message(error)}; run the same command again")
     if isinstance(error, OSError):

@@ -156,7 +156,12 @@ def require_agreement(api: HfApi, target: Target) -> None:
 
 
 def make_publish_plan(
-    api: HfApi, built: BuiltFolder, target: Target, *, on_predicted: Callable[[int, int], None]
+    api: HfApi,
+    built: BuiltFolder,
+    target: Target,
+    *,
+    on_predicted: Callable[[int, int], None],
+    unasked: str | None = None,
 ) -> PublishPlan:
     """Compare what is to be published with what is there, and have the Hub check the card.
 
@@ -167,6 +172,7 @@ def make_publish_plan(
         built: what to publish.
         target: where to.
         on_predicted: told of how many bytes the upload is predicted, of how many.
+        unasked: why the Hub can't be asked; the plan is then one for a new repository.
 
     Raises:
         RecipeError: the tag is no name that git takes.
@@ -176,7 +182,7 @@ def make_publish_plan(
     """
     _require_tag(target)
     with explained_errors(target.repo_id):
-        return _compared(api, built, target, on_predicted)
+        return _compared(api, built, target, on_predicted, unasked)
 
 
 def _require_tag(target: Target) -> None:
@@ -185,11 +191,17 @@ def _require_tag(target: Target) -> None:
 
 
 def _compared(
-    api: HfApi, built: BuiltFolder, target: Target, on_predicted: Callable[[int, int], None]
+    api: HfApi,
+    built: BuiltFolder,
+    target: Target,
+    on_predicted: Callable[[int, int], None],
+    unasked: str | None,
 ) -> PublishPlan:
     repository = Repository(api, target.repo_id)
-    state = repository.state()
-    _refuse_conflicts(target, state)
+    state = None
+    if unasked is None:
+        state = repository.state()
+        _refuse_conflicts(target, state)
     keep = _keeps_card(built, target)
     files = built.files(target.repo_id, target.license_id, keep_card=keep)
     # A pull request is about what main holds, and sets no tag.
@@ -207,10 +219,16 @@ def _compared(
     there = state.files if state else {}
     changes = Changes.between(repository.files(published) if published else there, files)
     copies = {}
-    if published is None:
+    if published is None and unasked is None:
         validate_card(files[CARD])
         copies = copy_sources(api, built.manifest.base, files, changes.sent)
     warnings = _warnings(built, target, state)
+    if unasked is not None:
+        warnings.append(
+            f"the Hub could not be asked ({unasked}): this is what a new repository would get. "
+            "Whether it is there already, what it holds, and whether the Hub takes the card is "
+            "not known"
+        )
     uploaded = [files[name] for name in changes.sent if name not in copies]
     try:
         upload_bytes = predict_upload(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubsplice import __version__
-from hubsplice.errors import HubError, RecipeError
+from hubsplice.errors import HubError, RecipeError, UnreachableError
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.publication import Publication
 from hubsplice.interface.sources import RecipeSource, as_path, as_recipe
@@ -54,6 +54,7 @@ class Publishing:
         target: where to publish.
         options: what was asked for.
         progress: as in `publish`.
+        unasked: why the Hub can't be asked, of a dry run.
     """
 
     api: HfApi
@@ -63,6 +64,7 @@ class Publishing:
     target: Target
     options: PublishOptions
     progress: ProgressChoice
+    unasked: str | None = None
 
     @staticmethod
     def open(source: RecipeSource, options: PublishOptions, progress: ProgressChoice) -> Publishing:
@@ -80,10 +82,16 @@ class Publishing:
         api = HfApi(library_name="hubsplice", library_version=__version__)
         target = _target(api, recipe, options)
         # What forbids publishing is better said before minutes of building.
-        require_agreement(api, target)
+        unasked = None
+        try:
+            require_agreement(api, target)
+        except UnreachableError as error:
+            if not options.dry_run:
+                raise
+            unasked = str(error).partition(";")[0]
         place = build_place(recipe, target.repo_id) if folder is None else folder
         found = folder is None and place.is_dir()
-        return Publishing(api, recipe, place, found, target, options, progress)
+        return Publishing(api, recipe, place, found, target, options, progress, unasked)
 
     @property
     def is_built(self) -> bool:
@@ -126,6 +134,7 @@ class Publishing:
                 built,
                 self.target,
                 on_predicted=lambda done, total: report("predicting the upload", done, total),
+                unasked=self.unasked,
             )
         return built, plan
 

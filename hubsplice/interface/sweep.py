@@ -164,11 +164,6 @@ def _harness(
 def _drawing(path: Path) -> Path:
     if path.suffix.lower() not in (".svg", ".png"):
         raise RecipeError(f"--plot: {path} ends in {path.suffix!r}, expected '.svg' or '.png'")
-    if path.suffix.lower() == ".png":
-        from hubsplice.explore.picture_png import require_matplotlib
-
-        # Before hours of work.
-        require_matplotlib()
     require_folder_of(path)
     return path
 

@@ -33,6 +33,7 @@ def verify(
     max_new_tokens: int = 16,
     streams: bool = False,
     carrier: AnyPath | None = None,
+    record: bool = False,
     progress: ProgressChoice = True,
 ) -> Verification:
     """Prove what a spliced checkpoint is: every tensor of its base, and nothing undeclared.
@@ -52,6 +53,8 @@ def verify(
         streams: also run the base in float32 on a short text, and test the heights of the edits on
             its streams. Weights alone leave these to read-outs that were fitted to calibration.
         carrier: of an adapter, the folder or the Hub repository of what it is for.
+        record: write what the engine did into the checkpoint's folder, for its card to show: a run
+            that fails, too. The card and the manifest are written again, and no weights.
         progress: as in `build`.
 
     Returns:
@@ -64,13 +67,15 @@ def verify(
     """
     from hubsplice.interface.adapters import open_carrier
     from hubsplice.verifying import verify as verify_model
+    from hubsplice.verifying.recording import record_run, require_recordable
 
-    given = {"dtype": dtype, "python": python, "prompts": prompts}
+    given = {"dtype": dtype, "python": python, "prompts": prompts, "record": record or None}
     if engine is None and (unused := [name for name, value in given.items() if value is not None]):
         raise RecipeError(f"--{unused[0]}: it needs an engine; add --engine")
     run = None if engine is None else _run(engine, dtype, python, prompts, max_new_tokens)
+    folder = require_recordable(fspath(model)) if record else None
     with reporting(progress) as report:
-        return verify_model(
+        found = verify_model(
             fspath(model),
             base=None if base is None else fspath(base),
             revision=revision,
@@ -79,6 +84,9 @@ def verify(
             streams=streams,
             carrier=None if carrier is None else open_carrier(carrier, None),
         )
+    if folder is not None:
+        record_run(folder, found)
+    return found
 
 
 def _run(

@@ -84,6 +84,19 @@ class PiecewiseLinear:
             intercepts=tuple(factor * i for i in self.intercepts),
         ).simplified()
 
+    def shifted(self, by: float) -> PiecewiseLinear:
+        """This function of p - by."""
+        return PiecewiseLinear.linear(1.0, -by).then(self)
+
+    def above(self, edge: float) -> PiecewiseLinear:
+        """This function where p > edge, and zero elsewhere."""
+        first = sum(t <= edge for t in self.breakpoints)
+        return PiecewiseLinear(
+            (edge, *self.breakpoints[first:]),
+            (0.0, *self.slopes[first:]),
+            (0.0, *self.intercepts[first:]),
+        ).simplified()
+
     def then(self, outer: PiecewiseLinear) -> PiecewiseLinear:
         """The composition `outer(self(p))`.
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from hubsplice.intervention.condition import Condition
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.place import Block, Place
@@ -17,7 +18,7 @@ from hubsplice.intervention.place import Block, Place
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """One ridge function: s(h)·φ(⟨encoder, h̃⟩ + bias)·direction.
+    """One ridge function: s(h)·φ(⟨encoder, h̃⟩ + bias)·direction, where its condition holds.
 
     Attributes:
         label: what the user calls it, for reports and cards.
@@ -26,6 +27,7 @@ class Term:
         function: φ.
         direction: d, shape [d], float32.
         normalization: how h̃ and s(h) come from h.
+        condition: at which tokens it is written; None for all.
     """
 
     label: str
@@ -34,6 +36,7 @@ class Term:
     function: PiecewiseLinear
     direction: Tensor
     normalization: Normalization = Normalization.NONE
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ class Site:
         total = torch.zeros_like(h)
         for kind, group in self._groups:
             normalised, scale = kind.apply(h)
-            total += scale * group.change(normalised)
+            total += scale * group.change(normalised, h)
         return total.masked_fill(self.is_sink(h)[..., None], 0.0)
 
     def edit(self, h: Tensor) -> Tensor:
@@ -84,18 +87,21 @@ class Site:
 
     def projections(self, h: Tensor) -> Tensor:
         """The pre-activation p_k of every term, in the order of `terms`, shape [..., terms]."""
-        return self._columns(h, _TermGroup.projections)
+        return self._columns(h, lambda group, normalised, _: group.projections(normalised))
 
     def activations(self, h: Tensor) -> Tensor:
-        """φ_k(p_k) of every term, in the order of `terms`, shape [..., terms]."""
-        return self._columns(h, _TermGroup.values)
+        """φ_k(p_k) of every term, in the order of `terms`, shape [..., terms].
 
-    def _columns(self, h: Tensor, of: Callable[[_TermGroup, Tensor], Tensor]) -> Tensor:
+        It is zero where a term's condition does not hold.
+        """
+        return self._columns(h, _TermGroup.written)
+
+    def _columns(self, h: Tensor, of: Callable[[_TermGroup, Tensor, Tensor], Tensor]) -> Tensor:
         h = h.float()
         columns = h.new_zeros((*h.shape[:-1], len(self.terms)))
         for kind, group in self._groups:
             index = [i for i, t in enumerate(self.terms) if t.normalization is kind]
-            columns[..., index] = of(group, kind.apply(h)[0])
+            columns[..., index] = of(group, kind.apply(h)[0], h)
         return columns
 
 
@@ -109,6 +115,7 @@ class _TermGroup:
     breakpoints: Tensor  # [n, m], padded with +inf
     slopes: Tensor  # [n, m + 1]
     intercepts: Tensor  # [n, m + 1]
+    conditions: dict[int, Condition]  # by the term's number in the group
 
     @staticmethod
     def of(terms: Sequence[Term]) -> _TermGroup:
@@ -126,6 +133,7 @@ class _TermGroup:
             ).reshape(len(terms), width),
             slopes=torch.tensor([padded(t.function.slopes, width + 1, 0.0) for t in terms]),
             intercepts=torch.tensor([padded(t.function.intercepts, width + 1, 0.0) for t in terms]),
+            conditions={i: t.condition for i, t in enumerate(terms) if t.condition is not None},
         )
 
     def projections(self, h: Tensor) -> Tensor:
@@ -140,5 +148,12 @@ class _TermGroup:
         row = torch.arange(p.shape[-1], device=place)
         return self.slopes.to(place)[row, piece] * p + self.intercepts.to(place)[row, piece]
 
-    def change(self, h: Tensor) -> Tensor:
-        return self.values(h) @ self.direction.to(h.device)
+    def written(self, normalised: Tensor, h: Tensor) -> Tensor:
+        """φ of the normalised stream where the conditions, which read h itself, hold."""
+        values = self.values(normalised)
+        for number, condition in self.conditions.items():
+            values[..., number] *= condition.holds(h)
+        return values
+
+    def change(self, normalised: Tensor, h: Tensor) -> Tensor:
+        return self.written(normalised, h) @ self.direction.to(h.device)

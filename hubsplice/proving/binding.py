@@ -47,14 +47,14 @@ def edit_problems(
     problems = list(_amount_problems(amounts, median_norm))
     tried = []
     for activation, threshold in _activations(terms[0].function):
-        sources = _Sources(terms, activation, threshold, amounts)
+        sources = _Sources(terms, activation, threshold, amounts, _of_conditions(edit, terms))
         try:
-            made = edit.lower(sources)
+            made = edit.terms(sources)
         except HubspliceError as error:
             return [*problems, str(error)]
         if sources.unused:
             problems.append("the manifest records more strengths than the edit has")
-        missed = _differences(made, terms)
+        missed = _differences(made, terms) or _other_conditions(edit, made, terms)
         if missed is None:
             return problems
         tried.append(missed)
@@ -123,6 +123,7 @@ class _Sources:
     activation: PiecewiseLinear
     threshold: float
     amounts: Sequence[ResolvedAmount]
+    of_conditions: frozenset[int] = frozenset()
     asked: int = 0
 
     @property
@@ -137,12 +138,15 @@ class _Sources:
 
     def feature(self, index: int) -> Feature:
         term = self.terms[0]
+        # What a condition reads has a threshold of its own, which is the author's word; it can't
+        # lie below what the recipe says.
+        plain = index in self.of_conditions
         return Feature(
             f"feature {index}",
             term.encoder,
             term.bias,
-            self.activation,
-            self.threshold,
+            PiecewiseLinear.relu() if plain else self.activation,
+            0.0 if plain else self.threshold,
             self._direction(),
             term.normalization,
         )
@@ -194,6 +198,46 @@ def _differences(made: Sequence[Term], terms: Sequence[Term]) -> str | None:
             )
             if not same:
                 return f"the recipe makes {_shown(a)} of it, and the intervention has {_shown(b)}"
+    return None
+
+
+def _of_conditions(edit: Edit, terms: Sequence[Term]) -> frozenset[int]:
+    """Features that only the conditions of terms read."""
+    if edit.condition is None or terms[0].condition is None:
+        return frozenset()
+    return frozenset(edit.condition.feature_indices()) - frozenset(edit.feature_indices())
+
+
+def _other_conditions(edit: Edit, made: Sequence[Term], terms: Sequence[Term]) -> str | None:
+    """In what conditions differ from what the recipe makes of them; None where they do not."""
+    for expected, found in zip(made, terms, strict=True):
+        ours, theirs = expected.condition, found.condition
+        if ours is None and theirs is None:
+            continue
+        if ours is None or theirs is None:
+            return f"{found.label}: the recipe and the intervention differ in whether it has one"
+        assert edit.condition is not None
+        if (len(ours.gates), ours.needed) != (len(theirs.gates), theirs.needed):
+            return (
+                f"the recipe asks for {ours.needed} of {len(ours.gates)} conditions, and the "
+                f"intervention for {theirs.needed} of {len(theirs.gates)}"
+            )
+        own = edit.read_feature
+        parts = [
+            p for p in edit.condition.parts or (edit.condition,) if p.feature != own or not own
+        ]
+        if len(parts) != len(ours.gates):
+            parts = list(edit.condition.parts or (edit.condition,))
+        for part, gate, other in zip(parts, ours.gates, theirs.gates, strict=True):
+            if part.contrast is not None and part.above is None:
+                continue
+            near = 1e-6 * max(1.0, abs(gate.threshold))
+            low = other.threshold < gate.threshold - near
+            if low or (part.feature is None and other.threshold > gate.threshold + near):
+                return (
+                    f"a condition of the recipe is above {gate.threshold:.4g}, and the "
+                    f"intervention's begins at {other.threshold:.4g}"
+                )
     return None
 
 

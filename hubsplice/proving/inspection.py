@@ -8,6 +8,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.constructions.marking import is_conditional
+from hubsplice.errors import CheckpointError
 from hubsplice.families.architecture import Architecture
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.site import Site
@@ -89,21 +91,48 @@ def inspected_layers(
     """
     sites = {site.place: site for site in intervention.sites}
     norms = manifest.calibration.median_norm if manifest.calibration else {}
-    for stored in stored_layers(architecture, manifest, dtype, read):
-        site = sites.get(stored.place)
-        findings = _findings(stored, site, norms.get(str(stored.place), 0.0))
-        rows = next(t for t in stored.layer.tensors().values() if t.dim() == 2)
-        yield InspectedLayer(
-            place=str(stored.place),
-            index=stored.index,
-            neurons=rows.shape[0],
-            used=findings.used,
-            guard=findings.guard,
-            parts=tuple(map(RecoveredPart.of, findings.recovered)),
-            problems=tuple(findings.problems),
-            loose=tuple(findings.loose),
-            unproven=tuple(findings.unproven),
+    for whole in stored_layers(architecture, manifest, dtype, read):
+        for stored, site in _with_sites(whole, sites.get(whole.place)):
+            yield _inspected(stored, site, norms.get(str(stored.place), 0.0))
+
+
+def _with_sites(
+    stored: StoredLayer, site: Site | None
+) -> Iterator[tuple[StoredLayer, Site | None]]:
+    """The layers of a splice that do anything, each with what it is to do.
+
+    Raises:
+        CheckpointError: there is a layer that marks and nothing to mark, or the other way round.
+    """
+    conditional = site is not None and is_conditional(site)
+    if conditional != (stored.marking is not None):
+        raise CheckpointError(
+            f"splice.json: layer {stored.place}: its edits have "
+            f"{'conditions, and no layer marks' if conditional else 'no conditions to mark'}"
         )
+    if stored.marking is None:
+        yield stored, site
+        return
+    assert site is not None
+    marking, editing = stored.staged(site)
+    yield stored.marking, marking
+    yield stored, editing
+
+
+def _inspected(stored: StoredLayer, site: Site | None, median_norm: float) -> InspectedLayer:
+    findings = _findings(stored, site, median_norm)
+    rows = next(t for t in stored.layer.tensors().values() if t.dim() == 2)
+    return InspectedLayer(
+        place=str(stored.place),
+        index=stored.index,
+        neurons=rows.shape[0],
+        used=findings.used,
+        guard=findings.guard,
+        parts=tuple(map(RecoveredPart.of, findings.recovered)),
+        problems=tuple(findings.problems),
+        loose=tuple(findings.loose),
+        unproven=tuple(findings.unproven),
+    )
 
 
 def _findings(stored: StoredLayer, site: Site | None, median_norm: float) -> Findings:

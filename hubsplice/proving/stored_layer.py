@@ -10,13 +10,17 @@ import torch
 from torch import Tensor
 
 from hubsplice.checkpoint.layer_map import inserted_indices, inserted_places
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import MARKING, Manifest
 from hubsplice.compiling.construct import empty_layer
 from hubsplice.compiling.linker import Linker
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.marking import Mark, staged
+from hubsplice.constructions.two_layers import TwoLayers
+from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.families.architecture import Architecture
 from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Site
 
 _COLUMNS = frozenset({"down_weight", "out_weight"})
 _NOT_OF_NEURONS = frozenset(
@@ -39,6 +43,7 @@ class StoredLayer:
         silent: what must be zero of the splice, by the name of the tensor that it is in.
         constants: what the manifest says of how the layer was made.
         eps: the epsilon of the norm that its MLP reads through.
+        marking: the layer before it, where that marks tokens for edits under conditions.
     """
 
     place: Place
@@ -48,6 +53,26 @@ class StoredLayer:
     silent: Mapping[str, Tensor]
     constants: Mapping[str, Any]
     eps: float
+    marking: StoredLayer | None = None
+
+    @property
+    def whole(self) -> CompiledLayer:
+        """What the layers of the splice do together."""
+        if self.marking is None:
+            return self.layer
+        return TwoLayers(self.marking.layer, self.layer)
+
+    def staged(self, site: Site) -> tuple[Site, Site]:
+        """What the layer that marks and the one that edits are to do, by the recorded marks.
+
+        Raises:
+            CheckpointError: the marks are none, or not those of the site's edits.
+        """
+        assert self.marking is not None
+        try:
+            return staged(site, Mark.of_records(self.marking.constants.get("marks")))
+        except (UnsupportedError, ValueError) as error:
+            raise CheckpointError(f"splice.json: constants.marks: {error}") from None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -71,10 +96,14 @@ def stored_layers(
     indices, places = inserted_indices(layers), inserted_places(layers)
     empty = empty_layer(architecture, dtype)
     carrier, silent = None, dict[str, Tensor]()
+    marking: StoredLayer | None = None
     for splice, record in enumerate(manifest.layers):
         names = linker.filled_names(splice)
-        # What the manifest calls a layer proves nothing: the last one at a place edits.
-        if places[splice] in places[splice + 1 :]:
+        # What the manifest calls a layer proves nothing: the last one at a place edits. One that is
+        # said to mark is held to its marks, and to the edits' having conditions.
+        more_there = places[splice] in places[splice + 1 :]
+        marks = record.construction == MARKING and more_there and marking is None
+        if more_there and not marks:
             if not architecture.reads_attention:
                 carrier = names.pop("out_bias")
             silent |= {n: read(n) - _neutral(empty, role) for role, n in names.items()}
@@ -83,7 +112,7 @@ def stored_layers(
             names["attention_bias"] = carrier
         stored = {role: _oriented(read(name), name, linker) for role, name in names.items()}
         layer, more = _filled(empty, stored, names)
-        yield StoredLayer(
+        found = StoredLayer(
             places[splice],
             indices[splice],
             layer,
@@ -91,8 +120,14 @@ def stored_layers(
             silent | more,
             record.constants,
             architecture.norm_eps,
+            marking,
         )
         carrier, silent = None, {}
+        if marks:
+            marking = found
+            continue
+        yield found
+        marking = None
 
 
 def last_in_use(layer: CompiledLayer) -> int:

@@ -101,7 +101,7 @@ def site_agreements(
     layers = stored_layers(
         rebuilt.plan.architecture, rebuilt.manifest, rebuilt.plan.dtype, published.__getitem__
     )
-    theirs = {stored.place: stored.layer for stored in layers}
+    theirs = {stored.place: stored.whole for stored in layers}
     found, own = _inspected(rebuilt, published), _inspected(rebuilt, made)
     return tuple(
         _agreement(

@@ -77,7 +77,7 @@ def _edit_changes(place: str, a: Sequence[Edit], b: Sequence[Edit]) -> Iterator[
             gone.remove(edit)
             new.remove(edit)
     # The same kind of edit of the same feature or vector, then another kind of the same feature.
-    for same in (("kind", "feature", "vector"), ("feature",)):
+    for same in (("kind", "feature", "vector", "contrast"), ("feature",)):
         for edit in list(gone):
             key = [edit.get(name) for name in same]
             match = next((e for e in new if [e.get(name) for name in same] == key), None)

@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import Field
+from torch import Tensor
 
 from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.site import Term
 from hubsplice.verifying.result import Record
 
 _EPS = 2.0**-23
@@ -78,8 +80,7 @@ def intervention_differences(
     yield from field_differences(_as_data(found), _as_data(expected), "edit")
     for here, there in zip(found.sites, expected.sites, strict=False):
         for a, b in zip(here.terms, there.terms, strict=False):
-            for name in ("encoder", "direction"):
-                x, y = getattr(a, name), getattr(b, name)
+            for name, x, y in _vectors(a, b):
                 if x.shape != y.shape:
                     yield FieldDifference(
                         field=f"{a.label}: {name}",
@@ -109,11 +110,31 @@ def _as_data(intervention: Intervention) -> dict[str, Any]:
                     "breakpoints": list(term.function.breakpoints),
                     "slopes": list(term.function.slopes),
                     "intercepts": list(term.function.intercepts),
+                    "condition": _condition(term),
                 }
                 for term in site.terms
             ],
         }
         for site in intervention.sites
+    }
+
+
+def _vectors(one: Term, other: Term) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """What two terms read and write, by its name."""
+    for name in ("encoder", "direction"):
+        yield name, getattr(one, name), getattr(other, name)
+    gates = [term.condition.gates if term.condition else () for term in (one, other)]
+    for number, (a, b) in enumerate(zip(*gates, strict=False), start=1):
+        yield f"gate {number}", a.encoder, b.encoder
+
+
+def _condition(term: Term) -> dict[str, Any] | None:
+    if term.condition is None:
+        return None
+    return {
+        "needed": term.condition.needed,
+        "biases": [gate.bias for gate in term.condition.gates],
+        "thresholds": [gate.threshold for gate in term.condition.gates],
     }
 
 

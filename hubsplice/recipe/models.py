@@ -33,6 +33,7 @@ from hubsplice.intervention.place import Block, Place
 from hubsplice.recipe.feature_names import with_indices
 from hubsplice.recipe.problems import readable_problems
 from hubsplice.recipe.python_values import as_plain
+from hubsplice.recipe.repo_ids import require_repo_id
 from hubsplice.recipe.several_layers import one_layer_each
 from hubsplice.recipe.tags import require_tag
 from hubsplice.recipe.yaml_text import dump_yaml, require_plain
@@ -128,9 +129,9 @@ class Splice(Section):
         if self.place is None:
             raise ValueError("after_layer is missing, and there is no sae whose config names it")
         for i, edit in enumerate(self.edits):
-            if edit.feature_indices():
+            if edit.all_indices():
                 raise ValueError(
-                    f"edits[{i}] ({edit.kind}) refers to feature {edit.feature_indices()[0]}, "
+                    f"edits[{i}] ({edit.kind}) refers to feature {edit.all_indices()[0]}, "
                     "and the splice has no sae"
                 )
         return self
@@ -214,6 +215,16 @@ class Publish(Section):
     repo_id: str | None = Field(None, description="The target repository, `name` or `owner/name`.")
     private: bool = Field(True, description="Whether a new repository is private.")
     tag: str | None = Field(None, description="A tag for the published commit.")
+
+    @field_validator("repo_id")
+    @classmethod
+    def _of_the_hub(cls, repo_id: str | None) -> str | None:
+        if repo_id is not None:
+            try:
+                require_repo_id(repo_id, "publish.repo_id")
+            except RecipeError as error:
+                raise ValueError(str(error).partition(": ")[2]) from None
+        return repo_id
 
     @field_validator("tag")
     @classmethod

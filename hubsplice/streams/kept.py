@@ -138,10 +138,10 @@ class Kept:
             os.utime(path)
         except (OSError, SafetensorError):
             return None
-        h = found.get("h")
-        if h is None or h.shape[:2] != ids.shape or not torch.equal(_sum(h), found["sum"]):
+        h, expected = found.get("h"), found.get("sum")
+        if h is None or expected is None or h.shape[:2] != ids.shape:
             return None
-        return h
+        return h if torch.equal(_sum(h), expected) else None
 
     def put(self, ids: Tensor, layer: int, h: Tensor) -> None:
         """Keep it, and drop what has been of no use for longest where the limit is passed."""

@@ -61,7 +61,7 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
-from hubsplice.verifying.engines import Engine, Prompt, Request
+from hubsplice.verifying.engines import Engine, Prompt, Request, ServedBy
 from hubsplice.verifying.layer_edit import LayerEdit, observing
 from hubsplice.verifying.reproduction import edits_anything
 from hubsplice.verifying.result import Check, Record
@@ -90,6 +90,7 @@ class Behaviour(Record):
 
     engine: str
     version: str
+    device: str | None = Field(None, description="Its kind, such as cpu.")
     dtype: str
     prompts: int
     prompt_tokens: int
@@ -169,7 +170,10 @@ def _allowed(reported: float | None, sites: Sequence[Site], at_thresholds: float
     if reported is not None:
         share = max(_OVER_REPORTED * reported, _LEAST_SHARE)
     terms = [term for site in sites for term in site.terms]
-    if any(t.function.has_jump or t.normalization is not Normalization.NONE for t in terms):
+    if any(
+        t.function.has_jump or t.condition or t.normalization is not Normalization.NONE
+        for t in terms
+    ):
         share = max(share, at_thresholds)
     return min(share, _LARGEST_SHARE)
 
@@ -188,7 +192,7 @@ def behaviour_checks(
     """
     step = _step(progress, f"running {engine.name} in {trial.dtype}")
     try:
-        transcripts, version = engine.run(
+        transcripts, answered_by = engine.run(
             Request(trial.spliced, trial.dtype, trial.prompts, trial.new_tokens), step
         )
     except CheckpointError as error:
@@ -198,11 +202,11 @@ def behaviour_checks(
         count = int((~served.isfinite()).sum())
         return _no_answer(f"{count} of {len(served)} log probabilities are not finite"), None
     readings = _Readings.of(trial, transcripts, progress)
-    behaviour = _measured(trial, engine, version, transcripts, served, readings)
+    behaviour = _measured(trial, engine, answered_by, transcripts, served, readings)
     answered = Check.of(
         ENGINE,
         [],
-        f"{engine.name} {version} in {trial.dtype}: {behaviour.prompts} prompts, "
+        f"{engine.name} {answered_by.version} in {trial.dtype}: {behaviour.prompts} prompts, "
         f"{behaviour.prompt_tokens} tokens read and {behaviour.generated_tokens} generated",
     )
     return (
@@ -265,7 +269,7 @@ def _as_it_is(_model: Model) -> Around:
 def _measured(
     trial: Trial,
     engine: Engine,
-    version: str,
+    answered_by: ServedBy,
     transcripts: Sequence[Transcript],
     served: Tensor,
     readings: _Readings,
@@ -274,7 +278,8 @@ def _measured(
     floor, own = readings.hook_served, readings.splice_served
     return Behaviour(
         engine=engine.name,
-        version=version,
+        version=answered_by.version,
+        device=answered_by.device,
         dtype=trial.dtype,
         prompts=len(transcripts),
         prompt_tokens=sum(len(t.prompt) for t in transcripts),

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hubsplice.checkpoint.engine_runs import EngineRun, read_engine_runs
+from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import HubspliceError
 from hubsplice.evaluating.results import Evaluation, read_evaluation
 from hubsplice.fidelity.report import FidelityReport, read_report
@@ -42,6 +44,13 @@ class Contents:
             return portable(load_recipe(self.folder / RECIPE)), []
         except HubspliceError as error:
             return None, [f"{RECIPE}: {error}"]
+
+    def engine_runs(self, manifest: Manifest) -> tuple[tuple[EngineRun, ...], list[str]]:
+        """The runs on record, and if they can't be read, why."""
+        try:
+            return read_engine_runs(self.folder, manifest), []
+        except HubspliceError as error:
+            return (), [str(error)]
 
     @cached_property
     def evaluation(self) -> tuple[Evaluation | None, list[str]]:

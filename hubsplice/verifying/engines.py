@@ -46,6 +46,19 @@ class Request:
     new_tokens: int
 
 
+@dataclass(frozen=True)
+class ServedBy:
+    """What answered.
+
+    Attributes:
+        version: of the engine.
+        device: its kind, such as `cpu`; None where that is not known.
+    """
+
+    version: str
+    device: str | None = None
+
+
 class Engine(Protocol):
     """What serves a checkpoint."""
 
@@ -55,7 +68,7 @@ class Engine(Protocol):
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
+    ) -> tuple[list[Transcript], ServedBy]:
         """Read every prompt and continue it greedily, past any end-of-sequence token.
 
         Args:
@@ -63,7 +76,7 @@ class Engine(Protocol):
             progress: told how many prompts are done, and how many there are.
 
         Returns:
-            A transcript for each prompt, and the engine's version.
+            A transcript for each prompt, and what answered.
 
         Raises:
             CheckpointError: the engine can't load the checkpoint, or fails.
@@ -79,7 +92,7 @@ class TransformersEngine:
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
+    ) -> tuple[list[Transcript], ServedBy]:
         import transformers
 
         prompts, transcripts = request.prompts, []
@@ -88,8 +101,9 @@ class TransformersEngine:
             for number, prompt in enumerate(prompts):
                 progress(number, len(prompts))
                 transcripts.append(_continue(model, prompt, request.new_tokens))
+            device = model.device.type
         progress(len(prompts), len(prompts))
-        return transcripts, str(transformers.__version__)
+        return transcripts, ServedBy(str(transformers.__version__), device)
 
 
 def _continue(model: Model, prompt: Prompt, new_tokens: int) -> Transcript:
@@ -125,7 +139,7 @@ class VllmEngine:
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
+    ) -> tuple[list[Transcript], ServedBy]:
         prompts, new_tokens = request.prompts, request.new_tokens
         progress(0, len(prompts))
         options = {
@@ -151,7 +165,7 @@ class VllmEngine:
             )
             for prompt, answer in zip(prompts, result["batches"][0], strict=True)
         ]
-        return transcripts, result["version"]
+        return transcripts, ServedBy(result["version"], result.get("device"))
 
 
 def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -18,14 +18,15 @@ from hubsplice.checkpoint.companions import (
     companion_files,
     is_companion,
 )
+from hubsplice.checkpoint.engine_runs import ENGINE_RUNS
 from hubsplice.errors import CheckpointError
 from hubsplice.evaluating.results import is_evaluation
-from hubsplice.fidelity.picture import PICTURE
 from hubsplice.fidelity.report import REPORT
 from hubsplice.files.digest import FileDigest, digest_file
+from hubsplice.pictures.drawing import PICTURES
 
 _UNLISTED = frozenset({MANIFEST, CARD, CARD_DATA, CHECKSUMS})
-_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, PICTURE, *REPRODUCTION})
+_WRITTEN = frozenset({CONFIG, WEIGHTS_INDEX, REPORT, ENGINE_RUNS, *PICTURES, *REPRODUCTION})
 
 OnRead = Callable[[int], None]
 

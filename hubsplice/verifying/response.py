@@ -39,6 +39,8 @@ _HEIGHT = {torch.float32: 0.03, torch.bfloat16: 0.08}
 _RISE = {torch.float32: 0.03, torch.bfloat16: 0.05}
 # Points that are left out at either end of a piece, and how many it takes beside them.
 _BESIDE, _FEWEST = 3, 3
+# At how many tokens marks may be wrong by how much: where a condition is nearly met they are early.
+_OFF, _FEW, _SHARE = 0.1, 4, 0.1
 _NARROW_HEIGHT = {torch.float32: 0.15, torch.bfloat16: 0.6}
 
 
@@ -78,9 +80,15 @@ def response_check(
         for response in layer_responses(layer, intervention, streams[str(layer.place)])
     ]
     limit = height_limit(dtype, claim.architecture.hidden_size)
+    marked = [
+        problem
+        for layer in layers
+        for problem in mark_problems(layer, intervention, streams[str(layer.place)])
+    ]
     problems = list(height_problems(found, limit))
     problems += rise_problems(found, intervention, dtype, claim.architecture.hidden_size)
-    if not found:
+    problems += marked
+    if not found and not problems:
         return Check.of(RESPONSE, [], "no edit depends on the token, and weights prove the others")
     worst = max((abs(r.figures.height - 1) for r in found if r.figures.height), default=0.0)
     return Check.of(
@@ -104,9 +112,38 @@ def layer_responses(
     site = next((s for s in intervention.sites if s.place == stored.place), None)
     if site is None or not site.terms:
         return
-    made = evaluated(stored.layer, stored.eps)
+    made = evaluated(stored.whole, stored.eps)
     for sweep in sweeps(site, h):
         yield respond(sweep, made, torch.float32)
+
+
+def mark_problems(stored: StoredLayer, intervention: Intervention, h: Tensor) -> Iterator[str]:
+    """Marks by which two layers, were they exact, would do otherwise than the edit.
+
+    Args:
+        stored: the layers of one splice.
+        intervention: all edits.
+        h: the base's stream there, shape [tokens, d], float32.
+    """
+    site = next((s for s in intervention.sites if s.place == stored.place), None)
+    if site is None or stored.marking is None:
+        return
+    try:
+        marking, editing = stored.staged(site)
+    except HubspliceError as error:
+        yield str(error)
+        return
+    wanted = site.delta(h)
+    wrong = (editing.edit(marking.edit(h)) - h - wanted).norm(dim=-1)
+    size = wanted.norm(dim=-1)
+    acts = size > 0
+    typical = float(size[acts].median()) if acts.any() else 0.0
+    off = int((wrong > _OFF * size.clamp(min=typical) + 1e-4 * h.norm(dim=-1)).sum())
+    if off > _FEW + _SHARE * int(acts.sum()):
+        yield (
+            f"layer {stored.place}: with the marks that it has, {off} tokens of {len(h)} would be "
+            "edited otherwise than the conditions say"
+        )
 
 
 def evaluated(layer: CompiledLayer, eps: float) -> Callable[[Tensor], Tensor]:

@@ -7,12 +7,13 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.card.words import PICTURES, WORDS
+from hubsplice.card.words import PICTURES as AUTHORS_PICTURES
+from hubsplice.card.words import WORDS
 from hubsplice.checkpoint.checksums import CHECKSUMS
 from hubsplice.checkpoint.companions import COMPANION_PATTERNS, NEVER_CARRIED
 from hubsplice.errors import HubError, HubspliceError, RecipeError, explained_by
-from hubsplice.fidelity.picture import PICTURE
 from hubsplice.files.plain import exists, is_folder, not_a_folder
+from hubsplice.pictures.drawing import PICTURES
 from hubsplice.transport import cause_of, is_failed_fetch
 from hubsplice.verifying.files import is_hidden, visible_files
 
@@ -22,8 +23,8 @@ _READ = (
     "*.yaml",
     "*.md",
     "*.txt",
-    PICTURE,
-    *(f"{WORDS}/*{ending}" for ending in PICTURES),
+    *PICTURES,
+    *(f"{WORDS}/*{ending}" for ending in AUTHORS_PICTURES),
     CHECKSUMS,
     *COMPANION_PATTERNS,
 )
@@ -72,6 +73,12 @@ def find_published(model: str, revision: str | None, wanted: Sequence[str] = _RE
         return Published(folder, model, frozenset(visible_files(folder)))
     if model.startswith(("/", "./", "../", "~")) or exists(folder):
         raise RecipeError(f"{model!r}: {not_a_folder(folder)}")
+    if "/" not in model:
+        # No spliced model has one of the Hub's old names without an owner: nothing is to be asked.
+        raise RecipeError(
+            f"{model!r}: there is no such folder here, and a Hub model id names its owner "
+            "(`owner/name`)"
+        )
     return _download(model, revision, wanted)
 
 

@@ -9,13 +9,13 @@ JOBS is a list of jobs, each with one model:
      "batches": [[{"prompt": [token ids], "new_tokens": n, "prompt_logprobs": true}, ...], ...]}
 
 A request may name a LoRA adapter's folder as `"adapter"`. The requests of a batch are given to vLLM
-together, batches one after another. RESULTS is, job by
-job, the version of vLLM and for every request the natural logarithms of the probabilities that it
-gave to the tokens, without any sampling parameter applied:
+together, batches one after another. RESULTS is, job by job, the version of vLLM, the kind of its
+device, and for every request the natural logarithms of the probabilities that it gave to the
+tokens, without any sampling parameter applied:
 
-    {"version": "...", "batches": [[{"prompt": [from the second token on], "tokens": [ids],
-                                     "logprobs": [of those], "cached": prompt tokens that were
-                                     not read again}, ...], ...]}
+    {"version": "...", "device": "cpu",
+     "batches": [[{"prompt": [from the second token on], "tokens": [ids], "logprobs": [of those],
+                   "cached": prompt tokens that were not read again}, ...], ...]}
 """
 
 from __future__ import annotations
@@ -43,11 +43,13 @@ def main(jobs: Path, results: Path) -> None:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load one model, and run its batches."""
     import vllm
+    from vllm.platforms import current_platform
 
     llm = vllm.LLM(model=job["model"], **job["options"])
     try:
         return {
             "version": vllm.__version__,
+            "device": current_platform.device_type,
             "batches": [_generate(llm, batch) for batch in job["batches"]],
         }
     finally:

@@ -151,15 +151,16 @@ def test_what_would_take_hours_is_left_out_and_said(
 def test_a_picture_that_fails_loses_no_build(
     make: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hubsplice.fidelity import picture
+    from hubsplice.pictures import responses
 
     def fail(*_: Any) -> None:
         raise ArithmeticError("no pen")
 
-    monkeypatch.setattr(picture, "_panel", fail)
+    monkeypatch.setattr(responses, "_panel", fail)
     splices = "  - {sae: {path: standard}, edits: [{kind: ablate, feature: 3}]}"
     result = make(splices, tmp_path / "out", base="bfloat16")
     assert result.report is not None
     assert result.report.answers is None
-    assert any("no pen" in warning for warning in result.report.warnings)
-    assert not (tmp_path / "out/fidelity.svg").exists()
+    assert any("no pen" in warning for warning in result.warnings)
+    assert not (tmp_path / "out/responses.png").exists()
+    assert (tmp_path / "out/layers.png").exists()

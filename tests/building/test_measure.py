@@ -15,6 +15,7 @@ from hubsplice.fidelity import effect
 from hubsplice.fidelity import measure as measuring
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_file
+from hubsplice.pictures.drawing import PICTURES
 from hubsplice.verifying.files import unexpected_files
 from tests.building.conftest import Workshop, quiet
 from tests.conftest import Command
@@ -34,7 +35,7 @@ def test_the_numbers_are_those_of_the_build(
     )
     assert report == read_report(bfloat16_build)
     assert report.precisions[0].ratio is not None
-    for name in ("fidelity.json", "fidelity.svg", "splice.json"):
+    for name in ("fidelity.json", *PICTURES, "splice.json"):
         assert (folder / name).read_bytes() == (bfloat16_build / name).read_bytes()
     assert sorted(p.name for p in folder.iterdir()) == sorted(
         p.name for p in bfloat16_build.iterdir()
@@ -75,18 +76,18 @@ def test_another_base_is_refused(workshop: Workshop, folder: Path) -> None:
 def test_the_picture_is_listed_shown_and_renewed(
     workshop: Workshop, bfloat16_build: Path, folder: Path
 ) -> None:
-    picture = folder / "fidelity.svg"
+    picture = folder / "responses.png"
     listed = read_manifest(folder / "splice.json").files
-    assert listed["fidelity.svg"] == digest_file(picture)
-    assert "](fidelity.svg)\n" in (folder / "README.md").read_text(encoding="utf-8")
+    assert listed["responses.png"] == digest_file(picture)
+    assert "](responses.png)\n" in (folder / "README.md").read_text(encoding="utf-8")
     assert not unexpected_files({path.name for path in folder.glob("*.*")}, listed)
     picture.write_text("another")
     measure(folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet)
-    assert picture.read_bytes() == (bfloat16_build / "fidelity.svg").read_bytes()
-    # A report of an older hubsplice came without one.
+    assert picture.read_bytes() == (bfloat16_build / "responses.png").read_bytes()
+    # The one that measured before could not draw it.
     picture.unlink()
     manifest = json.loads((folder / "splice.json").read_text())
-    del manifest["files"]["fidelity.svg"]
+    del manifest["files"]["responses.png"]
     (folder / "splice.json").write_text(json.dumps(manifest))
     measure(folder, base=str(workshop.bases["bfloat16"]), require_fidelity=None, progress=quiet)
     assert read_manifest(folder / "splice.json").files == listed

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard
 
+from hubsplice.checkpoint.engine_runs import EngineRun
 from hubsplice.checkpoint.manifest import Manifest, write_manifest
 from hubsplice.fidelity.report import FidelityReport
 
@@ -195,6 +197,23 @@ def report(**fields: Any) -> FidelityReport:
         "approximations": ["TopK of feature 12 is a threshold: gate F1 0.97 on calibration text"],
     }
     return FidelityReport.model_validate(content | fields)
+
+
+RUN = EngineRun(
+    engine="vLLM",
+    version="0.32.0",
+    device="cpu",
+    dtype="bfloat16",
+    date=datetime.date(2026, 11, 29),
+    hubsplice="0.1.0",
+    passed=True,
+    prompts=8,
+    generated_tokens=128,
+    error=0.0123,
+    noise_floor=0.011,
+    effect=0.41,
+    weights=SHA,
+)
 
 
 def built_folder(folder: Path) -> Path:

@@ -148,6 +148,15 @@ def test_the_verdict_in_a_users_words(outcome: str, words: str) -> None:
     assert any(line.startswith("- **Fidelity**") and words in line for line in lines(text))
 
 
+def test_no_sentence_stands_twice() -> None:
+    text = rendered(report=report(outcome="shown"))
+    sentences = [
+        s for s in re.split(r"(?<=[.:])\s", ModelCard(text).text) if len(s) > 60 and "](" not in s
+    ]
+    twice = {s for s in sentences if sentences.count(s) > 1}
+    assert twice == set()
+
+
 def test_what_was_not_measured_is_said() -> None:
     text = rendered(report=None)
     assert "- **Fidelity**: not measured;" in text
@@ -485,6 +494,14 @@ def test_commands_name_the_model_and_its_precision() -> None:
     command = fences(text, "bash")[0]
     assert shlex.split(command) == ["vllm", "serve", "me/my model", "--dtype", "float32"]
     assert '    model="me/my model"' in fences(text, "python")[1]
+
+
+@pytest.mark.parametrize(("model_id", "folder"), [("my-model", "my-model"), ("me/m", "spliced")])
+def test_only_a_repository_is_downloaded(model_id: str, folder: str) -> None:
+    blocks = fences(rendered(model_id=model_id), "bash")
+    (commands,) = (block for block in blocks if "convert_hf" in block)
+    assert ("hf download" in commands) is ("/" in model_id)
+    assert f"python convert_hf_to_gguf.py {folder} --outtype" in commands
 
 
 def test_the_transformers_example_runs(tiny_llama: MakeCheckpoint) -> None:

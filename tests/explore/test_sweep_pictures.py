@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 
 import matplotlib.image
 import pytest
 
-import hubsplice
 from hubsplice.explore.intervals import Mean
 from hubsplice.explore.picture import layout, svg
 from hubsplice.explore.picture_png import png
 from hubsplice.explore.swept import Point, Sweep, judged
-from hubsplice.interface.sweep import sweep as sweep_recipe
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -87,14 +84,3 @@ def test_a_sweep_without_targets_is_drawn_too(found: Sweep) -> None:
     empty = replace(found, points=tuple(replace(p, scores=(None,)) for p in found.points))
     assert "circle" not in svg(empty)
     assert png(empty)
-
-
-def test_without_matplotlib_the_sweep_does_not_begin(
-    tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    fields = {"base_model": "nowhere/none", "splices": [{"after_layer": 1}]}
-    with pytest.raises(hubsplice.UnsupportedError, match=r"pip install 'hubsplice\[plots\]'"):
-        sweep_recipe(
-            fields, ["a"], ["regex=a"], ["1"], answers=f"{tmp_path}/a", plot=f"{tmp_path}/a.png"
-        )

@@ -17,6 +17,7 @@ import yaml
 from safetensors.torch import save, save_file
 
 from hubsplice.checkpoint.base import BaseConfig
+from hubsplice.checkpoint.engine_runs import ENGINE_RUNS, EngineRuns, read_engine_runs
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.checkpoint.stock import problem_of
 from hubsplice.checkpoint.views import config_view
@@ -36,7 +37,7 @@ from hubsplice.intervention.site import Site, Term
 from hubsplice.recipe.reading import parse_recipe
 from hubsplice.text.chat import ChatFormat
 from hubsplice.text.tokenizer import load_tokenizer
-from tests.card.examples import manifest, report
+from tests.card.examples import RUN, SHA, manifest, report
 from tests.fuzzing.mutations import mutated_bytes, mutated_text
 
 Content = str | bytes
@@ -70,6 +71,9 @@ class Parser:
             return str(error)
         return None
 
+
+RECORDED = manifest(files={ENGINE_RUNS: {"sha256": SHA, "size": 1}})
+"""A manifest that lists a record of engines."""
 
 RECIPE = {
     "base_model": "./base",
@@ -230,6 +234,10 @@ def parsers(folder: Path, base: Path) -> Mapping[str, Parser]:
         "report": Parser(
             report().model_dump(mode="json"),
             lambda c: read_report(write(folder / "fidelity.json", c).parent),
+        ),
+        "engine runs": Parser(
+            EngineRuns(runs=(RUN, RUN)).model_dump(mode="json"),
+            lambda c: read_engine_runs(write(folder / ENGINE_RUNS, c).parent, RECORDED),
         ),
         "intervention": Parser(
             (folder / "i.safetensors").read_bytes(),

@@ -432,6 +432,19 @@ def test_what_is_no_target(publish: Publisher, built: Path, base: Path) -> None:
     assert "'model' names no owner, and without a token nothing says who you are" in nobody.err
 
 
+def test_a_dry_run_without_the_hub_says_what_would_be_sent(publish: Publisher, built: Path) -> None:
+    publish.more = {"HF_HUB_OFFLINE": "1"}
+    dry = publish(built, "--repo-id", "me/unasked", "--dry-run", "--json")
+    plan = answer(dry.out)
+    assert "model-00002-of-00002.safetensors" in {file["path"] for file in plan["created"]}
+    assert plan["upload_bytes"] > 0
+    assert plan["warnings"][-1].startswith(
+        "the Hub could not be asked (HF_HUB_OFFLINE is set, and publishing needs the Hub): this is "
+        "what a new repository would get."
+    )
+    assert publish(built, "--repo-id", "me/unasked").code == 7
+
+
 def test_a_target_is_needed(publish: Publisher, built: Path) -> None:
     refused = publish(built)
     assert refused.code == 2

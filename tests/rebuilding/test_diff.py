@@ -66,6 +66,23 @@ def test_changes_of_recipes_in_words(tmp_path: Path) -> None:
     ]
 
 
+STEERS = {
+    "a vector": "vector: {path: v.safetensors}",
+    "a contrast": "contrast: {positive: [a, b], negative: [c, d]}",
+}
+
+
+@pytest.mark.parametrize("direction", STEERS.values(), ids=list(STEERS))
+def test_a_changed_strength_under_another_label(tmp_path: Path, direction: str) -> None:
+    for name, strength in (("a", 4), ("b", 8)):
+        edit = f"{{kind: steer, {direction}, strength: {strength}, label: {name}}}"
+        splices = f"splices: [{{after_layer: 2, edits: [{edit}]}}]"
+        (tmp_path / f"{name}.yaml").write_text(f"base_model: me/base\n{splices}\n")
+    (change,) = diff(tmp_path / "a.yaml", tmp_path / "b.yaml", progress=False).changes
+    assert "strength 4 → 8" in change.change
+    assert "label a → b" in change.change
+
+
 def test_a_model_and_a_copy(original: Published, published: Published) -> None:
     found = diff(original.folder, published.folder, progress=False)
     assert found.same

@@ -428,7 +428,9 @@ recipes = mapping(
     calibration=optional(**text_sources),
     fidelity=optional(**text_sources, require=st.floats(0, 10, exclude_min=True)),
     publish=optional(
-        repo_id=text, private=st.booleans(), tag=st.from_regex(r"v\d{1,3}", fullmatch=True)
+        repo_id=st.from_regex(r"[a-z]{1,9}/[a-z0-9]{1,9}", fullmatch=True),
+        private=st.booleans(),
+        tag=st.from_regex(r"v\d{1,3}", fullmatch=True),
     ),
     seed=st.integers(0, 2**62),
 )

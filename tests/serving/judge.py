@@ -12,7 +12,7 @@ from hubsplice.fidelity.inserted import inserted_layers
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.verifying.behaviour import Behaviour, Trial, behaviour_checks
-from hubsplice.verifying.engines import Request
+from hubsplice.verifying.engines import Request, ServedBy
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import quiet
@@ -29,8 +29,8 @@ class Recorded:
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
-        return self.transcripts, self.version
+    ) -> tuple[list[Transcript], ServedBy]:
+        return self.transcripts, ServedBy(self.version)
 
 
 def judge(engine: Recorded, dtype: str, model: Model) -> tuple[tuple[Check, ...], Behaviour]:

@@ -22,7 +22,7 @@ from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.streams.model import loaded
 from hubsplice.verifying import Run, Verification, verify
 from hubsplice.verifying.behaviour import NAMES, Trial, behaviour_checks
-from hubsplice.verifying.engines import Request, TransformersEngine, VllmEngine
+from hubsplice.verifying.engines import Request, ServedBy, TransformersEngine, VllmEngine
 from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript, score
 from tests.building.conftest import quiet
@@ -41,7 +41,7 @@ class Serves:
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
+    ) -> tuple[list[Transcript], ServedBy]:
         return TransformersEngine().run(replace(request, folder=self.folder), progress)
 
 
@@ -233,11 +233,12 @@ def test_scores_are_of_the_tokens_that_follow(built: Spliced) -> None:
     assert transcript.generated.tolist() == [False, False, True]
 
 
-def test_the_command_line(built: Spliced, command: Command, tmp_path: Path) -> None:
+def test_the_command_line(spliced: Spliced, command: Command, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("The first prompt\n\nand another\n", encoding="utf-8")
     outcome = command(
-        "verify", built.folder, "--base", built.base, "--engine", "transformers",
+        "verify", spliced.folder, "--base", spliced.base, "--engine", "transformers",
         "--prompts", "prompts.txt", "--max-new-tokens", "3", "--dtype", "float32", "--json",
+        "--record",
     )  # fmt: skip
     found = json.loads(outcome.out)
     assert found["behaviour"]["engine"] == "transformers"
@@ -246,6 +247,16 @@ def test_the_command_line(built: Spliced, command: Command, tmp_path: Path) -> N
     assert found["behaviour"]["prompt_tokens"] == len("The first prompt") + len("and another") + 2
     assert found["behaviour"]["generated_tokens"] == 6
     assert outcome.code == 0
+    # On record, it is a claim for whoever verifies next.
+    assert "on CPU, in float32" in (spliced.folder / "README.md").read_text(encoding="utf-8")
+    again = spliced.verify()
+    assert again.passed
+    (claim,) = (claim for claim in again.claims if claim.file == "engine-runs.json")
+    assert claim.why == "files can't show it; `hubsplice verify --engine` runs one here"
+    assert not [claim for claim in again.claims if claim.file in ("README.md", "card.json")]
+    (spliced.folder / "engine-runs.json").write_text("{}")
+    spliced.forge_checksums()
+    assert "engine runs" in spliced.failed()
 
 
 @pytest.mark.parametrize(
@@ -269,6 +280,9 @@ def test_options_of_engines_need_one(built: Spliced, command: Command) -> None:
     outcome = command("verify", built.folder, "--base", built.base, "--dtype", "float32")
     assert outcome.code == 2
     assert "--dtype: it needs an engine; add --engine" in outcome.err
+    outcome = command("verify", built.folder, "--base", built.base, "--record")
+    assert outcome.code == 2
+    assert "--record: it needs an engine; add --engine" in outcome.err
 
 
 def test_an_environment_without_vllm(built: Spliced, command: Command, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hubsplice.building.measure import measure
 from hubsplice.files import staging
 from hubsplice.verifying import Run, verify
-from hubsplice.verifying.engines import Request
+from hubsplice.verifying.engines import Request, ServedBy
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import quiet
 from tests.conftest import Command
@@ -34,7 +34,7 @@ class NothingIsToBeLoaded:
 
     def run(
         self, request: Request, progress: Callable[[int, int], None]
-    ) -> tuple[list[Transcript], str]:
+    ) -> tuple[list[Transcript], ServedBy]:
         raise AssertionError(f"{request.folder} was loaded")
 
 
@@ -82,7 +82,7 @@ def test_measuring_overwrites_nothing_and_leaves_nothing_that_a_killed_run_left(
     (spliced.folder / killed / "content").mkdir(parents=True)
     (spliced.folder / ".measured.partial-00000000").mkdir()
     (spliced.folder / ".measured.partial-00000000" / "lock").symlink_to("../../made")
-    for name in ("fidelity.svg", "README.md"):
+    for name in ("responses.png", "README.md"):
         (spliced.folder / name).unlink()
         (spliced.folder / name).symlink_to("../precious")
     measure(spliced.folder, base=str(spliced.base), require_fidelity=None, progress=quiet)

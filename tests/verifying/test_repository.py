@@ -102,6 +102,7 @@ def test_offline_what_the_repository_holds_is_not_known(
     ("arguments", "code", "message"),
     [
         (["me/nothing"], 2, "neither an existing folder nor a model on the Hub"),
+        (["nothing"], 2, "'nothing': there is no such folder here, and a Hub model id names its"),
         (["a/b/c"], 2, "neither an existing folder nor a Hub model id"),
         (["me/base", "--revision", "v9"], 2, "--revision: 'v9' is no commit, branch or tag"),
         (["me/base"], 4, "the manifest is missing"),

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
 import re
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread, imsave
 from pydantic import BaseModel
 
-from hubsplice.checkpoint.manifest import CarrierRecord, Manifest, SlotsRecord
-from hubsplice.fidelity.report import FidelityReport, read_report
+from hubsplice.checkpoint.manifest import (
+    CarrierRecord,
+    Manifest,
+    SlotsRecord,
+    read_manifest,
+    write_manifest,
+)
+from hubsplice.fidelity.report import FidelityReport, write_report
+from hubsplice.pictures.canvas import drawn_with
+from hubsplice.pictures.drawing import write_pictures
 from hubsplice.verifying import Check, Verification
 from hubsplice.verifying.statements.ledger import claims_of
 from tests.conftest import Command, MakeCheckpoint
@@ -201,7 +212,7 @@ def remember(monkeypatch: pytest.MonkeyPatch) -> None:
     # No claim of a manifest is in these.
     card = Check.of("card", [], "not looked at"), ()
     monkeypatch.setattr("hubsplice.verifying.statements.check.compare_card", lambda *_: card)
-    monkeypatch.setattr("hubsplice.verifying.statements.check.picture_problems", lambda *_: [])
+    monkeypatch.setattr("hubsplice.verifying.statements.check.check_pictures", lambda *_: card)
 
 
 def covers(fields: list[str], name: str) -> bool:
@@ -360,10 +371,10 @@ def forge(told: Spliced, change: Callable[[dict[str, Any]], Any]) -> None:
     change(content)
     report = FidelityReport.model_validate(content)
     from hubsplice.building.record import summary
-    from hubsplice.fidelity.picture import write_report_and_picture
 
-    write_report_and_picture(report, told.folder)
-    told.edit_manifest(lambda manifest: manifest.update(fidelity=summary(report)))
+    write_report(report, told.folder)
+    drawn = write_pictures(read_manifest(told.folder / "splice.json"), report, told.folder)
+    write_manifest(drawn.manifest.model_copy(update={"fidelity": summary(report)}), told.folder)
     told.forge_checksums()
 
 
@@ -443,36 +454,67 @@ def test_a_card_that_declares_another_licence(told: Spliced) -> None:
     assert claimed(told.verify(), "README.md") == []
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content).to_bytes(4, "big")
+    return len(content).to_bytes(4, "big") + kind + content + checksum
+
+
 @pytest.mark.parametrize(
-    ("old", "new", "problem"),
+    ("forged", "problem"),
     [
-        ("<title>", "<script>fetch('//x')</script><title>", "it holds an element 'script'"),
-        ("<rect ", '<rect onload="x()" ', "it holds an attribute 'onload'"),
-        ("<svg ", '<!DOCTYPE svg [<!ENTITY a "b">]><svg ', "it holds a declaration"),
-        ("<g ", '<g fill="url(http://x)" ', "fill is 'url(http://x)'"),
+        (lambda data: data + b"<script>", "something follows its end"),
+        (lambda data: data[:-12], "its end is missing"),
+        (lambda data: b"<svg/>" + data, "it does not begin as one"),
+        (lambda data: data[:33] + chunk(b"iCCP", b"x") + data[33:], "it holds a part b'iCCP'"),
+        (lambda data: data[:33] + chunk(b"tEXt", b"a\0b") + data[33:], "it holds text beside"),
+        (lambda data: data[:40], "not a drawing in PNG"),
     ],
 )
-@pytest.mark.parametrize("version", ["this", "another"])
 def test_a_picture_that_is_more(
-    told: Spliced, old: str, new: str, problem: str, version: str
+    told: Spliced, forged: Callable[[bytes], bytes], problem: str
 ) -> None:
-    path = told.folder / "fidelity.svg"
-    path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
-    if version == "another":
-        told.edit_manifest(lambda manifest: manifest.update(hubsplice="0.0.9"))
+    path = told.folder / "responses.png"
+    path.write_bytes(forged(path.read_bytes()))
     told.forge_checksums()
-    problems = told.failed()["picture"].problems
-    assert any(p.startswith(f"fidelity.svg: {problem}") for p in problems), problems
+    (found,) = told.failed()["pictures"].problems
+    assert found.startswith("responses.png: ")
+    assert problem in found
 
 
-def test_a_picture_that_shows_other_curves(told: Spliced) -> None:
-    path = told.folder / "fidelity.svg"
-    path.write_text(path.read_text(encoding="utf-8").replace("5%", "1%", 1), encoding="utf-8")
+def redrawn(data: bytes, **metadata: str) -> bytes:
+    """A picture with a dot of another colour, drawn with the same, or with what is said."""
+    dots = imread(io.BytesIO(data), format="png")
+    dots[20, 20, :3] = 0.5
+    found = io.BytesIO()
+    imsave(found, dots, metadata={"Software": drawn_with(), **metadata}, format="png")
+    return found.getvalue()
+
+
+def test_a_picture_that_shows_something_else(told: Spliced) -> None:
+    path = told.folder / "responses.png"
+    before = path.read_bytes()
+    path.write_bytes(redrawn(before))
     told.forge_checksums()
-    assert told.failed()["picture"].problems == (
-        "fidelity.svg: not the picture that the report gives",
+    assert told.failed()["pictures"].problems == (
+        "responses.png: not the picture that manifest and report give",
     )
-    assert read_report(told.folder) is not None
+    # Of another size, it is not even unpacked.
+    path.write_bytes((told.folder / "layers.png").read_bytes())
+    told.forge_checksums()
+    assert "pictures" in told.failed()
+    path.write_bytes(redrawn(before, Software="another pen"))
+    told.forge_checksums()
+    found = told.verify()
+    assert found.passed
+    (claim,) = (claim for claim in found.claims if claim.file == "responses.png")
+    assert claim.why.startswith("it was drawn with another pen, here is hubsplice")
+
+
+def test_a_picture_that_the_build_could_not_draw(told: Spliced) -> None:
+    (told.folder / "layers.png").unlink()
+    told.edit_manifest(lambda manifest: manifest["files"].pop("layers.png"))
+    told.forge_checksums()
+    assert "pictures" not in told.failed()
 
 
 def test_the_same_edit_twice(make: Build, speaking: Spliced, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from hubsplice.card import render_card
 from hubsplice.card.render import card_data
 from hubsplice.card.words import AFTER, BEFORE, AuthorWords, read_words
 from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.engine_runs import ENGINE_RUNS, EngineRun
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.checkpoint.resolve import ResolvedBase
 from hubsplice.evaluating.results import Evaluation
@@ -35,7 +36,7 @@ from hubsplice.verifying.statements.ledger import (
     claims_of,
     shown_by,
 )
-from hubsplice.verifying.statements.picture import picture_problems
+from hubsplice.verifying.statements.picture import check_pictures
 from hubsplice.verifying.weights import StoredTensor
 
 BASE_RECORD = "base record"
@@ -43,7 +44,7 @@ EDIT_RECORDS = "edit records"
 LAYER_RECORDS = "layer records"
 CALIBRATION_RECORD = "calibration record"
 FIGURES = "figures"
-PICTURE_CHECK = "picture"
+ENGINE_RUNS_CHECK = "engine runs"
 
 _HELD = {
     BASE_RECORD: "what the manifest says of the base is what the base says, where it says it",
@@ -101,20 +102,31 @@ def check_statements(
         compared |= more
         made.append(_figures(claim, recipe, intervention, report))
     author = read_words(folder, recipe)
-    rendered = partial(_card, folder, claim.manifest, report, author, evaluation)
+    runs, unread = contents.engine_runs(claim.manifest)
+    if unread:
+        made.append(Check.of(ENGINE_RUNS_CHECK, unread, ""))
+    rendered = partial(_card, folder, claim.manifest, report, author, runs, evaluation)
     card, written = compare_card(folder, repo_id, version, partial(rendered, render_card))
     if card.passed:
         data = data_claims(folder, version, partial(rendered, card_data))
         written = (*written, *data)
-    picture = picture_problems(folder, report, version)
-    made += [Check.of(PICTURE_CHECK, picture, "it is the one that the report gives"), card]
+    drawn, not_compared = check_pictures(folder, claim.manifest, report)
+    made += [drawn, card]
     checked, evaluated = check_evaluation(folder, claim.manifest, evaluation, unreadable)
     made += checked
     shown = {path for found in compared.values() if not found.problems for path in found.shown}
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
     return Statements(
         tuple(made),
-        (*claims, *_measured(report), *evaluated, *_words(recipe, author), *written),
+        (
+            *claims,
+            *_measured(report),
+            *evaluated,
+            *_recorded(runs),
+            *not_compared,
+            *_words(recipe, author),
+            *written,
+        ),
     )
 
 
@@ -128,7 +140,7 @@ def check_carrier_statements(
     """The same of a carrier, which has no edits to say anything of."""
     folder, record = contents.folder, base_record(claim, opened)
     author = read_words(folder, None)
-    rendered = partial(_card, folder, claim.manifest, None, author, None, render_card)
+    rendered = partial(_card, folder, claim.manifest, None, author, (), None, render_card)
     card, written = compare_card(folder, repo_id, claim.manifest.hubsplice, rendered)
     shown = set() if record.problems else set(record.shown)
     claims = claims_of(claim.manifest, shown, tuple(shown_by(checks)), MANIFEST)
@@ -140,6 +152,7 @@ def _card(
     manifest: Manifest,
     report: FidelityReport | None,
     author: AuthorWords,
+    runs: Sequence[EngineRun],
     evaluation: Evaluation | None,
     render: Callable[..., str],
     model_id: str | None,
@@ -151,8 +164,21 @@ def _card(
         author=author,
         license_id=license_id,
         model_id=model_id or folder.resolve().name,
+        runs=runs,
         evaluation=evaluation,
     )
+
+
+def _recorded(runs: Iterable[EngineRun]) -> Iterator[AuthorClaim]:
+    """Runs of engines that the model's maker has on record."""
+    for run in runs:
+        stated = f"{run.dtype}, {run.date}: {'passed' if run.passed else 'not passed'}"
+        yield AuthorClaim(
+            file=ENGINE_RUNS,
+            field=f"{run.engine} {run.version}",
+            stated=as_json(stated),
+            why="files can't show it; `hubsplice verify --engine` runs one here",
+        )
 
 
 def _words(recipe: Recipe | None, author: AuthorWords) -> tuple[AuthorClaim, ...]:

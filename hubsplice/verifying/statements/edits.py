@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -128,7 +128,7 @@ class _Splice:
         )
         recording = Recording(on_paper)
         try:
-            expected = edit.lower(recording)
+            expected = edit.terms(recording)
         except (HubspliceError, ValueError) as error:
             self._found.problems.append(f"{first}: it can't be lowered again: {error}")
             return
@@ -151,8 +151,8 @@ class _Splice:
             found.shows(*path, name, expected=value, source=_FROM_RECIPE)
         found.agrees(*path, "edit", expected=shown, source=_FROM_RECIPE)
         # A label is what somebody says of a feature; that the recipe says it too shows nothing.
-        found.shown |= {(*path, "edit", name) for name in shown if name != "label"}
-        if not features:
+        found.shown |= set(_but_labels((*path, "edit"), shown))
+        if not edit.all_indices():
             for name, nothing in (("source", {}), ("source_sha256", None)):
                 found.shows(*path, name, expected=nothing, source="for an edit of no feature")
         elif self._splice.sae is not None:
@@ -186,6 +186,19 @@ class _Splice:
                 site = ("calibration", "sae_fit", str(self._edited.place))
                 active = found.at(*site, "features", feature)
                 found.agrees(*place, "activity", expected=active, source=f"from {field_path(site)}")
+
+
+def _but_labels(path: Path, value: Any) -> Iterator[Path]:
+    """Every field under a path that is no label, or that holds none."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name != "label":
+                yield from _but_labels((*path, name), item)
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _but_labels((*path, index), item)
+    else:
+        yield path
 
 
 def _distinct(edits: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from hubsplice import __version__
-from hubsplice.checkpoint.manifest import INJECTION, SPLIT, InsertedLayer
+from hubsplice.checkpoint.manifest import INJECTION, MARKING, SPLIT, InsertedLayer
 from hubsplice.compiling.construct import construction_constants
 from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.marking import is_conditional
+from hubsplice.errors import CheckpointError
 from hubsplice.families.blocks import Construction
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.site import Site
-from hubsplice.proving.stored_layer import last_in_use, stored_layers
+from hubsplice.proving.stored_layer import StoredLayer, last_in_use, stored_layers
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.proof import reader
 from hubsplice.verifying.statements.ledger import Comparison
@@ -41,20 +43,49 @@ def layer_records(
     dtype = claim.dtype
     assert dtype is not None
     layers = stored_layers(claim.architecture, claim.manifest, dtype, reader(stored))
-    weights = {layer.place: layer.layer for layer in layers}
+    weights = {layer.place: layer for layer in layers}
     for place, group in groupby(numbered, key=lambda item: item[1].place):
         *before, (last, layer) = group
-        expected = claim.architecture.layers_per_splice(place)
+        site = sites.get(place)
+        conditional = site is not None and is_conditional(site)
+        expected = claim.architecture.layers_per_splice(place) + conditional
         if len(before) + 1 != expected:
             found.problems.append(
                 f"layers: layer {place}: found {len(before) + 1}, expected {expected} of them there"
             )
+        if conditional and place in weights:
+            assert site is not None
+            _compare_conditional(found, [*before, (last, layer)], claim, site, weights[place])
+            continue
         for index, _ in before:
             _compare_maker_of_room(found, index, claim)
-        _compare_editing(found, last, layer, claim, sites.get(place))
+        _compare_editing(found, last, layer, claim, site)
         if place in weights:
-            _compare_weights(found, last, claim, sites.get(place), weights[place])
+            _compare_weights(found, last, claim, site, weights[place].layer)
     return found
+
+
+def _compare_conditional(
+    found: Comparison,
+    layers: Sequence[tuple[int, InsertedLayer]],
+    claim: Claim,
+    site: Site,
+    stored: StoredLayer,
+) -> None:
+    """The layer that marks and the one that edits, each against its own part of the edit."""
+    try:
+        parts = () if stored.marking is None else stored.staged(site)
+    except CheckpointError as error:
+        found.problems.append(str(error))
+        return
+    if stored.marking is None or len(layers) != len(parts):
+        found.problems.append(f"layers: layer {stored.place}: none of them marks tokens")
+        return
+    names = (MARKING, None)
+    held = (stored.marking.layer, stored.layer)
+    for (index, layer), part, name, weights in zip(layers, parts, names, held, strict=True):
+        _compare_editing(found, index, layer, claim, part, name)
+        _compare_weights(found, index, claim, part, weights)
 
 
 def _compare_maker_of_room(found: Comparison, index: int, claim: Claim) -> None:
@@ -65,7 +96,12 @@ def _compare_maker_of_room(found: Comparison, index: int, claim: Claim) -> None:
 
 
 def _compare_editing(
-    found: Comparison, index: int, layer: InsertedLayer, claim: Claim, site: Site | None
+    found: Comparison,
+    index: int,
+    layer: InsertedLayer,
+    claim: Claim,
+    site: Site | None,
+    name: str | None = None,
 ) -> None:
     path = ("layers", index)
     if site is None or not site.terms:
@@ -78,7 +114,8 @@ def _compare_editing(
         found.problems.append(f"dtype: found {claim.manifest.dtype}, which nothing is compiled for")
         return
     chosen = construction_constants(claim.architecture, dtype)
-    name = chosen["construction"]
+    name = chosen["construction"] if name is None else name
+    chosen["construction"] = name
     found.shows(*path, "construction", expected=name, source=_FROM_CODE)
     for key, value in chosen.items():
         if key not in layer.constants:

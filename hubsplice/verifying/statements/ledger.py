@@ -154,6 +154,7 @@ _WHY: tuple[tuple[Path, str], ...] = (
             (("source",), _NO_SAE),
             (("source_sha256",), _NO_SAE),
             (("edit", "label"), _READING),
+            (("edit", "when"), _READING),
             ((), _CALIBRATED),
         )
     ),

@@ -1,0 +1,170 @@
+"""When an edit acts: a gate that reads anything, or several of them together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+from pydantic import Field, FiniteFloat, model_validator
+
+from hubsplice.edits.lookup import Sources, source_name
+from hubsplice.edits.reading import Reading
+from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.features.base import Feature
+from hubsplice.intervention.condition import GateReadOut
+from hubsplice.intervention.normalization import Normalization
+from hubsplice.intervention.piecewise_linear import PiecewiseLinear
+
+
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """A gate, looked up.
+
+    Attributes:
+        words: where it is open, such as "feature 5 is above 3".
+        read_out: what it reads, and from where on it is open.
+        feature: the SAE feature that it reads, if it reads one.
+    """
+
+    words: str
+    read_out: GateReadOut
+    feature: int | None = None
+
+
+class Above(Reading):
+    """Tokens at which a read-out is above a value."""
+
+    what: ClassVar[str] = "a condition is"
+
+    above: FiniteFloat | None = Field(
+        None,
+        description="Where the read-out is above this: of a feature its activation, in the SAE's "
+        "units; ⟨v, h⟩ of a vector or a contrast; ⟨w, h⟩ + b of a probe. Default: where the "
+        "feature is active; 0 for a probe; halfway between the two means for a contrast. A vector "
+        "has no default.",
+    )
+
+    label: str | None = Field(None, description="What the read-out means, for the card.")
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Self:
+        if self.vector is not None and self.above is None:
+            raise ValueError("above is missing: a vector has no value of its own to be above")
+        if self.feature is not None and self.above is not None and self.above < 0:
+            raise ValueError(
+                f"above: found {self.above:g}, expected 0 or more, since no activation is below 0"
+            )
+        return self
+
+    def opening(self, sources: Sources) -> Opening:
+        """The gate, looked up.
+
+        Raises:
+            RecipeError: the sources don't have what it reads.
+            UnsupportedError: the feature is not read off the stream as it is, or not above one
+                value alone.
+        """
+        if self.feature is not None:
+            return self._of_feature(self.feature, sources.feature(self.feature))
+        if self.vector is not None:
+            assert self.above is not None
+            name, vector = source_name("vector", self.vector), sources.vector(self.vector)
+            return Opening(f"{name} is above {self.above:g}", GateReadOut(vector, 0.0, self.above))
+        if self.contrast is not None:
+            learned = sources.contrast(self.contrast)
+            above = learned.threshold if self.above is None else self.above
+            where = "halfway" if self.above is None else f"{above:g}"
+            return Opening(
+                f"{self.contrast.title} is above {where}", GateReadOut(learned.vector, 0.0, above)
+            )
+        assert self.probe is not None
+        probe = sources.probe(self.probe)
+        above = self.above or 0.0
+        return Opening(
+            f"{probe.name} is above {above:g}", GateReadOut(probe.weight, probe.bias, above)
+        )
+
+    def labelled(self, sources: Sources) -> Opening:
+        """The gate, looked up, with what it means in its words."""
+        opening = self.opening(sources)
+        return replace(
+            opening, words=f"{opening.words} ({self.label})" if self.label else opening.words
+        )
+
+    def _of_feature(self, index: int, feature: Feature) -> Opening:
+        if feature.normalization is not Normalization.NONE:
+            raise UnsupportedError(
+                f"when: {feature.name} is of an SAE that normalises its input "
+                f"({feature.normalization.value}): its activation depends on each token's own "
+                "scale, and a condition reads the stream as it is; use a probe or a vector"
+            )
+        opened = feature.active
+        if self.above is not None:
+            opened = feature.activation.then(PiecewiseLinear.step(self.above))
+        if len(opened.breakpoints) != 1 or any(opened.slopes) or opened.intercepts != (0.0, 1.0):
+            raise UnsupportedError(
+                f"when: {feature.name} is active on both sides of its pre-activation, as features "
+                "of AbsTopK are; say above which activation"
+            )
+        how = f"above {self.above:g}" if self.above else "active"
+        return Opening(
+            f"{feature.name} is {how}",
+            GateReadOut(feature.encoder, feature.bias, opened.breakpoints[0]),
+            index,
+        )
+
+
+_MOST = 3
+
+
+class When(Above):
+    """Tokens at which an edit acts: one read-out above a value, or two or three together."""
+
+    ways: ClassVar[tuple[str, ...]] = (*Above.ways, "all", "any")
+
+    all: tuple[Above, ...] | None = Field(None, description="Where all of two or three are above.")
+    any: tuple[Above, ...] | None = Field(
+        None, description="Where at least one of two or three is above."
+    )
+
+    @model_validator(mode="after")
+    def _of_one(self) -> Self:
+        if self.parts is not None and (self.above is not None or self.label is not None):
+            raise ValueError("above and label belong to the members of all or any")
+        if self.parts is not None and not 2 <= len(self.parts) <= _MOST:
+            raise ValueError(
+                f"found {len(self.parts)} conditions together, expected 2 to {_MOST} of them"
+            )
+        return self
+
+    @property
+    def parts(self) -> tuple[Above, ...] | None:
+        """The members of `all` or `any`; None for one read-out."""
+        return self.any if self.all is None else self.all
+
+    @property
+    def needed(self) -> int:
+        """How many of the members must hold."""
+        return len(self.all) if self.all else 1
+
+    def openings(self, sources: Sources) -> tuple[Opening, ...]:
+        """Its gates, looked up.
+
+        Raises:
+            HubspliceError: as `Above.opening`, or two of them read the same feature.
+        """
+        found = tuple(part.labelled(sources) for part in self.parts or (self,))
+        features = [opening.feature for opening in found if opening.feature is not None]
+        if len(set(features)) < len(features):
+            raise RecipeError("when: two conditions read the same feature; one says it all")
+        return found
+
+    def words(self, openings: tuple[Opening, ...]) -> str:
+        """Where it holds, as labels and reports say it."""
+        joint = " and " if self.needed == len(openings) else " or "
+        return joint.join(opening.words for opening in openings)
+
+    def feature_indices(self) -> tuple[int, ...]:
+        """The SAE features that it reads."""
+        features = (part.feature for part in self.parts or (self,))
+        return tuple(index for index in features if index is not None)
