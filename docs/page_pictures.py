@@ -50,9 +50,10 @@ def main() -> None:
         browsing() as opened,
     ):
         page = opened.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.set_default_timeout(_SLOWEST_MS)
         page.goto(f"{served.address}/?__theme=light")
         page.click("#ask")
-        page.wait_for_selector("#tokens-edited .hs-tokens", timeout=_SLOWEST_MS)
+        page.wait_for_selector("#tokens-edited .hs-tokens")
         for theme in THEMES:
             # As Gradio does it; another visit would ask the model again.
             page.evaluate("dark => document.body.classList.toggle('dark', dark)", theme == "dark")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import urllib.error
 import urllib.request
 from typing import ClassVar, Literal
 
@@ -89,6 +90,7 @@ class Judge(Scorer):
             with urllib.request.urlopen(request, timeout=_SECONDS) as response:  # noqa: S310
                 content = json.loads(response.read(_LARGEST))["choices"][0]["message"]["content"]
         except (OSError, ValueError, LookupError, TypeError) as error:
-            said = getattr(error, "reason", None) or error
+            refused = isinstance(error, urllib.error.HTTPError)
+            said = error if refused else getattr(error, "reason", None) or error
             raise HubspliceError(f"judge: {url}: {said}") from None
         return str(content)
