@@ -27,7 +27,7 @@ from hubsplice.evaluating.results import (
     TaskRecord,
     digest_of,
 )
-from hubsplice.explore.generating import Sampling, end_tokens
+from hubsplice.explore.generating import Sampling
 from hubsplice.explore.harness import Figure, Harness
 from hubsplice.explore.intervals import Mean, mean
 from hubsplice.explore.neutral import divergence, neutral_text, reading
@@ -38,6 +38,7 @@ from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.effect import text_loss
 from hubsplice.streams.model import loaded
 from hubsplice.terminal import Progress
+from hubsplice.text.ends import end_tokens
 from hubsplice.text.sequences import TokenSequences
 from hubsplice.text.tokenizer import load_tokenizer
 
@@ -167,7 +168,7 @@ class _Asking:
                 model,
                 keys,
                 None,
-                end_tokens(model, self._tokenizer, folder),
+                end_tokens(self._tokenizer, folder),
                 lambda done, total: self._progress(f"answers: {side}", done, total),
                 side=side,
             )

@@ -10,22 +10,15 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedTokenizerBase
+from transformers import DynamicCache
 
-from hubsplice.errors import CheckpointError, RecipeError
-from hubsplice.files.plain import exists
-from hubsplice.files.strict_json import read_object
+from hubsplice.errors import RecipeError
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.streams.model import Model, hooked_rows
-
-_GENERATION = "generation_config.json"
 
 
 @dataclass(frozen=True)
@@ -84,20 +77,6 @@ class Generated:
     ids: tuple[int, ...]
     ended: bool
     watched: tuple[float, ...] = ()
-
-
-def end_tokens(model: Model, tokenizer: PreTrainedTokenizerBase, folder: Path) -> frozenset[int]:
-    """The tokens that end an answer, by the tokenizer, the configuration and the folder's own."""
-    told: list[Any] = [
-        tokenizer.eos_token_id,
-        getattr(model.config.get_text_config(), "eos_token_id", None),
-    ]
-    if exists(folder / _GENERATION):
-        # Only the end of an answer hangs on it: a malformed one is no reason to fail.
-        with suppress(CheckpointError):
-            told.append(read_object(folder / _GENERATION).get("eos_token_id"))
-    found = [i for one in told for i in (one if isinstance(one, list | tuple) else [one])]
-    return frozenset(i for i in found if isinstance(i, int))
 
 
 def generate(

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
-from hubsplice.explore.generating import Sampling, end_tokens
+from hubsplice.explore.generating import Sampling
 from hubsplice.explore.harness import Harness
 from hubsplice.explore.intervals import mean
 from hubsplice.explore.neutral import divergence, neutral_text, reading
@@ -33,6 +33,7 @@ from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.strengths import Knob, knob, with_strength
 from hubsplice.streams.model import Model, hooked, loaded
 from hubsplice.terminal import Progress
+from hubsplice.text.ends import end_tokens
 from hubsplice.text.tokenizer import load_tokenizer
 
 _BASE = "base"
@@ -174,7 +175,7 @@ class _Run:
             [None if sae is None else sae.sha256 for sae in plan.saes],
             _digests(plan.recipe),
         ]
-        self._ends = end_tokens(model, tokenizer, plan.resolved.folder)
+        self._ends = end_tokens(tokenizer, plan.resolved.folder)
         self._questions = Questions(
             tokenizer,
             asking.prompts,

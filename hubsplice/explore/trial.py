@@ -13,7 +13,7 @@ from hubsplice.compiling.open_plan import open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
 from hubsplice.explore.answers import BEFORE, Answer, Compared
-from hubsplice.explore.generating import Asked, Sampling, end_tokens, generate
+from hubsplice.explore.generating import Asked, Sampling, generate
 from hubsplice.explore.quick import Hook, QuickHooks
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.models import Recipe
@@ -21,6 +21,7 @@ from hubsplice.recipe.strengths import knob, with_strength
 from hubsplice.streams.model import Model, loaded
 from hubsplice.terminal import Progress
 from hubsplice.text.chat import Message, conversation, has_template
+from hubsplice.text.ends import end_tokens
 from hubsplice.text.tokenizer import load_tokenizer
 
 Show = Callable[[Compared], None]
@@ -174,7 +175,7 @@ def trial(
             tokenizer,
             [(BEFORE, None), *((name, hook.intervention) for name, hook in ready)],
             sampling,
-            end_tokens(model, tokenizer, plan.resolved.folder),
+            end_tokens(tokenizer, plan.resolved.folder),
             tuple(dict.fromkeys(doubts)),
             plain=plain,
         )

@@ -14,12 +14,13 @@ from hubsplice.compiling.plan import make_plan
 from hubsplice.explore.answers import BEFORE, Compared
 from hubsplice.explore.dials import Dial, dials, turned
 from hubsplice.explore.gauges import Gauge, Reading, gauges, read
-from hubsplice.explore.generating import Sampling, end_tokens
+from hubsplice.explore.generating import Sampling
 from hubsplice.explore.quick import QuickHooks
 from hubsplice.explore.trial import Trial
 from hubsplice.recipe.models import Recipe
 from hubsplice.streams.model import Model, loaded
 from hubsplice.terminal import Progress
+from hubsplice.text.ends import end_tokens
 from hubsplice.text.tokenizer import load_tokenizer
 
 AFTER = "edited"
@@ -57,7 +58,7 @@ class Workbench:
         self._plan, self._model, self._tokenizer = plan, model, tokenizer
         self._plain = plain
         self._hooks = QuickHooks(plan, model, tokenizer, [plan.recipe], progress)
-        self._ends = end_tokens(model, tokenizer, plan.resolved.folder)
+        self._ends = end_tokens(tokenizer, plan.resolved.folder)
         first = self._hooks.hook(plan.recipe)
         largest = {
             int(name.removeprefix("feature ")): activity.maximum

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from hubsplice.errors import CheckpointError
 from hubsplice.fidelity.answers import Answer, Answers, Said
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.runs import greedy_tokens, in_step, require_readable, with_hook
-from hubsplice.files.strict_json import read_object
 from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import EditKey
 from hubsplice.streams.model import Model, collect_streams, hooked, loaded, seeing
 from hubsplice.terminal import Progress
+from hubsplice.text.ends import end_tokens
 
 MOST_PROMPTS = 3
 """How many prompts are chosen, where the author chooses none."""
@@ -61,6 +60,10 @@ class Asker:
 
     subject: Subject
     tokenizer: Any
+
+    @cached_property
+    def _ends(self) -> frozenset[int]:
+        return end_tokens(self.tokenizer, self.subject.base)
 
     def answers(
         self,
@@ -150,7 +153,7 @@ class Asker:
         from transformers import GenerationConfig
 
         ids = torch.tensor([asked.ids], device=model.device)
-        ends = _ends(self.subject.base, self.tokenizer)
+        ends = sorted(self._ends)
         config = GenerationConfig(
             max_new_tokens=_NEW_TOKENS,
             eos_token_id=ends or None,
@@ -166,9 +169,7 @@ class Asker:
 
     def _text(self, ids: list[int]) -> str:
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-        was_cut = len(ids) == _NEW_TOKENS and ids[-1] not in _ends(
-            self.subject.base, self.tokenizer
-        )
+        was_cut = len(ids) == _NEW_TOKENS and ids[-1] not in self._ends
         return f"{text}…" if was_cut else text
 
     def _chosen(
@@ -289,17 +290,3 @@ def _first(streams: dict[Place, Tensor]) -> Callable[[Place, Tensor], None]:
             streams[place] = h.clone().float()
 
     return keep
-
-
-def _ends(folder: Path, tokenizer: Any) -> list[int]:
-    """The tokens that end an answer, by the folder's files and the tokenizer."""
-    found: list[int] = []
-    for name in ("generation_config.json", "config.json"):
-        try:
-            end = read_object(folder / name).get("eos_token_id")
-        except CheckpointError:
-            continue
-        found += [e for e in (end if isinstance(end, list) else [end]) if isinstance(e, int)]
-    if isinstance(tokenizer.eos_token_id, int):
-        found.append(tokenizer.eos_token_id)
-    return list(dict.fromkeys(found))
