@@ -10,14 +10,12 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
 
 from hubsplice.checkpoint.companions import CONFIG
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.errors import CheckpointError
+from hubsplice.checkpoint.record_file import read_record
 from hubsplice.files.digest import Sha256
-from hubsplice.files.plain import read_plain
-from hubsplice.files.strict_json import parse_object
 
 ENGINE_RUNS = "engine-runs.json"
 
@@ -84,17 +82,6 @@ def read_engine_runs(folder: Path, manifest: Manifest) -> tuple[EngineRun, ...]:
     """
     if ENGINE_RUNS not in manifest.files:
         return ()
-    path = folder / ENGINE_RUNS
-    try:
-        data = read_plain(path, _LARGEST)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
-    parse_object(data, source=str(path))
-    try:
-        found = EngineRuns.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{path}: {where}: {first['msg']}") from None
+    found = read_record(folder / ENGINE_RUNS, EngineRuns, _LARGEST)
     weights = weights_digest(manifest)
     return tuple(run for run in found.runs if run.weights == weights)

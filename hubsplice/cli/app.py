@@ -181,3 +181,28 @@ Limit = Annotated[
         show_default=False,
     ),
 ]
+NeutralTokens = Annotated[
+    int,
+    typer.Option(
+        "--neutral-tokens",
+        min=256,
+        help="How many tokens of neutral text side effects are measured on.",
+    ),
+]
+LocalBase = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="The base model, if the checkpoint was made from a local folder.",
+        show_default=False,
+    ),
+]
+SCORE = typer.Option(
+    "--score",
+    metavar="KIND[=…]",
+    help="What answers are scored by: regex=PATTERN, tokens=WORD,WORD, compiles, "
+    "classifier=MODEL:LABEL, or @FILE with a scorer's fields, such as a judge's. Can be given "
+    "again; the first is the target.",
+    show_default=False,
+)

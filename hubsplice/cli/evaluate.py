@@ -10,10 +10,13 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import (
+    SCORE,
     AsJson,
     IncludePath,
     Limit,
+    LocalBase,
     MaxNewTokens,
+    NeutralTokens,
     Plain,
     Seed,
     SplicedFolder,
@@ -41,17 +44,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    score: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--score",
-            metavar="KIND[=…]",
-            help="What answers are scored by: regex=PATTERN, tokens=WORD,WORD, compiles, or @FILE "
-            "with a scorer's fields, such as a judge's. Can be given again; the first is the "
-            "target.",
-            show_default=False,
-        ),
-    ] = None,
+    score: Annotated[list[str] | None, SCORE] = None,
     tasks: Annotated[
         str | None,
         typer.Option(
@@ -91,15 +84,7 @@ def evaluate(
     chat: Annotated[
         bool, typer.Option("--chat", help="Put tasks through the chat template.")
     ] = False,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            metavar="MODEL",
-            help="The base model, if the checkpoint was made from a local folder.",
-            show_default=False,
-        ),
-    ] = None,
+    base: LocalBase = None,
     recipe: Annotated[
         Path | None,
         typer.Option(
@@ -114,14 +99,7 @@ def evaluate(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
-    neutral_tokens: Annotated[
-        int,
-        typer.Option(
-            "--neutral-tokens",
-            min=256,
-            help="How many tokens of neutral text side effects are measured on.",
-        ),
-    ] = 1024,
+    neutral_tokens: NeutralTokens = 1024,
     answers: Annotated[
         Path | None,
         typer.Option(

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
 from hubsplice.cli.app import (
     AdaptersCarrier,
     AsJson,
+    LocalBase,
     NoCache,
     RequireFidelity,
     SplicedFolder,
@@ -19,15 +16,7 @@ from hubsplice.terminal import print_content, print_json
 
 def measure(
     folder: SplicedFolder,
-    base: Annotated[
-        str | None,
-        typer.Option(
-            "--base",
-            metavar="MODEL",
-            help="The base model, if the checkpoint was made from a local folder.",
-            show_default=False,
-        ),
-    ] = None,
+    base: LocalBase = None,
     carrier: AdaptersCarrier = None,
     require_fidelity: RequireFidelity = None,
     no_cache: NoCache = False,

@@ -10,11 +10,13 @@ from typing import Annotated
 import typer
 
 from hubsplice.cli.app import (
+    SCORE,
     AsJson,
     EditNumber,
     IncludePath,
     Limit,
     MaxNewTokens,
+    NeutralTokens,
     Plain,
     RecipePath,
     Seed,
@@ -42,17 +44,7 @@ def sweep(
             show_default=False,
         ),
     ],
-    score: Annotated[
-        list[str],
-        typer.Option(
-            "--score",
-            metavar="KIND[=…]",
-            help="What answers are scored by: regex=PATTERN, tokens=WORD,WORD, compiles, or @FILE "
-            "with a scorer's fields, such as a judge's. Can be given again; the first is the "
-            "target.",
-            show_default=False,
-        ),
-    ],
+    score: Annotated[list[str], SCORE],
     strengths: Annotated[
         str,
         typer.Option(
@@ -80,14 +72,7 @@ def sweep(
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
     seed: Seed = 0,
-    neutral_tokens: Annotated[
-        int,
-        typer.Option(
-            "--neutral-tokens",
-            min=256,
-            help="How many tokens of neutral text side effects are measured on.",
-        ),
-    ] = 1024,
+    neutral_tokens: NeutralTokens = 1024,
     side_effect: Annotated[
         list[str] | None,
         typer.Option(

@@ -9,15 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
 
 from hubsplice.checkpoint.companions import CONFIG, is_companion
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.errors import CheckpointError
+from hubsplice.checkpoint.record_file import read_record
 from hubsplice.explore.intervals import Mean
 from hubsplice.files.digest import Sha256
-from hubsplice.files.plain import read_plain
-from hubsplice.files.strict_json import parse_object
+from hubsplice.files.plain import exists
 from hubsplice.rendering.content import Line, Part, Tone
 from hubsplice.rendering.rendered import Rendered
 
@@ -189,19 +188,7 @@ def read_evaluation(folder: Path) -> Evaluation | None:
         CheckpointError: the file can't be read, or is none of an evaluation.
     """
     path = folder / EVALUATION
-    try:
-        data = read_plain(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
-    parse_object(data, source=str(path))
-    try:
-        return Evaluation.model_validate_json(data)
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "evaluation"
-        raise CheckpointError(f"{path}: {where}: {problem['msg']}") from None
+    return read_record(path, Evaluation) if exists(path) else None
 
 
 def merged(previous: Evaluation | None, found: Evaluation) -> Evaluation:
