@@ -28,6 +28,7 @@ NAMES = (
     "vector",
     "manifest",
     "report",
+    "engine runs",
     "intervention",
 )
 
