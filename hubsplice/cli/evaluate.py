@@ -112,7 +112,7 @@ def evaluate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a built checkpoint with its base, and put the figures on its card.
+    """Compare a built checkpoint with its base, for its card.
 
     Both models answer the same prompts with the same random numbers, and read the same neutral
     text. Tasks of lm-evaluation-harness run on both with the same settings. What was not asked

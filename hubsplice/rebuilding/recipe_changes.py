@@ -50,6 +50,9 @@ def recipe_changes(a: Recipe, b: Recipe) -> Iterator[Change]:
 def edit_text(edit: Mapping[str, Any]) -> str:
     """An edit in a line: `scale (feature 5, factor 4)`."""
     given = {k: v for k, v in edit.items() if k not in ("kind", "label") and v is not None}
+    if "when" in given:
+        # What is done, then where.
+        given["when"] = given.pop("when")
     listed = ", ".join(f"{name} {_shown(value)}" for name, value in given.items())
     return f"{edit['kind']} ({listed})" if listed else str(edit["kind"])
 

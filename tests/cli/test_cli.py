@@ -22,6 +22,7 @@ COMMANDS = (
     "check",
     "build",
     "measure",
+    "evaluate",
     "verify",
     "inspect",
     "reproduce",

@@ -61,7 +61,8 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             MINIMAL + "fidelty: {tokens: 1000}",
             "fidelty: no such field. Did you mean 'fidelity'? Known: base_model, calibration, "
-            "card, description, dtype, fidelity, prompts, publish, revision, seed, splices, title.",
+            "card, description, dtype, fidelity, prompts, publish, revision, seed, serve_with, "
+            "splices, title.",
         ),
         (
             MINIMAL + "fidelity: {tokns: 1000}",
@@ -71,7 +72,7 @@ def test_a_small_recipe_has_working_defaults() -> None:
         (
             with_edit("{featur: 12, kind: ablate}"),
             "splices[0].edits[0].featur: no such field. Did you mean 'feature'? Known: feature, "
-            "kind, label.",
+            "kind, label, when.",
         ),
         (
             with_edit("{vector: {path: v.safetensors, tenser: v}, kind: steer, strength: 1}"),
@@ -159,7 +160,7 @@ def test_every_problem_has_one_line() -> None:
         "fidelity.tokens: found 'many', expected a whole number",
         "fidelity.require: found 0, expected a number greater than 0",
         "colour: no such field. Known: base_model, calibration, card, description, dtype, "
-        "fidelity, prompts, publish, revision, seed, splices, title.",
+        "fidelity, prompts, publish, revision, seed, serve_with, splices, title.",
     ]
 
 

@@ -374,6 +374,7 @@ def forge(told: Spliced, change: Callable[[dict[str, Any]], Any]) -> None:
 
     write_report(report, told.folder)
     drawn = write_pictures(read_manifest(told.folder / "splice.json"), report, told.folder)
+    (told.folder / "splice.json").unlink()
     write_manifest(drawn.manifest.model_copy(update={"fidelity": summary(report)}), told.folder)
     told.forge_checksums()
 
