@@ -25,6 +25,9 @@ _STYLES = {
 _MARKED = r"‹[^›]*›|«[^»]*»"
 """Tokens and words that a table marks; where there are no colours the marks are seen alone."""
 
+_WIDEST_WORD = 24
+"""Of a column of text beside numbers, in characters; longer words are broken."""
+
 
 def drawn(content: Iterable[Part]) -> RenderableType:
     """What rich prints of it."""
@@ -66,13 +69,15 @@ def _of_numbers(table: Table) -> RichTable:
         title_justify="left",
     )
     for index, (name, *cells) in enumerate(zip(table.columns, *table.rows, strict=True)):
+        is_text = index < table.text_columns
+        longest = max((len(word) for cell in (name, *cells) for word in cell.split()), default=0)
         drawn.add_column(
             _cell(name),
-            justify="left" if index < table.text_columns else "right",
-            # On a narrow terminal lines are broken between words, and numbers never.
-            min_width=max(
-                (len(word) for cell in (name, *cells) for word in cell.split()), default=0
-            ),
+            justify="left" if is_text else "right",
+            overflow="fold",
+            # On a narrow terminal lines are broken between words, and numbers never. A word such as
+            # a regular expression may be as long as a line, and would push numbers off it.
+            min_width=min(longest, _WIDEST_WORD) if is_text else longest,
         )
     for row in table.rows:
         drawn.add_row(*map(_cell, row))

@@ -110,6 +110,16 @@ def test_numbers_stand_at_the_right() -> None:
     assert as_html([table]).count('style="text-align:right"') == 3
 
 
+def test_a_long_word_leaves_the_numbers_on_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    pattern = "regex=(?i)" + "|".join(f"planet{i}" for i in range(20))
+    row = (pattern, "0.0625 (0.0111–0.283)", "0.562")
+    shown = as_text([Table(("answers", "base", "this model"), (row,))])
+    assert re.search(r"0\.0625 \(0\.0111–0\.283\) +0\.562$", shown, re.M)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert pattern in re.sub(r"\s|0\.0625.*", "", shown)
+
+
 def test_a_tone_for_every_verdict() -> None:
     assert [Tone.of(passed) for passed in (True, False, None)] == [
         Tone.GOOD,
