@@ -87,7 +87,14 @@ STEPS = (
     ),
     Step("What the sweep wrote", "The strength, and above it the evidence:", "cat no-lists.yaml"),
     Step("Check", "Configurations only, in a second.", "hubsplice check no-lists.yaml"),
-    Step("Build", "", "hubsplice build no-lists.yaml --output no-lists"),
+    Step(
+        "Build",
+        "The verdict is on the weights: they do what the hook does. Below it stands what the edit "
+        "does to text, and here that is too much. The sweep said that answers repeat themselves, "
+        "and the build says that text does not survive. In earnest I would go back to -1.25, which "
+        "halves the lists, or to a larger model. I go on to show the rest of the way.",
+        "hubsplice build no-lists.yaml --output no-lists",
+    ),
     Step(
         "The card", "What the Hub will show begins so:", "sed -n '/^# /,$p' no-lists/README.md", 40
     ),

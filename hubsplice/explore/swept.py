@@ -15,6 +15,8 @@ Want = Literal["more", "less"]
 
 _WIDTH, _HEIGHT = 56, 10
 _LONGEST = 20
+_REPEATING = 0.8
+"""Of the base's share of word triples that are not repeated; below it answers go in circles."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,20 @@ class Sweep(Rendered):
             "find prompts on which it differs."
         )
 
+    @property
+    def price(self) -> str | None:
+        """What the recommended strength does to the answers themselves; None for nothing."""
+        if self.chosen is None:
+            return None
+        base, found = self.points[0].distinct, self.chosen.distinct
+        if base is None or found is None or found.value >= _REPEATING * base.value:
+            return None
+        return (
+            f"At {self.chosen.name} answers repeat themselves: distinct is {found.value:.2f}, the "
+            f"base's {base.value:.2f}. Read some with `hubsplice try`; a smaller strength may be "
+            "better."
+        )
+
     def content(self) -> Iterable[Part]:
         """The strengths, a plot, and the choice."""
         for warning in self.warnings:
@@ -170,6 +186,8 @@ class Sweep(Rendered):
                 "told from the best.",
                 Tone.STRONG,
             )
+            if self.price is not None:
+                yield Line(self.price, Tone.CAUTION)
 
 
 def _with_error(found: SideEffect) -> str:

@@ -6,6 +6,7 @@ import json
 import threading
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -190,6 +191,19 @@ def test_the_choice_is_the_cheapest_that_can_not_be_told_from_the_best() -> None
     assert not [p for p in judged(points, "less") if p.chosen]
     down = judged((point("base", (0.9, 0.8, 1.0), 0.0), point("a", (0.2, 0.1, 0.3), 1.0)), "less")
     assert [p.name for p in down if p.chosen] == ["a"]
+
+
+def test_answers_that_go_in_circles_are_told() -> None:
+    def swept(distinct: float) -> str:
+        base, best = point("base", (0.5, 0.4, 0.6), 0.0), point("a", (0.1, 0.0, 0.2), 0.1)
+        points = (
+            replace(base, distinct=Mean(0.9, 0.8, 1.0, 8)),
+            replace(best, distinct=Mean(distinct, distinct, distinct, 8)),
+        )
+        return str(Sweep("e", "l", ("regex=x",), "less", judged(points, "less"), 8, 256, "a.jsonl"))
+
+    assert "At a answers repeat themselves: distinct is 0.60, the base's 0.90." in swept(0.6)
+    assert "repeat themselves" not in swept(0.8)
 
 
 @pytest.mark.parametrize(
