@@ -14,7 +14,7 @@ from pydantic import JsonValue
 
 from hubsplice.card.escape import Markdown, clean, code, fenced, inline, words
 from hubsplice.card.metadata import license_files
-from hubsplice.card.phrases import sentence, with_numbers
+from hubsplice.card.phrases import formula, sentence, with_numbers
 from hubsplice.card.words import AuthorWords
 from hubsplice.checkpoint.engine_runs import EngineRun
 from hubsplice.checkpoint.layer_map import FromBase, FromSplice, Joined, inserted_indices
@@ -592,7 +592,7 @@ def _edits(manifest: Manifest) -> Table:
                 str(layer.place),
                 with_numbers(term),
                 MISSING if term.feature is None else str(term.feature),
-                code(term.formula),
+                _formula(term),
                 _settings(term),
             )
             for layer in manifest.edits
@@ -600,6 +600,11 @@ def _edits(manifest: Manifest) -> Table:
         ),
         text_columns=6,
     )
+
+
+def _formula(term: TermRecord) -> Markdown:
+    text, where = formula(term)
+    return Markdown(f"{code(text)}{where}")
 
 
 def _amounts(manifest: Manifest) -> tuple[str, ...]:

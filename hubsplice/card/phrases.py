@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import JsonValue
 
@@ -39,6 +39,15 @@ def with_numbers(term: TermRecord) -> str:
     if where is None:
         return _with_numbers(term)
     return f"{_with_numbers(term).removesuffix(_EVERYWHERE)}, only where {where}"
+
+
+def formula(term: TermRecord) -> tuple[str, str]:
+    """An edit's formula, and where it holds if it doesn't hold everywhere."""
+    if _where(term) is None:
+        return term.formula, ""
+    # A clamp's has a form for each of its own two conditions.
+    plain = term.formula.partition(";")[0].removeprefix("always: ")
+    return plain, " where the condition holds, h elsewhere"
 
 
 def _with_numbers(term: TermRecord) -> str:
@@ -81,8 +90,11 @@ def _phrase(term: TermRecord) -> str:
 def _where(term: TermRecord) -> str | None:
     """Where the condition of an edit holds; None for an edit without one."""
     when = term.edit.get("when")
-    if not isinstance(when, dict):
-        return None
+    return condition_words(when) if isinstance(when, dict) else None
+
+
+def condition_words(when: Mapping[str, JsonValue]) -> str:
+    """A condition as a recipe has it, in words: `feature 7 is above 2 and a vector is above 0`."""
     for name, joint in (("all", " and "), ("any", " or ")):
         parts = when.get(name)
         if isinstance(parts, list):
@@ -90,7 +102,7 @@ def _where(term: TermRecord) -> str | None:
     return _is_above(when)
 
 
-def _is_above(gate: dict[str, JsonValue]) -> str:
+def _is_above(gate: Mapping[str, JsonValue]) -> str:
     above, feature, label = (gate.get(name) for name in ("above", "feature", "label"))
     kind = next((name for name in ("vector", "contrast", "probe") if gate.get(name)), "gate")
     what = f"a {kind}" if feature is None else f"feature {feature}"
@@ -98,7 +110,7 @@ def _is_above(gate: dict[str, JsonValue]) -> str:
         what += f" (“{label}”)"
     if isinstance(above, int | float) and (above or feature is None):
         return f"{what} is above {_number(above)}"
-    return f"{what} is active"
+    return f"{what} is {'above its own threshold' if feature is None else 'active'}"
 
 
 def _plain_phrase(term: TermRecord) -> str:

@@ -115,8 +115,9 @@ def evaluate(
     """Compare a built checkpoint with its base, for its card.
 
     Both models answer the same prompts with the same random numbers, and read the same neutral
-    text. Tasks of lm-evaluation-harness run on both with the same settings. What was not asked
-    again stays on the card from an earlier evaluation.
+    text. Tasks of lm-evaluation-harness run on both with the same settings. Answers, with
+    all their scores, or tasks that were not asked again stay on the card from an earlier
+    evaluation.
     """
     from hubsplice.card import edited_card
     from hubsplice.interface.evaluate import evaluate as evaluate_folder

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from hubsplice.card.phrases import condition_words
 from hubsplice.edits.base import Edit
 from hubsplice.recipe.local_paths import TEXTS
 from hubsplice.recipe.models import Recipe, Splice
@@ -53,8 +54,20 @@ def edit_text(edit: Mapping[str, Any]) -> str:
     if "when" in given:
         # What is done, then where.
         given["when"] = given.pop("when")
-    listed = ", ".join(f"{name} {_shown(value)}" for name, value in given.items())
+    listed = ", ".join(_named(name, value) for name, value in given.items())
     return f"{edit['kind']} ({listed})" if listed else str(edit["kind"])
+
+
+def _named(name: str, value: Any) -> str:
+    is_condition = name == "when" and isinstance(value, Mapping)
+    return f"{'where' if is_condition else name} {_field(name, value)}"
+
+
+def _field(name: str, value: Any) -> str:
+    """A field's value in words."""
+    if name == "when" and isinstance(value, Mapping):
+        return condition_words(value)
+    return _shown(value)
 
 
 def _splice_changes(a: Sequence[Splice], b: Sequence[Splice]) -> Iterator[Change]:
@@ -97,7 +110,7 @@ def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     if a["kind"] != b["kind"]:
         return f"{edit_text(a)} → {edit_text(b)}"
     names = [name for name in dict.fromkeys((*a, *b)) if a.get(name) != b.get(name)]
-    what = ", ".join(f"{n} {_shown(a.get(n))} → {_shown(b.get(n))}" for n in names)
+    what = ", ".join(f"{n} {_field(n, a.get(n))} → {_field(n, b.get(n))}" for n in names)
     same = {name: value for name, value in a.items() if name not in names}
     return f"{edit_text(same)}: {what}"
 

@@ -315,6 +315,23 @@ def test_edits() -> None:
     assert "/home" not in text
 
 
+def test_an_edit_under_a_condition() -> None:
+    when = {"all": [{"feature": 5, "above": 4.5, "label": "soup"}, {"feature": 7, "above": 0.0}]}
+    clamp = term(
+        label="clamp feature 12",
+        kind="clamp",
+        formula="always: h + (to − f)·d; when active: h + 1[f active]·(to − f)·d",
+        edit={"kind": "clamp", "feature": 12, "to": 8.0, "when": when},
+        amounts=[{"stated": "8", "value": 8.0}],
+    )
+    layer = {"site": 0, "construction": "x", "constants": {}, "terms": [clamp]}
+    text = rendered(manifest=manifest(layers=[layer], layer_map=[{"base": 0}, {"splice": 0}]))
+    where = "feature 5 (“soup”) is above 4.5 and feature 7 is active"
+    assert f"f = 8, only where {where}" in text
+    assert "`h + (to − f)·d` where the condition holds, h elsewhere" in text
+    assert "always:" not in text
+
+
 def test_many_edits_are_folded_away() -> None:
     terms = [term(label=f"ablate feature {i}", feature=i) for i in range(100)]
     layer = {"site": 0, "construction": "x", "constants": {}, "terms": terms}

@@ -43,6 +43,20 @@ def test_a_recipe_and_itself(tmp_path: Path) -> None:
     assert found.verdict == "The same: two recipes without a difference."
 
 
+def test_changes_of_conditions_in_words(tmp_path: Path) -> None:
+    clamp = "{kind: clamp, feature: 7, to: 1.5"
+    gates = "[{feature: 5, above: 4.5}, {feature: 11}]"
+    a, b = recipes(tmp_path, (clamp, f"{clamp}, when: {{all: {gates}}}"))
+    (tmp_path / "a.yaml").write_text(
+        RECIPE.replace(clamp, f"{clamp}, when: {{feature: 5, label: soup}}")
+    )
+    found = diff(a, b, progress=False)
+    assert [str(change) for change in found.changes] == [
+        "edits: after layer 2: clamp (feature 7, to 1.5): when feature 5 (“soup”) is active → "
+        "feature 5 is above 4.5 and feature 11 is active"
+    ]
+
+
 def test_changes_of_recipes_in_words(tmp_path: Path) -> None:
     a, b = recipes(
         tmp_path,
