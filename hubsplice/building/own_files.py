@@ -40,8 +40,15 @@ def require_same_base(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """
     for name, expected in files.items():
         path = folder / name
-        if name.endswith(".safetensors") and (not path.is_file() or digest_once(path) != expected):
+        if not name.endswith(".safetensors"):
+            continue
+        if not path.is_file():
             raise CheckpointError(
-                f"base: {name} is not the file that the model was made from (sha256 "
+                f"base: {folder} has no {name}, and the model was made from one that has it; name "
+                "its base with --base"
+            )
+        if digest_once(path) != expected:
+            raise CheckpointError(
+                f"base: {path} is not the file that the model was made from (sha256 "
                 f"{expected.sha256})"
             )

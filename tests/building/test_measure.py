@@ -66,8 +66,10 @@ def test_a_requirement_is_recorded_and_kept(
     assert "NOT met" not in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_another_base_is_refused(workshop: Workshop, folder: Path) -> None:
+def test_another_base_is_refused(workshop: Workshop, folder: Path, tmp_path: Path) -> None:
     before = (folder / "fidelity.json").read_bytes()
+    with pytest.raises(CheckpointError, match=r"has no model.*name its base with --base"):
+        measure(folder, base=str(tmp_path), require_fidelity=None, progress=quiet)
     with pytest.raises(CheckpointError, match="is not the file that the model was made from"):
         measure(folder, base=str(workshop.bases["llama"]), require_fidelity=None, progress=quiet)
     assert (folder / "fidelity.json").read_bytes() == before
