@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -258,32 +257,24 @@ def _tasks(
         done += len(harness.tasks) - len(missing)
         if not missing:
             continue
-        with _in_harness(harness, models.folder(side), models.dtype) as lm:
-            for task in missing:
-                progress(f"tasks: {side}, {task}", done, len(keys))
-                ran = harness.run(lm, task)
-                today = datetime.now(UTC).date().isoformat()
-                record.add(keys[side, task], kind="task", side=side, date=today, **asdict(ran))
-                done += 1
+        lm = harness.load(models.folder(side), models.dtype)
+        for task in missing:
+            progress(f"tasks: {side}, {task}", done, len(keys))
+            ran = harness.run(lm, task)
+            today = datetime.now(UTC).date().isoformat()
+            record.add(keys[side, task], kind="task", side=side, date=today, **asdict(ran))
+            done += 1
+        # Before the other model is loaded: there may be no room for two.
+        del lm
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
     progress("tasks", len(keys), len(keys))
     for task in harness.tasks:
         base, edited = (record.get(keys[side, task]) for side in _SIDES)
         assert base is not None
         assert edited is not None
         yield _task(task, harness, base, edited)
-
-
-@contextmanager
-def _in_harness(harness: Harness, folder: Path, dtype: str) -> Iterator[Any]:
-    """A model that the harness has loaded, and that is gone at the end."""
-    lm = harness.load(folder, dtype)
-    try:
-        yield lm
-    finally:
-        del lm
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _task(task: str, harness: Harness, base: dict[str, Any], edited: dict[str, Any]) -> TaskRecord:

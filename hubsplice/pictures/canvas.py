@@ -26,7 +26,7 @@ BASE, SPLICE, SPREAD, ROUNDED = "#8fa7bf", "#d9480f", "#ffc078", "#adb5bd"
 """The base's, what was inserted and its spread, and what rounding does."""
 
 WIDTH = 756
-"""Of every picture, in pixels; there are two dots to each, for sharp screens."""
+"""Of every picture on a card, in pixels; there are two dots to each, for sharp screens."""
 
 _DOTS, _INCH = 2, 96
 _POINTS = 72 / _INCH
@@ -35,20 +35,20 @@ Point = tuple[float, float]
 
 
 class Canvas:
-    """A sheet of `WIDTH` pixels and some height; the origin is its upper left corner.
+    """A sheet of some height and width; the origin is its upper left corner.
 
     What is drawn later covers what was drawn before.
     """
 
-    def __init__(self, height: float) -> None:
+    def __init__(self, height: float, width: float = WIDTH) -> None:
         from matplotlib.figure import Figure
 
         self._drawn = itertools.count()
-        self._figure = Figure((WIDTH / _INCH, height / _INCH), dpi=_DOTS * _INCH, facecolor=GROUND)
+        self._figure = Figure((width / _INCH, height / _INCH), dpi=_DOTS * _INCH, facecolor=GROUND)
         self._axes = self._figure.add_axes((0, 0, 1, 1))
-        self._axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+        self._axes.set(xlim=(0, width), ylim=(height, 0))
         self._axes.set_axis_off()
-        self.box(0.5, 0.5, WIDTH - 1, height - 1, edge=LINE)
+        self.box(0.5, 0.5, width - 1, height - 1, edge=LINE)
 
     def box(
         self,
@@ -96,6 +96,14 @@ class Canvas:
             )
         )
 
+    def dot(self, x: float, y: float, radius: float, colour: str) -> None:
+        """A filled circle."""
+        from matplotlib.patches import Circle
+
+        self._axes.add_artist(
+            Circle((x, y), radius, facecolor=colour, linewidth=0, zorder=next(self._drawn))
+        )
+
     def area(self, points: Sequence[Point], colour: str, alpha: float = 1) -> None:
         """What lies within points."""
         from matplotlib.patches import Polygon
@@ -121,15 +129,17 @@ class Canvas:
         colour: str = INK,
         bold: bool = False,
         align: Literal["left", "center", "right"] = "left",
+        upright: bool = False,
     ) -> None:
-        """Words on a line at y; their size is in pixels."""
+        """Words on a line at y, or from below to above around it; their size is in pixels."""
         self._axes.text(
             x,
             y,
             words,
             color=colour,
             ha=align,
-            va="baseline",
+            va="center" if upright else "baseline",
+            rotation=90 if upright else 0,
             fontproperties=self._font[bold],
             fontsize=size * _POINTS,
             # A dollar in a label is a dollar.
