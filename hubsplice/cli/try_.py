@@ -76,8 +76,8 @@ def try_(
         typer.Option(
             "--host",
             metavar="ADDRESS",
-            help="Of --web: where to listen. Whoever reaches it can ask the model. [default: "
-            "127.0.0.1]",
+            help="With --web: the address to listen at. Whoever reaches it can ask the model. "
+            "[default: 127.0.0.1]",
             show_default=False,
         ),
     ] = None,
@@ -87,7 +87,7 @@ def try_(
             "--port",
             min=1,
             max=65535,
-            help="Of --web. [default: the first that is free from 7860 on]",
+            help="With --web: the port. [default: the first that is free from 7860 on]",
             show_default=False,
         ),
     ] = None,
@@ -103,8 +103,6 @@ def try_(
     Runs the exact edit on the base in float32. Words that are not the base's stand in ‹angle
     marks›. All answers to a prompt are drawn with the same random numbers.
     """
-    if edit is not None and strength is None:
-        raise RecipeError("--edit: it says which edit --strength sets; give --strength too")
     drawn: _Drawn = {
         "plain": plain,
         "max_new_tokens": max_new_tokens,
@@ -113,7 +111,12 @@ def try_(
         "seed": seed,
     }
     if web:
-        others = {"--chat": chat, "--strength": strength is not None, "--json": as_json}
+        others = {
+            "--chat": chat,
+            "--edit": edit is not None,
+            "--strength": strength is not None,
+            "--json": as_json,
+        }
         for option, given in others.items():
             if given:
                 raise RecipeError(f"{option}: it does not go with --web")
@@ -123,7 +126,9 @@ def try_(
         return
     for option, found in (("--host", host), ("--port", port)):
         if found is not None:
-            raise RecipeError(f"{option}: it is of --web")
+            raise RecipeError(f"{option}: it goes only with --web")
+    if edit is not None and strength is None:
+        raise RecipeError("--edit: it says which edit --strength sets; give --strength too")
     if not prompts and not chat:
         raise RecipeError("PROMPT: missing; give a prompt, --chat or --web")
     from hubsplice.interface.answers import trying

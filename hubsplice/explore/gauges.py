@@ -15,6 +15,7 @@ from hubsplice.edits.base import Edit
 from hubsplice.explore.contexts import one_line
 from hubsplice.explore.passes import encoded
 from hubsplice.features.sae import LoadedSae
+from hubsplice.fidelity.runs import NO_EDIT
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.model import Model, collect_streams, hooked
@@ -88,18 +89,21 @@ def read(
     """
     if not of:
         return ()
-    made = edit or Intervention(())
+    made = edit or NO_EDIT
     places = sorted({gauge.place for gauge in of})
     with torch.inference_mode(), hooked(model, made):
         streams = collect_streams(model, torch.tensor([list(ids)]), places, _untold)
     sites = {site.place: site for site in made.sites}
+    norms, behind = {}, {}
+    for place in places:
+        h, site = streams[place][0].float(), sites.get(place)
+        norms[place] = torch.linalg.vector_norm(h, dim=-1)
+        behind[place] = h if site is None else site.edit(h)
     tokens = tuple(one_line(tokenizer, [token]) for token in ids)
     found = []
     for gauge in of:
-        h = streams[gauge.place][0].float()
-        sink = torch.linalg.vector_norm(h, dim=-1) > gauge.sink_norm
-        site = sites.get(gauge.place)
-        values = gauge.read(h if site is None else site.edit(h)).tolist()
+        sink = norms[gauge.place] > gauge.sink_norm
+        values = gauge.read(behind[gauge.place]).tolist()
         shown = tuple(None if out else v for v, out in zip(values, sink.tolist(), strict=True))
         found.append(Reading(gauge.name, tokens, shown, prompt))
     return tuple(found)

@@ -49,9 +49,12 @@ class Settings:
     model_args: str = ""
 
     def __post_init__(self) -> None:
-        for option, found in (("--num-fewshot", self.num_fewshot), ("--limit", self.limit)):
-            if found is not None and found < (option == "--limit"):
-                raise RecipeError(f"{option}: found {found}, expected more")
+        for option, found, least in (
+            ("--num-fewshot", self.num_fewshot, 0),
+            ("--limit", self.limit, 1),
+        ):
+            if found is not None and found < least:
+                raise RecipeError(f"{option}: found {found}, expected at least {least}")
         if self.batch_size != "auto" and not (
             self.batch_size.isascii() and self.batch_size.isdigit() and int(self.batch_size) > 0
         ):
@@ -117,7 +120,12 @@ class Harness:
     """
 
     def __init__(
-        self, tasks: Sequence[str], settings: Settings, include_path: Path | None = None
+        self,
+        tasks: Sequence[str],
+        settings: Settings,
+        include_path: Path | None = None,
+        *,
+        option: str = "--tasks",
     ) -> None:
         """Look for the tasks.
 
@@ -125,13 +133,15 @@ class Harness:
             tasks: names of tasks, groups or tags.
             settings: how they are run.
             include_path: a folder with more tasks, as YAML files.
+            option: by which the user names tasks.
 
         Raises:
             RecipeError: the package is not installed, or there is no such task or folder.
         """
         if find_spec(_PACKAGE) is None:
             raise RecipeError(
-                "--tasks: lm-evaluation-harness is not installed; pip install 'hubsplice[evaluate]'"
+                f"{option}: lm-evaluation-harness is not installed; pip install "
+                "'hubsplice[evaluate]'"
             )
         if settings.backend == "vllm" and find_spec("vllm") is None:
             raise RecipeError("--backend: vllm is not installed here; expected hf, or install vllm")
@@ -139,7 +149,7 @@ class Harness:
             raise RecipeError(f"--include-path: {include_path} is not a folder")
         # A task that is named twice is run once.
         self.tasks = tuple(dict.fromkeys(tasks))
-        self.settings, self._include = settings, include_path
+        self.settings, self._include, self._option = settings, include_path, option
         self._manager = self._known()
 
     def known_by(self, task: str) -> Any:
@@ -188,7 +198,7 @@ class Harness:
                 task_manager=self._manager,
                 log_samples=False,
             )
-        return _ran(task, found or {})
+        return _ran(task, found or {}, self._option)
 
     def _opened(self, given: Mapping[str, Any]) -> Any:
         from lm_eval.api.registry import get_model
@@ -216,7 +226,7 @@ class Harness:
             manager = TaskManager(include_path=include)
         for task in self.tasks:
             if task not in manager.all_tasks:
-                raise RecipeError(unknown_name("--tasks", task, manager.all_tasks))
+                raise RecipeError(unknown_name(self._option, task, manager.all_tasks))
         return manager
 
     @cached_property
@@ -238,13 +248,13 @@ class Harness:
         return found
 
 
-def _ran(task: str, found: Mapping[str, Any]) -> Ran:
+def _ran(task: str, found: Mapping[str, Any], option: str) -> Ran:
     own = found.get("results", {}).get(task)
     if own is None:
         names = ", ".join(sorted(found.get("results", {})))
         raise RecipeError(
-            f"--tasks: {task} is a tag, and the harness gives no figure of all its tasks together; "
-            f"name them: {names}"
+            f"{option}: {task} is a tag, and the harness gives no figure of all its tasks "
+            f"together; name them: {names}"
         )
     config = found.get("configs", {}).get(task, {})
     better = found.get("higher_is_better", {}).get(task, {})

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from hubsplice.explore.picture import ACROSS, layout
 from hubsplice.explore.swept import Sweep
-from hubsplice.pictures.canvas import Canvas, own_settings, readable
+from hubsplice.pictures.canvas import Canvas, own_settings
 
 _LINE, _FRONT = "#999999", "#1f6fb2"
-_LONGEST = 80
 
 
 def png(sweep: Sweep) -> bytes:
@@ -19,14 +18,13 @@ def png(sweep: Sweep) -> bytes:
         left, top = found.left, found.top
         right, below = left + found.width, top + found.height
         sheet.box(left, top, found.width, found.height, edge=_LINE)
-        sheet.text(left, 22, readable(found.title, _LONGEST), size=14)
+        sheet.text(left, 22, found.title, size=14)
         sheet.text(left - 8, top + 12, found.highest, size=12, align="right")
         sheet.text(left - 8, below, found.lowest, size=12, align="right")
         sheet.text(left, below + 18, "0", size=12)
         sheet.text(right, below + 18, found.most, size=12, align="right")
         sheet.text((left + right) / 2, below + 42, ACROSS, size=12, align="center")
-        target = readable(found.target, _LONGEST)
-        sheet.text(18, (top + below) / 2, target, size=12, align="center", upright=True)
+        sheet.text(18, (top + below) / 2, found.target, size=12, align="center", upright=True)
         if found.front:
             sheet.line([(m.x, m.y) for m in found.front], _FRONT, dashed=True)
         for mark in found.marks:

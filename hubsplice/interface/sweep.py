@@ -158,7 +158,7 @@ def _harness(
             raise RecipeError(f"--side-effect: found {given!r}, expected lm_eval=TASK")
         tasks.append(task)
     folder = None if include_path is None else as_path(include_path)
-    return Harness(tasks, Settings(limit=limit), folder)
+    return Harness(tasks, Settings(limit=limit), folder, option="--side-effect")
 
 
 def _drawing(path: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.errors import first_line
 from hubsplice.fidelity.report import FidelityReport
-from hubsplice.files.digest import digest_file
+from hubsplice.files.digest import digest_bytes
 from hubsplice.pictures.canvas import own_settings
 from hubsplice.pictures.divergence import divergence_description, divergence_picture
 from hubsplice.pictures.layers import layers_description, layers_picture
@@ -92,11 +92,12 @@ def write_pictures(manifest: Manifest, report: FidelityReport | None, folder: Pa
     files = {name: digest for name, digest in manifest.files.items() if name not in PICTURES}
     for name, picture in pictures(manifest, report).items():
         try:
-            (folder / name).write_bytes(picture.png())
+            drawn = picture.png()
         except PictureError as error:
             lost.append(f"the card lacks a picture: {name} could not be drawn ({error})")
-        else:
-            files[name] = digest_file(folder / name)
+            continue
+        (folder / name).write_bytes(drawn)
+        files[name] = digest_bytes(drawn)
     return Written(manifest.model_copy(update={"files": files}), tuple(lost))
 
 

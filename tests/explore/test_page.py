@@ -219,8 +219,8 @@ def test_without_gradio_one_line_says_what_to_install(
         (["--web", "--strength", "1"], "--strength: it does not go with --web"),
         (["--web", "--json"], "--json: it does not go with --web"),
         (["--web", "a", "b"], "PROMPT: --web takes one"),
-        (["hi", "--port", "80"], "--port: it is of --web"),
-        (["hi", "--host", "x"], "--host: it is of --web"),
+        (["hi", "--port", "80"], "--port: it goes only with --web"),
+        (["hi", "--host", "x"], "--host: it goes only with --web"),
     ],
 )
 def test_options_that_do_not_go_together(
