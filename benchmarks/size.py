@@ -90,7 +90,7 @@ else:
     from hubsplice.recipe.reading import parse_recipe
     if generates == "no":
         from hubsplice.fidelity import runs
-        runs.MOST_READ = 0
+        runs.MOST_READ = -1
     recipe = f'''
 base_model: {base}
 splices:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hubsplice.checkpoint.companions import MANIFEST
+from hubsplice.checkpoint.engine_runs import ENGINE_RUNS
 from hubsplice.errors import CheckpointError
 from hubsplice.evaluating.results import is_evaluation
 from hubsplice.fidelity.report import REPORT
@@ -23,7 +24,7 @@ def require_own_files(folder: Path, files: Mapping[str, FileDigest]) -> None:
     """
     for name, expected in files.items():
         path = folder / name
-        if name in (REPORT, *PICTURES) or is_evaluation(name):
+        if name in (REPORT, ENGINE_RUNS, *PICTURES) or is_evaluation(name):
             continue
         if not path.is_file() or digest_once(path) != expected:
             raise CheckpointError(

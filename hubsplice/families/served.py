@@ -35,7 +35,7 @@ def architecture_for(config: Mapping[str, Any], engines: Sequence[EngineKey]) ->
     if other is not None and not any(_ignored(other, engines)):
         return other
     others = [str(e.value) for e in engines if not any(_ignored(usual, [e]))]
-    advice = f"; leave {', '.join(others)} alone" if others else ""
+    advice = f"; name only {', '.join(others)}" if others else ""
     raise UnsupportedError("\n".join(f"serve_with: {problem}{advice}" for problem in problems))
 
 

@@ -267,7 +267,7 @@ def _saes_below(folder: Path) -> str:
         return ""
     named = ", ".join(found[:_MOST_NAMED]) + (", …" if len(found) > _MOST_NAMED else "")
     return (
-        f"; {len(found)} folders below it may: {named}"
+        f"; {len(found)} folders below it may be such: {named}"
         if len(found) > 1
         else (f"; {named} below it may be one")
     )

@@ -41,13 +41,11 @@ def measuring_passes(
     yield Pass(torch.float32, tokens, behind, read=1)  # the base
     yield Pass(torch.float32, tokens, behind, read=1)  # the hook
     yield Pass(torch.float32, tokens, behind if plain else 0, read=1)  # a plain hook
-    yield Pass(torch.float32, text.drawn, 0, read=2)  # what base and hook lose on the text
     if dtype is not torch.float32:
         yield Pass(dtype, tokens, layers, read=1)  # the hook
         yield Pass(dtype, tokens, behind + added, read=1)  # the splice
-        # With what they are compared.
-        yield Pass(torch.float32, tokens, 0, read=2)
-    yield Pass(torch.float32, tokens, behind + added, read=2)  # the splice
+    # The splice, and once more what all are compared with.
+    yield Pass(torch.float32, tokens, behind + added, read=2)
 
 
 def generations(dtype: torch.dtype, read: Mapping[torch.dtype, int]) -> Iterator[Decoding]:

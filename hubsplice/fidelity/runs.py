@@ -276,8 +276,8 @@ class _Recorder:
             yield
 
     def _keep(self, place: Place, h: Tensor) -> None:
-        seen = h.detach().flatten(end_dim=1).to("cpu", copy=True)
-        self._streams[place].append(self._aside.put(seen))
+        seen = h.detach().flatten(end_dim=1)
+        self._streams[place].append(self._aside.put(seen, copy=True))
 
     def result(self, hidden: Tensor) -> Run:
         return Run(

@@ -16,6 +16,7 @@ from torch import Tensor
 from hubsplice.checkpoint.manifest import TermRecord
 from hubsplice.edits.base import Edit
 from hubsplice.edits.strength import Amount, parse_amount
+from hubsplice.edits.when import Above
 from hubsplice.errors import HubspliceError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
@@ -215,19 +216,19 @@ def _other_conditions(edit: Edit, made: Sequence[Term], terms: Sequence[Term]) -
         if ours is None and theirs is None:
             continue
         if ours is None or theirs is None:
-            return f"{found.label}: the recipe and the intervention differ in whether it has one"
+            return (
+                f"{found.label}: only one of the recipe and the intervention has a condition there"
+            )
         assert edit.condition is not None
         if (len(ours.gates), ours.needed) != (len(theirs.gates), theirs.needed):
             return (
                 f"the recipe asks for {ours.needed} of {len(ours.gates)} conditions, and the "
                 f"intervention for {theirs.needed} of {len(theirs.gates)}"
             )
-        own = edit.read_feature
-        parts = [
-            p for p in edit.condition.parts or (edit.condition,) if p.feature != own or not own
-        ]
-        if len(parts) != len(ours.gates):
-            parts = list(edit.condition.parts or (edit.condition,))
+        parts: Sequence[Above] = edit.condition.parts or (edit.condition,)
+        if edit.condition.needed == len(parts):
+            # A condition on the feature that the edit reads is a part of its function.
+            parts = [p for p in parts if p.feature is None or p.feature != edit.read_feature]
         for part, gate, other in zip(parts, ours.gates, theirs.gates, strict=True):
             if part.contrast is not None and part.above is None:
                 continue

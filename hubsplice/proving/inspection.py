@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.constructions.marking import is_conditional
 from hubsplice.errors import CheckpointError
@@ -107,8 +108,12 @@ def _with_sites(
     conditional = site is not None and is_conditional(site)
     if conditional != (stored.marking is not None):
         raise CheckpointError(
-            f"splice.json: layer {stored.place}: its edits have "
-            f"{'conditions, and no layer marks' if conditional else 'no conditions to mark'}"
+            f"{MANIFEST}: layer {stored.place}: "
+            + (
+                "its edits have conditions, and no layer marks tokens for them"
+                if conditional
+                else "a layer marks tokens, and its edits have no conditions"
+            )
         )
     if stored.marking is None:
         yield stored, site

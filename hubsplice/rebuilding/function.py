@@ -7,7 +7,8 @@ are then others, and the layer does the same. So layers are compared by what the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 
 import torch
 from pydantic import Field
@@ -118,7 +119,9 @@ def site_agreements(
     )
 
 
-def _inspected(rebuilt: Rebuilt, tensors: Mapping[str, Tensor]) -> dict[str, InspectedLayer]:
+def _inspected(
+    rebuilt: Rebuilt, tensors: Mapping[str, Tensor]
+) -> dict[str, tuple[InspectedLayer, ...]]:
     """What weights hold, by the place, against the rebuilt manifest and intervention."""
     found = inspected_layers(
         rebuilt.plan.architecture,
@@ -127,17 +130,22 @@ def _inspected(rebuilt: Rebuilt, tensors: Mapping[str, Tensor]) -> dict[str, Ins
         rebuilt.compiled.intervention,
         tensors.__getitem__,
     )
-    return {layer.place: layer for layer in found}
+    # A splice whose edits have conditions has two layers.
+    return {place: tuple(layers) for place, layers in groupby(found, key=lambda x: x.place)}
 
 
-def _problems(found: InspectedLayer, own: InspectedLayer) -> tuple[str, ...]:
-    """What is wrong with a published layer's weights.
+def _problems(found: Sequence[InspectedLayer], own: Sequence[InspectedLayer]) -> tuple[str, ...]:
+    """What is wrong with the weights of a published splice's layers.
 
     Where even the rebuilt layer reads more than the proof allows, as one does that is fitted to
     little text, reading more is no problem.
     """
-    loose = set(found.loose) if own.problems else set()
-    return tuple(problem for problem in found.problems if problem not in loose)
+    return tuple(
+        problem
+        for theirs, ours in zip(found, own, strict=True)
+        for problem in theirs.problems
+        if not (ours.problems and problem in theirs.loose)
+    )
 
 
 def _agreement(

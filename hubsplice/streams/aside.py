@@ -45,21 +45,23 @@ class Aside:
         """The place for streams of which one copy takes so many bytes."""
         return Aside(COPIES * stream_bytes > _SHARE_OF_FREE * free_main_memory())
 
-    def put(self, h: Tensor, over: Tensor | None = None) -> Tensor:
+    def put(self, h: Tensor, over: Tensor | None = None, *, copy: bool = False) -> Tensor:
         """Put a tensor aside, on the CPU.
 
         Args:
             h: the tensor.
             over: one that was put aside before, of the same shape, and is of no use any more.
+            copy: whether values that stay in memory are copied, since `h` will be written over.
 
         Returns:
-            The same values; where they stay in memory and are there already, the same tensor.
+            The same values. Where they stay in memory and are there already it is the same tensor,
+            unless a copy is asked for.
 
         Raises:
             OutputError: the disk is full, or the file can't be written.
         """
         if not self.in_files:
-            return h.cpu()
+            return h.to("cpu", copy=copy)
         target = _mapped(h.shape, h.dtype) if over is None else over
         return target.copy_(h)
 

@@ -237,7 +237,7 @@ def collect_streams(
     step = InStep(model, in_batches(model, ids))
 
     def keep(place: Place, h: Tensor) -> None:
-        found[place].append(step.aside.put(h.detach().to("cpu", copy=True)))
+        found[place].append(step.aside.put(h.detach(), copy=True))
         if place == last:
             raise StopEarly
 

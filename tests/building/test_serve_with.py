@@ -82,7 +82,7 @@ def test_without_such_an_engine_nothing_changes(workshop: Workshop) -> None:
 @pytest.mark.parametrize(
     ("fields", "engines", "message"),
     [
-        ({"mlp_bias": True}, ["vllm", "sglang"], r"SGLang 0\S+ ignores mlp.* leave vllm alone"),
+        ({"mlp_bias": True}, ["vllm", "sglang"], r"SGLang 0\S+ ignores mlp.* name only vllm"),
         ({"model_type": "granite"}, ["sglang"], r"SGLang 0\S+ ignores mlp.*GraniteForCausalLM$"),
         ({"model_type": "olmo2"}, ["vllm", "llama.cpp"], "llama.cpp: nobody has examined"),
     ],

@@ -11,6 +11,7 @@ from torch import Tensor
 from hubsplice.checkpoint.manifest import TermRecord
 from hubsplice.compiling.lowered_edits import lowered_edits
 from hubsplice.compiling.sources import SpliceSources
+from hubsplice.edits.base import Edit
 from hubsplice.features.amounts import Activity
 from hubsplice.features.base import Feature, Probe, SiteStatistics
 from hubsplice.features.examples import LearnedProbe
@@ -97,6 +98,26 @@ def test_every_kind_of_edit(content: dict[str, object]) -> None:
         if field in content:
             other = parsed_edit({**content, field: 0.123})
             assert edit_problems(other, lowered.terms, records, NORM), field
+
+
+@pytest.mark.parametrize("own", [0, 3])
+def test_a_condition_on_the_edited_feature_beside_another(own: int) -> None:
+    def edit_with(above: float) -> Edit:
+        gates = [{"feature": own, "above": 2.0}, {"probe": {"path": "p.npz"}, "above": above}]
+        return parsed_edit({"kind": "ablate", "feature": own, "when": {"all": gates}})
+
+    edit = edit_with(0.5)
+    (lowered,), problems = lowered_edits([edit], Sources(None, 16, statistics()), "splices[0]")
+    assert problems == []
+    # The condition on the feature itself is a part of the function, and the probe's is a gate.
+    assert [len(term.condition.gates) for term in lowered.terms if term.condition] == [1]
+    dump = edit.model_dump(mode="json", exclude_none=True)
+    records = [
+        TermRecord(label=term.label, kind="ablate", formula="", edit=dump, source={})
+        for term in lowered.terms
+    ]
+    assert edit_problems(edit, lowered.terms, records, NORM) == []
+    assert edit_problems(edit_with(0.1), lowered.terms, records, NORM)
 
 
 def test_an_amount_that_does_not_follow_from_its_units() -> None:
