@@ -25,7 +25,8 @@ from tests.adapters.conftest import carry
 from tests.building.conftest import quiet
 from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, NEW_TOKENS, SAE, TEXT
 
-pytestmark = pytest.mark.serving
+# One process of tests makes what all of them look at.
+pytestmark = [pytest.mark.serving, pytest.mark.xdist_group("vLLM adapters")]
 
 EDITS = {
     "amplified": "{feature: 0, kind: clamp, to: 5.6}, {feature: 1, kind: scale, factor: -2}",
