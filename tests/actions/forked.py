@@ -18,6 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn, Self
 
+from hubsplice.text.builtin import builtin_corpus
+
 _ROOT = Path(__file__).parents[2]
 # Looked at when a request is made, and not before.
 _READ_LATE = ("HF_TOKEN", "HF_OIDC_RESOURCE")
@@ -89,6 +91,8 @@ def _settings(environment: dict[str, str]) -> dict[str, str]:
 def _serve(address: str) -> None:
     for module in _IMPORTED:
         import_module(module)
+    # What it reads is kept, for every build.
+    builtin_corpus()
     own = _settings(dict(os.environ))
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
