@@ -174,7 +174,7 @@ def models(
     @cache
     def made(name: str) -> Model:
         if name in SMOLLM2_SPLICES:
-            return splice_smollm2(name, folder)
+            return splice_smollm2(name, tmp_path_factory.mktemp("spliced"))
         family, what = name.rsplit(" ", 1)
         if what in DTYPES:
             base = save_tiny(
@@ -249,6 +249,15 @@ JOBS = (
 )
 
 Answers = list[dict[str, Any]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One of the processes of tests runs a whole module, unless its tests say otherwise."""
+    for item in items:
+        own = item.path.parent == Path(__file__).parent
+        if own and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 def in_its_process(process: str) -> pytest.MarkDecorator:

@@ -25,8 +25,7 @@ from tests.adapters.conftest import carry
 from tests.building.conftest import quiet
 from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, NEW_TOKENS, SAE, TEXT
 
-# One process of tests makes what all of them look at.
-pytestmark = [pytest.mark.serving, pytest.mark.xdist_group("vLLM adapters")]
+pytestmark = pytest.mark.serving
 
 EDITS = {
     "amplified": "{feature: 0, kind: clamp, to: 5.6}, {feature: 1, kind: scale, factor: -2}",

@@ -120,7 +120,7 @@ def served(
 
 def serve(llama_cpp: LlamaCpp, model: Model, splice: str, folder: Path) -> Served:
     """A model in every type; that which is to be spoiled is, in several ways."""
-    files = {(kind, ""): convert(llama_cpp, model.folder, kind, folder) for kind in TYPES}
+    files = {(kind, ""): convert(llama_cpp, model.folder, kind) for kind in TYPES}
     for kind, name in SPOILED if splice == SPOILED_MODEL else ():
         file = files[kind, ""]
         path = file.path.with_stem(f"{kind} {name}")
@@ -138,11 +138,8 @@ def serve(llama_cpp: LlamaCpp, model: Model, splice: str, folder: Path) -> Serve
     return Served(model, dict(zip(files, run(llama_cpp, jobs, folder), strict=True)))
 
 
-def convert(llama_cpp: LlamaCpp, checkpoint: Path, kind: str, folder: Path) -> File:
-    """What the commands of `hubsplice serve` make of a checkpoint that says it is of this dtype.
-
-    The file lies in `folder`.
-    """
+def convert(llama_cpp: LlamaCpp, checkpoint: Path, kind: str) -> File:
+    """What the commands of `hubsplice serve` make of a checkpoint that says it is of this dtype."""
     manifest = read_manifest(checkpoint / "splice.json").model_copy(update={"dtype": TYPES[kind]})
     options = ServeOptions(max_model_len=CONTEXT, python=Path(sys.executable))
     command = serve_command(LLAMA_CPP, str(checkpoint), manifest, options)
@@ -158,7 +155,7 @@ def convert(llama_cpp: LlamaCpp, checkpoint: Path, kind: str, folder: Path) -> F
     assert result.returncode == 0, result.stderr[-3000:]
     program, model, made, *words = serve
     assert (program, model) == ("llama-server", "--model")
-    path = (checkpoint.parent / made).rename(folder / f"{kind}.gguf")
+    path = (checkpoint.parent / made).rename(checkpoint.parent / f"{kind}.gguf")
     names = [word.removeprefix("--") for word in words[::2]]
     return File(path, dict(zip(names, words[1::2], strict=True)))
 
