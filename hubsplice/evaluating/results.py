@@ -69,6 +69,7 @@ class AnswersRecord(Record):
     prompts: PositiveInt = Field(description="How many there are.")
     prompts_sha256: Sha256 = Field(description="Of the prompts, as JSON.")
     chosen: Literal["by the author", "built in"]
+    engine: str = Field("transformers", description="What answered, vLLM with its version.")
     form: Literal["chat", "text"] = Field(
         description="Whether they went through the chat template."
     )
@@ -120,6 +121,7 @@ class TaskRecord(Record):
     version: str | None
     harness: str = Field(description="The version of lm_eval.")
     backend: Literal["hf", "vllm"]
+    engine: str | None = Field(None, description="What ran the models; null where it is not known.")
     model_args: str = Field(description="More arguments of the backend.")
     num_fewshot: int | None = Field(description="Null for a group of tasks.")
     limit: int | None = Field(description="Of the questions that were asked; null for all.")
