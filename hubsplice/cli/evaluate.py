@@ -41,7 +41,8 @@ def evaluate(
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help="What both models are asked, one a line. [default: general questions]",
+            help="What both models are asked, one a line; or the evaluation.json that has it. "
+            "[default: general questions]",
             show_default=False,
         ),
     ] = None,

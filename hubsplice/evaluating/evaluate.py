@@ -232,6 +232,7 @@ class _Asking:
         return AnswersRecord(
             prompts=len(asked.prompts),
             prompts_sha256=digest_of(list(asked.prompts)),
+            asked=tuple(asked.prompts),
             chosen="by the author" if asked.by_author else "built in",
             engine=", ".join(self._questions.engines([*keys["base"], *keys["edited"]])),
             form="chat" if self._questions.as_question else "text",

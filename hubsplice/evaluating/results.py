@@ -68,6 +68,9 @@ class AnswersRecord(Record):
 
     prompts: PositiveInt = Field(description="How many there are.")
     prompts_sha256: Sha256 = Field(description="Of the prompts, as JSON.")
+    asked: tuple[str, ...] = Field(
+        (), description="The prompts themselves, in order; empty where an early version wrote it."
+    )
     chosen: Literal["by the author", "built in"]
     engine: str = Field("transformers", description="What answered, vLLM with its version.")
     form: Literal["chat", "text"] = Field(
@@ -166,6 +169,16 @@ class Evaluation(Rendered, Record):
             yield Line(shown.how, Tone.FAINT)
         for line in self.sweep:
             yield Line(line)
+
+
+def recorded_prompts(path: Path) -> tuple[str, ...]:
+    """What an earlier evaluation asked, from its file.
+
+    Raises:
+        CheckpointError: the file can't be read, or is none of an evaluation.
+    """
+    answers = read_record(path, Evaluation).answers
+    return () if answers is None else answers.asked
 
 
 def model_digest(manifest: Manifest) -> str:

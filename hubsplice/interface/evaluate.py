@@ -55,8 +55,9 @@ def evaluate(
 
     Args:
         folder: what `build` wrote, or a download of it.
-        prompts: a file with one prompt a line, or the prompts; general questions where none are
-            given. With tasks and neither prompts nor scores, nothing is asked.
+        prompts: a file with one prompt a line, the `evaluation.json` that has them, or the
+            prompts; general questions where none are given. With tasks and neither prompts nor
+            scores, nothing is asked.
         scores: what answers are scored by, as in `sweep`. The first is the target.
         tasks: names of tasks, groups or tags of lm-evaluation-harness, which is the extra
             `evaluate` of this package.
