@@ -430,10 +430,12 @@ def _run(run: EngineRun) -> str:
     where = "" if run.device is None else f" on {clean(run.device).upper()}"
     floor = "" if run.noise_floor is None else f", noise floor {significant(run.noise_floor)}"
     missed = ", ".join(map(clean, run.missed))
-    came = "it serves the edit" if run.passed else f"NOT passed: {missed}"
+    said = f"{what}{where}, {run.date.isoformat()}, in {clean(run.dtype)}"
+    came = f"Verified with {said}: it serves the edit"
+    if not run.passed:
+        came = f"{said}: NOT passed: {missed}"
     return (
-        f"{what}{where}, in {clean(run.dtype)}, {run.date.isoformat()}: {came}. "
-        f"{count(run.prompts)} prompts, {count(run.generated_tokens)} generated tokens, "
+        f"{came}. {count(run.prompts)} prompts, {count(run.generated_tokens)} generated tokens, "
         f"{significant(run.error)} nats a token from the exact hook{floor}; the edit changes "
         f"{significant(run.effect)}"
     )

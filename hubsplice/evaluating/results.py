@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hubsplice.checkpoint.companions import CONFIG, is_companion
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import Manifest, Record
 from hubsplice.checkpoint.record_file import read_record
 from hubsplice.explore.intervals import Mean
 from hubsplice.files.digest import Sha256
@@ -32,12 +32,6 @@ _HUB_RESULT = re.compile(re.escape(HUB_RESULTS) + r"/[\w.-]+\.yaml", re.ASCII)
 def is_evaluation(name: str) -> bool:
     """Whether a file of a checkpoint, by its relative name, is of its evaluation."""
     return name == EVALUATION or _HUB_RESULT.fullmatch(name) is not None
-
-
-class Record(BaseModel):
-    """A part of the evaluation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Estimate(Record):

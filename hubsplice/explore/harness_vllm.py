@@ -156,7 +156,7 @@ class VllmModel(TemplateLM):  # type: ignore[misc]  # lm_eval comes without type
         ]
         lengths = [len(continuation) for _, _, continuation in requests]
         return [
-            (sum(answer["prompt"][-length:]), all(answer["greedy"][-length:]))
+            (sum(_last(answer["prompt"], length)), all(_last(answer["greedy"], length)))
             for answer, length in zip(self._run(asked), lengths, strict=True)
         ]
 
@@ -168,3 +168,8 @@ class VllmModel(TemplateLM):  # type: ignore[misc]  # lm_eval comes without type
         self.engine = f"vLLM {found['version']}"
         answers: list[dict[str, Any]] = found["batches"][0]
         return answers
+
+
+def _last(values: list[Any], number: int) -> list[Any]:
+    """As many values from the end, none for zero."""
+    return values[len(values) - number :] if number <= len(values) else values

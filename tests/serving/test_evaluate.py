@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import datetime
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import hubsplice
 from hubsplice.evaluating.results import Compared, Evaluation, TaskRecord
+from hubsplice.explore.generating import Generated, Sampling
+from hubsplice.explore.vllm_answers import Vllm, VllmAnswers
+from hubsplice.streams.vllm import VllmProcess
+from tests.conftest import Command
 from tests.evaluating.conftest import copy, lettered
-from tests.evaluating.test_evaluate import evaluated
+from tests.evaluating.test_evaluate import PROMPTS, evaluated
 from tests.evaluating.test_harness import QUESTIONS, tasks
 from tests.verifying.conftest import Spliced
 
@@ -50,13 +57,17 @@ def test_scores_agree_with_those_of_transformers(copy: Spliced, python: Path) ->
     assert copy.verify().passed
 
 
-def test_sampled_answers_are_the_same_again(copy: Spliced, python: Path, tmp_path: Path) -> None:
-    asked = {"scores": ["regex=[aeiou]"], "temperature": 0.8, "max_new_tokens": 8}
-    first, second = (
-        evaluated(copy, backend="vllm", python=python, answers=tmp_path / name, **asked)
-        for name in ("first", "second")
-    )
-    assert first.answers == second.answers
+def test_a_run_is_recorded_on_the_card(copy: Spliced, python: Path, command: Command) -> None:
+    options = ["--base", copy.base, "--engine", "vllm", "--python", python, "--record"]
+    code, out, err = command("verify", copy.folder, *options, "--max-new-tokens", "4", "--json")
+    assert code == 0, err
+    version = json.loads(out)["behaviour"]["version"]
+    today = datetime.datetime.now(datetime.UTC).date()
+    card = (copy.folder / "README.md").read_text(encoding="utf-8")
+    assert f"- Verified with vLLM {version} on CPU, {today}, in bfloat16: it serves" in card
+    assert "is on record" not in card
+    # The card with the run is the one that the files give.
+    assert copy.verify().passed
 
 
 def test_tasks_run_through_it(copy: Spliced, python: Path, tasks: Path) -> None:
@@ -83,3 +94,25 @@ def test_tasks_run_through_it(copy: Spliced, python: Path, tasks: Path) -> None:
     assert figure.edited == known.edited == 1
     # A question on which two letters are nearly alike may fall to either side.
     assert figure.base == pytest.approx(known.base, abs=1.5 / len(QUESTIONS))
+
+
+def test_sampled_answers_are_the_same_again(lettered: Spliced, python: Path) -> None:
+    asked = [(prompt, (1, *range(4, 4 + i))) for i, prompt in enumerate(PROMPTS, start=1)]
+    sampling = Sampling(max_new_tokens=8, temperature=1.0, top_p=0.95, seed=3)
+    with VllmProcess(python) as process:
+        answers = VllmAnswers(process, Vllm(python), "bfloat16")
+
+        def drawn(sampling: Sampling) -> list[Generated]:
+            return answers.generate(
+                lettered.base, asked, [[5, 6], [7]], sampling=sampling, ends=frozenset({2})
+            )[0]
+
+        first, second = drawn(sampling), drawn(sampling)
+        other, cut = drawn(replace(sampling, seed=4)), drawn(replace(sampling, max_new_tokens=3))
+    assert [one.ids for one in first] == [one.ids for one in second]
+    assert [one.ids for one in first] != [one.ids for one in other]
+    for one, part in zip(first, cut, strict=True):
+        assert part.ids == one.ids[:3]
+        # Probabilities of the first token, before it is drawn.
+        assert part.watched == pytest.approx(one.watched)
+        assert 0 < sum(one.watched) < 1
