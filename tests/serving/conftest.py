@@ -20,7 +20,8 @@ from transformers import AutoTokenizer
 
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verifying.engines import Prompt, run_vllm
+from hubsplice.streams.vllm import run_vllm
+from hubsplice.verifying.engines import Prompt
 from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import Build, Workshop, make, quiet, workshop

@@ -20,7 +20,7 @@ from hubsplice.families.engines import EngineKey
 from hubsplice.recipe.reading import parse_recipe
 from hubsplice.serving.adapters import adapter_options, find_adapter
 from hubsplice.streams.model import loaded
-from hubsplice.verifying.engines import run_vllm
+from hubsplice.streams.vllm import run_vllm
 from tests.adapters.conftest import carry
 from tests.building.conftest import quiet
 from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, NEW_TOKENS, SAE, TEXT
