@@ -29,13 +29,15 @@ class Rehearsal:
         problems: what would stop the build.
         amounts: what the strengths come to, as far as the recipe says, for edits that have one.
         warnings: what would build, and may not be what was meant.
-        conditional: whether edits need two layers.
+        conditions: what reports call the edits that have one.
+        in_two_layers: those of them that need two layers.
     """
 
     problems: tuple[HubspliceError, ...]
     amounts: tuple[EditAmounts, ...]
     warnings: tuple[str, ...]
-    conditional: bool = False
+    conditions: tuple[str, ...] = ()
+    in_two_layers: tuple[str, ...] = ()
 
 
 def rehearse(
@@ -59,7 +61,6 @@ def rehearse(
     lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size, place.after), field)
     together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
-    terms = [term for edit in lowered for term in edit.terms]
     try:
         # A stand-in's decoder row is its encoder, and what reads along the row reads another thing.
         known = [edit for edit in lowered if not _reads_a_row(edit.edit)]
@@ -75,7 +76,12 @@ def rehearse(
         tuple(problems),
         tuple(edit.amounts for edit in lowered if edit.resolved),
         (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
-        any(term.condition is not None for term in terms),
+        tuple(edit.terms[0].label for edit in lowered if edit.edit.condition is not None),
+        tuple(
+            edit.terms[0].label
+            for edit in lowered
+            if any(term.condition is not None for term in edit.terms)
+        ),
     )
 
 

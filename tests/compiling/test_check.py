@@ -398,3 +398,26 @@ splices:
     assert plan.splices[0].place == Place(20)
     shown = " ".join(str(CheckReport.of(plan)).split())
     assert f"layer_20/width_16k/canonical, on Neuronpedia {page}" in shown
+
+
+def test_edits_that_take_two_layers_are_named_with_the_reason(folder: Path) -> None:
+    report = run(
+        folder,
+        """
+  - sae: {path: sae}
+    edits:
+      - {kind: ablate, feature: 3, when: {feature: 7, above: 2}}
+      - {kind: steer, feature: 5, strength: 2, when: {feature: 9}}
+      - {kind: ablate, feature: 12}
+""",
+    )
+    two, one = "ablate feature 3 where feature 7 is above 2", "steer feature 5 where feature 9"
+    assert report.in_two_layers == (two,)
+    assert report.conditions == (two, f"{one} is active")
+    told = " ".join(str(report).split())
+    assert f"{two}: two layers" in told
+    assert "A layer adds up functions of one read-out each" in told
+    assert "not known on how many tokens conditions hold: `hubsplice try` says it" in told
+    plain = str(run(folder, "  - {sae: {path: sae}, edits: [{kind: ablate, feature: 3}]}"))
+    assert "two layers" not in plain
+    assert "conditions hold" not in plain
