@@ -172,6 +172,7 @@ class CardContext:
     edits: Table
     edits_are_many: bool
     amounts: tuple[str, ...]
+    conditions: tuple[str, ...]
     sae_fit: tuple[str, ...]
     misfit: bool
     edited_features: Table
@@ -256,6 +257,7 @@ def card_context(
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
         amounts=_amounts(manifest),
+        conditions=tuple(map(str, manifest.conditions)),
         sae_fit=tuple(f"after layer {place}: {fit}" for place, fit in _fits(manifest)),
         misfit=any(fit.misfit for _, fit in _fits(manifest)),
         edited_features=_edited_features(manifest),

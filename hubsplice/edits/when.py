@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from hubsplice.edits.lookup import Sources, source_name
+from hubsplice.edits.lookup import Lookup, source_name
 from hubsplice.edits.reading import Reading
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.base import Feature
@@ -56,7 +56,7 @@ class Above(Reading):
             )
         return self
 
-    def opening(self, sources: Sources) -> Opening:
+    def opening(self, sources: Lookup) -> Opening:
         """The gate, looked up.
 
         Raises:
@@ -84,7 +84,7 @@ class Above(Reading):
             f"{probe.name} is above {above:g}", GateReadOut(probe.weight, probe.bias, above)
         )
 
-    def labelled(self, sources: Sources) -> Opening:
+    def labelled(self, sources: Lookup) -> Opening:
         """The gate, looked up, with what it means in its words."""
         opening = self.opening(sources)
         return replace(
@@ -147,7 +147,7 @@ class When(Above):
         """How many of the members must hold."""
         return len(self.all) if self.all else 1
 
-    def openings(self, sources: Sources) -> tuple[Opening, ...]:
+    def openings(self, sources: Lookup) -> tuple[Opening, ...]:
         """Its gates, looked up.
 
         Raises:
