@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hubsplice.compiling.contradictions import contradictions
@@ -66,7 +66,7 @@ def rehearse(
         known = [edit for edit in lowered if not _reads_a_row(edit.edit)]
         require_markable([term for edit in known for term in edit.terms])
     except HubspliceError as error:
-        problems.append(type(error)(f"{field}.edits: {error}"))
+        problems.append(type(error)(f"{_of_condition(lowered, field, error)}: {error}"))
     if room is not None:
         try:
             require_room(lowered, room, field)
@@ -83,6 +83,14 @@ def rehearse(
             if any(term.condition is not None for term in edit.terms)
         ),
     )
+
+
+def _of_condition(edits: Sequence[LoweredEdit], splice: str, error: HubspliceError) -> str:
+    """How the recipe calls the condition of the edit with whose label the message begins."""
+    for edit in edits:
+        if str(error).startswith(f"{edit.terms[0].label}: "):
+            return f"{edit.field}.when" if edit.edit.condition is not None else edit.field
+    return f"{splice}.edits"
 
 
 def _reads_a_row(edit: Edit) -> bool:

@@ -166,7 +166,7 @@ def trial(
     variants: list[tuple[str, Recipe]] = [(_AFTER, recipe)]
     if strengths:
         found = knob(recipe, edit)
-        values = [found.parse(text) for text in strengths]
+        values = [found.parse(text, "--strength") for text in strengths]
         variants = [(found.shown(v), with_strength(recipe, found, v)) for v in values]
     plan = open_plan(make_plan(recipe))
     tokenizer = load_tokenizer(plan.resolved.folder)
