@@ -133,7 +133,7 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
 
 
 def _variants(recipe: Recipe, found: Knob, asking: Asking) -> list[_Variant]:
-    values = [found.parse(text, "--strengths") for text in asking.strengths]
+    values = [found.parse(text) for text in asking.strengths]
     if not values:
         raise RecipeError("--strengths: none; give A,B,… or A:B:N")
     made = [_Variant(_BASE, None, None)]

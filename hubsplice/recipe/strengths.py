@@ -41,7 +41,7 @@ class Knob:
         """How messages call it."""
         return f"splices[{self.splice}].edits[{self.edit}].{self.field}"
 
-    def parse(self, text: str, option: str) -> Amount | float:
+    def parse(self, text: str, option: str = "--strengths") -> Amount | float:
         """A strength as somebody writes it, a number in this field's own unit.
 
         Args:
@@ -132,7 +132,7 @@ def with_strengths(recipe: Recipe, text: str) -> Recipe:
     if not knobs:
         raise RecipeError("--strengths: no edit of the recipe has a strength; an ablation has none")
     for found in knobs:
-        recipe = with_strength(recipe, found, found.parse(text, "--strengths"))
+        recipe = with_strength(recipe, found, found.parse(text))
     return recipe
 
 
