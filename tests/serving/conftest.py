@@ -22,6 +22,7 @@ from hubsplice.recipe.reading import parse_recipe
 from hubsplice.verifying.engines import Prompt, run_vllm
 from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript
+from tests.building.conftest import TEXT as BUILD_TEXT
 from tests.building.conftest import Build, Workshop, make, quiet, workshop
 from tests.families.variants import save_tiny
 from tests.serving.families import SERVED, Family
@@ -95,6 +96,9 @@ FAMILY_SPLICES = """
 # Every layer but the first moves by one, so that those that alternate would change places.
 MEAN = 0.4
 EMPTY_SPLICE = "  - {after_layer: 0}"
+
+# A Llama whose recipe names engines one of which ignores the biases of its MLP.
+FOR_SGLANG_TOO = "llama for SGLang too"
 
 
 def interpreter(variable: str) -> Path:
@@ -181,6 +185,12 @@ def models(
             empty = make(EMPTY_SPLICE, folder / f"{family} empty", base=base, measure=False).folder
             made |= {f"{family} base": Model(base, base, prompts)}
             made |= {f"{family} empty": Model(empty, base, prompts)}
+    for dtype in DTYPES:
+        llama = made[model_name(SERVED[0], dtype)]
+        more = f"serve_with: [vllm, sglang]\n{BUILD_TEXT}"
+        name = f"{FOR_SGLANG_TOO} {dtype}"
+        result = make(FAMILY_SPLICES, folder / name, base=llama.base, more=more)
+        made[name] = Model(result.folder, llama.base, llama.prompts)
     return made
 
 
@@ -234,6 +244,7 @@ def unedited_jobs(family: Family) -> tuple[Job, Job]:
 EDITED_JOBS = (
     *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in DTYPES),
     *(job for family in SERVED for job in jobs_of(family)),
+    *(Job(f"{FOR_SGLANG_TOO} {dtype}", dtype) for dtype in DTYPES),
     CHUNKED,
 )
 JOBS = (
