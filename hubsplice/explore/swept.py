@@ -14,7 +14,8 @@ from hubsplice.rendering.rendered import Rendered
 Want = Literal["more", "less"]
 
 _WIDTH, _HEIGHT = 56, 10
-_LONGEST = 20
+_LONGEST = 18
+"""Characters of a score's name in a heading: as many as an interval has."""
 _REPEATING = 0.8
 """Of the base's share of word triples that are not repeated; below it answers go in circles."""
 

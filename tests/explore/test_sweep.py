@@ -223,6 +223,29 @@ def test_a_base_that_leaves_no_room_is_told(
     assert says in str(found)
 
 
+def test_all_columns_of_a_sweep_stand_beside_each_other_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    points = tuple(
+        replace(
+            point(name, (0.167, 0.03, 0.56), 0.0604),
+            divergence=Mean(0.0604, 0.043, 0.078, 8),
+            perplexity=34.63,
+            distinct=Mean(0.9, 0.8, 1.0, 8),
+        )
+        for name in ("base", "1.5 x max")
+    )
+    scorer = r"regex=(?i)\b(music|song)"
+    shown = str(Sweep("e", "l", (scorer,), "more", judged(points, "more"), 8, 256, "a.jsonl"))
+    (heading,) = (line for line in shown.splitlines() if "strength  " in line)
+    assert heading.split()[2:] == ["KL", "perplexity", "distinct", "words"]
+    rows = [line.split() for line in shown.splitlines() if "34.63" in line]
+    assert [row[-3:] for row in rows] == [["34.63", "0.90", "5"]] * 2
+    assert "[0.043, 0.078]" in shown
+    assert "1.5 x max " in shown
+
+
 def test_intervals() -> None:
     nothing = mean([0.0] * 10)
     assert nothing == Mean(0, 0, 0, 10)
