@@ -285,6 +285,24 @@ def test_saes_that_are_not_there(planted: Planted, sae: str, message: str) -> No
         hubsplice.find(sae, model=planted.base, text=["a b"], progress=False)
 
 
+def test_a_model_that_the_sae_names_is_not_blamed_on_an_option_that_was_not_given(
+    planted: Planted, tmp_path: Path
+) -> None:
+    sae = shutil.copytree(planted.sae, tmp_path / "sae")
+    config = json.loads((sae / "cfg.json").read_text(encoding="utf-8"))
+    config["metadata"]["model_name"] = "nobody/nothing"
+    (sae / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(hubsplice.HubspliceError) as caught:
+        hubsplice.find(sae, text=["a b"], progress=False)
+    said = str(caught.value)
+    assert said.startswith("--sae names the model: 'nobody/nothing'")
+    assert said.endswith("; name a local copy, or another model, with --model")
+    with pytest.raises(hubsplice.HubspliceError) as caught:
+        hubsplice.find(sae, model="nobody/nothing", text=["a b"], progress=False)
+    assert str(caught.value).startswith("--model: 'nobody/nothing'")
+    assert "local copy" not in str(caught.value)
+
+
 def test_a_feature_that_the_sae_lacks(planted: Planted) -> None:
     with pytest.raises(hubsplice.RecipeError, match="feature: 96 is out of range"):
         # It is said before the model is looked for.
