@@ -56,7 +56,8 @@ VLLM_BIN := .venv-vllm/bin
 	$(VLLM_BIN)/pip uninstall -qq -y torchvision torchaudio torchcodec
 	touch $@
 
-# A prebuilt llama.cpp, and its converter from a source distribution that has it, which is not built.
+# A prebuilt llama.cpp, and its converters from a source distribution that has them, which is not
+# built.
 LLAMACPP ?= xllamacpp==2026.10.11549
 LLAMACPP_SOURCE ?= llama-cpp-python==0.3.36
 LLAMACPP_DIR := .venv-llamacpp
@@ -68,8 +69,8 @@ LLAMACPP_DIR := .venv-llamacpp
 		--dest $(LLAMACPP_DIR)/sdist $(LLAMACPP_SOURCE)
 	mkdir -p $(LLAMACPP_DIR)/llama.cpp
 	tar -xzf $(LLAMACPP_DIR)/sdist/*.tar.gz -C $(LLAMACPP_DIR)/llama.cpp --strip-components=3 --wildcards \
-		'*/vendor/llama.cpp/convert_hf_to_gguf.py' '*/vendor/llama.cpp/conversion' \
-		'*/vendor/llama.cpp/gguf-py'
+		'*/vendor/llama.cpp/convert_hf_to_gguf.py' '*/vendor/llama.cpp/convert_lora_to_gguf.py' \
+		'*/vendor/llama.cpp/conversion' '*/vendor/llama.cpp/gguf-py'
 	rm -r $(LLAMACPP_DIR)/sdist
 	touch $@
 

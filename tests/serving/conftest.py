@@ -20,9 +20,11 @@ from transformers import AutoTokenizer
 
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verifying.engines import Prompt, run_vllm
+from hubsplice.streams.vllm import run_vllm
+from hubsplice.verifying.engines import Prompt
 from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript
+from tests.building.conftest import TEXT as BUILD_TEXT
 from tests.building.conftest import Build, Workshop, make, quiet, workshop
 from tests.families.variants import save_tiny
 from tests.serving.families import SERVED, Family
@@ -97,6 +99,9 @@ FAMILY_SPLICES = """
 MEAN = 0.4
 EMPTY_SPLICE = "  - {after_layer: 0}"
 BASE, EMPTY = "base", "empty"
+
+# A Llama whose recipe names engines one of which ignores the biases of its MLP.
+FOR_SGLANG_TOO = "llama for SGLang too"
 
 
 def interpreter(variable: str) -> Path:
@@ -176,6 +181,11 @@ def models(
         if name in SMOLLM2_SPLICES:
             return splice_smollm2(name, tmp_path_factory.mktemp("spliced"))
         family, what = name.rsplit(" ", 1)
+        if family == FOR_SGLANG_TOO:
+            llama = made(model_name(SERVED[0], what))
+            more = f"serve_with: [vllm, sglang]\n{BUILD_TEXT}"
+            result = make(FAMILY_SPLICES, folder / name, base=llama.base, more=more)
+            return replace(llama, folder=result.folder)
         if what in DTYPES:
             base = save_tiny(
                 families[family].variant, folder / f"{name} base", getattr(torch, what), mean=MEAN
@@ -241,6 +251,7 @@ def unedited_jobs(family: Family) -> tuple[Job, Job]:
 EDITED_JOBS = (
     *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in DTYPES),
     *(job for family in SERVED for job in jobs_of(family)),
+    *(Job(f"{FOR_SGLANG_TOO} {dtype}", dtype) for dtype in DTYPES),
     CHUNKED,
 )
 JOBS = (
