@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -199,15 +199,7 @@ def run(llama_cpp: LlamaCpp, jobs: list[dict[str, Any]], folder: Path) -> Any:
     return json.loads(made.read_text(encoding="utf-8"))
 
 
-def of_each(splices: Iterable[str]) -> pytest.MarkDecorator:
-    """Tests of splices, each of which one process of tests looks at."""
-    group = pytest.mark.xdist_group
-    return pytest.mark.parametrize(
-        "splice", [pytest.param(name, marks=group(f"llama.cpp {name}")) for name in splices]
-    )
-
-
-@of_each(SPLICES)
+@pytest.mark.parametrize("splice", SPLICES)
 @pytest.mark.parametrize("kind", TYPES)
 def test_llama_cpp_serves_the_edit(served: ServedBy, splice: str, kind: str) -> None:
     """Every rule of `verify`: the probabilities are those of the weights, and the edit is there."""
@@ -230,7 +222,7 @@ def odds_error(served: Served, spoiled: str = "") -> float:
     return largest
 
 
-@of_each(SPLICES)
+@pytest.mark.parametrize("splice", SPLICES)
 def test_odds_are_those_of_the_weights(served: ServedBy, splice: str) -> None:
     """Without the error of the sum over the vocabulary, which all tokens of a place share."""
     error = odds_error(served(splice))
@@ -238,12 +230,12 @@ def test_odds_are_those_of_the_weights(served: ServedBy, splice: str) -> None:
     assert error < SPLICES[splice]
 
 
-@of_each([SPOILED_MODEL])
+@pytest.mark.parametrize("splice", [SPOILED_MODEL])
 def test_odds_without_the_biases_are_others(served: ServedBy, splice: str) -> None:
     assert odds_error(served(splice), EVERY_BIAS) > 1e-2
 
 
-@of_each([SPOILED_MODEL])
+@pytest.mark.parametrize("splice", [SPOILED_MODEL])
 @pytest.mark.parametrize(("kind", "spoiled"), SPOILED)
 def test_an_engine_that_ignores_what_the_edit_needs_is_found(
     served: ServedBy, splice: str, kind: str, spoiled: str
