@@ -7,11 +7,13 @@ files. JOBS is a list of jobs, each with one model:
     {"options": {those of llama-server, by name without dashes}, "threads": n, "top": n,
      "requests": [{"prompt": [token ids], "new_tokens": n}, ...]}
 
-RESULTS is, job by job, for every request the natural logarithms of the probabilities that the model
-gave to the tokens, before any sampling parameter, and at every place the likeliest tokens:
+RESULTS is, job by job, the version of xllamacpp, and for every request the natural logarithms of
+the probabilities that the model gave to the tokens, before any sampling parameter, and at every
+place the likeliest tokens:
 
-    [{"prompt": [from the second token on], "tokens": [ids], "logprobs": [of those],
-      "likeliest": [[[id, logprob], ...], ...]}, ...]
+    {"version": "...",
+     "answers": [{"prompt": [from the second token on], "tokens": [ids], "logprobs": [of those],
+                  "likeliest": [[[id, logprob], ...], ...]}, ...]}
 
 The server tells the probabilities of what it generates, not of what it reads. So it is made to
 generate the prompt: each of its tokens is asked for after those before it, with a bias that leaves
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +40,7 @@ def main(jobs: Path, results: Path) -> None:
     results.write_text(json.dumps(found), encoding="utf-8")
 
 
-def run(job: dict[str, Any]) -> list[dict[str, Any]]:
+def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load one model, and run its requests."""
     import xllamacpp
 
@@ -53,12 +56,16 @@ def run(job: dict[str, Any]) -> list[dict[str, Any]]:
             setattr(params, name, {"f32": xllamacpp.ggml_type.GGML_TYPE_F32}[kind])
     if options:
         raise ValueError(f"options that this runner does not know: {options}")
+    params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job["threads"]
     server = xllamacpp.Server(params)
-    return [
-        _answer(server, request["prompt"], request["new_tokens"], job["top"])
-        for request in job["requests"]
-    ]
+    return {
+        "version": version("xllamacpp"),
+        "answers": [
+            _answer(server, request["prompt"], request["new_tokens"], job["top"])
+            for request in job["requests"]
+        ],
+    }
 
 
 def _answer(server: Any, prompt: list[int], new_tokens: int, top: int) -> dict[str, Any]:
