@@ -39,6 +39,7 @@ def build_summary(result: BuildResult) -> Iterator[Part]:
         yield from (Line(str(amounts)) for amounts in result.amounts)
     else:
         yield from measured_summary(result.report)
+    yield from (Line(str(condition)) for condition in result.conditions)
     yield Line()
     card = result.folder / CARD
     if manifest.carrier is None:

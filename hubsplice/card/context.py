@@ -174,6 +174,7 @@ class CardContext:
     amounts: tuple[str, ...]
     of_features: bool
     leaves_sinks: bool
+    conditions: tuple[str, ...]
     sae_fit: tuple[str, ...]
     misfit: bool
     edited_features: Table
@@ -260,6 +261,7 @@ def card_context(
         amounts=_amounts(manifest),
         of_features=reads_features(manifest),
         leaves_sinks=any(norm is not None for norm in _sink_norms(manifest)),
+        conditions=tuple(map(str, manifest.conditions)),
         sae_fit=tuple(f"after layer {place}: {fit}" for place, fit in _fits(manifest)),
         misfit=any(fit.misfit for _, fit in _fits(manifest)),
         edited_features=_edited_features(manifest),

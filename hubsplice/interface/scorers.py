@@ -74,10 +74,20 @@ def _in_file(given: str) -> dict[str, Any] | None:
     from hubsplice.files.plain import read_plain
     from hubsplice.recipe.yaml_text import load_yaml
 
+    name = given[1:]
+    if not name:
+        raise RecipeError("--score: found '@', expected the name of a file behind it")
     try:
-        fields = load_yaml(read_plain(as_path(given[1:])).decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"--score: {given[1:]} can't be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise RecipeError(f"--score: {given[1:]}: expected a mapping with a kind")
+        fields = load_yaml(read_plain(as_path(name)).decode())
+    except FileNotFoundError:
+        raise RecipeError(f"--score: there is no file {name}") from None
+    except OSError as error:
+        raise RecipeError(f"--score: {name} can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"--score: {name} is no UTF-8 text") from None
+    except RecipeError as error:
+        said = str(error).removeprefix("the recipe is ")
+        raise RecipeError(f"--score: {name}: {said}") from None
+    if not isinstance(fields, dict) or "kind" not in fields:
+        raise RecipeError(f"--score: {name}: expected a mapping with a kind")
     return fields

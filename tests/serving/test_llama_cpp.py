@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hubsplice.verifying.behaviour import Behaviour
 from hubsplice.verifying.llama_cpp import GgufFile, LlamaCppEngine
 from hubsplice.verifying.transcript import Transcript
 from tests.conftest import Command
-from tests.serving.conftest import NEW_TOKENS, Model, SpliceSmolLM2, interpreter
+from tests.serving.conftest import NEW_TOKENS, Model, Models, interpreter
 from tests.serving.judge import Recorded, judge
 
 LLAMA_CPP = ENGINES[EngineKey.LLAMA_CPP]
@@ -37,17 +38,37 @@ TOP = 20
 # By what the converter calls them.
 TYPES = {"f32": "float32", "bf16": "bfloat16"}
 EVERY_BIAS, INSERTED_LAYER = "biases ignored", "inserted layer silenced"
+# One model is enough to show what is found of these; the other has only right files.
+SPOILED_MODEL = "amplified"
 SPOILED = (("f32", EVERY_BIAS), ("bf16", INSERTED_LAYER))
 
 
+@dataclass(frozen=True)
+class LlamaCpp:
+    """An environment that `make test-serving` made.
+
+    Attributes:
+        python: its interpreter, which has xllamacpp.
+        source: the folder of the converter.
+    """
+
+    python: Path
+    source: Path
+
+    @property
+    def engine(self) -> LlamaCppEngine:
+        """What `verify` runs."""
+        return LlamaCppEngine(self.python, self.source / "convert_hf_to_gguf.py")
+
+
 @pytest.fixture(scope="module")
-def llama_cpp() -> LlamaCppEngine:
-    """llama.cpp, as `make test-serving` installs it; a test that needs it is skipped without."""
+def llama_cpp() -> LlamaCpp:
+    """llama.cpp; a test that needs it is skipped without."""
     python = interpreter("HUBSPLICE_LLAMACPP_PYTHON")
-    converter = python.parents[1] / "llama.cpp" / "convert_hf_to_gguf.py"
-    if not converter.is_file():
-        pytest.skip(f"HUBSPLICE_LLAMACPP_PYTHON: there is no {converter}")
-    return LlamaCppEngine(python, converter)
+    found = LlamaCpp(python, python.parents[1] / "llama.cpp")
+    if not found.engine.converter.is_file():
+        pytest.skip(f"HUBSPLICE_LLAMACPP_PYTHON: there is no {found.engine.converter}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -74,21 +95,26 @@ class Served:
         return {check.name: check.passed for check in checks}, behaviour
 
 
-@pytest.fixture(scope="module", params=SPLICES)
+ServedBy = Callable[[str], Served]
+
+
+@pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest,
-    llama_cpp: LlamaCppEngine,
-    splice_smollm2: SpliceSmolLM2,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Served:
-    """A model in every type, and spoiled in several ways, by one process."""
-    folder = tmp_path_factory.mktemp("llama-cpp")
-    model = splice_smollm2(request.param, folder)
-    files = {}
-    for kind in TYPES:
-        (folder / kind).mkdir()
-        files[kind, ""] = llama_cpp.convert(model.folder, TYPES[kind], CONTEXT, folder / kind)
-    for kind, name in SPOILED:
+    llama_cpp: LlamaCpp, models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> ServedBy:
+    """One of SPLICES by its name, in every type, by one process."""
+
+    @cache
+    def made(splice: str) -> Served:
+        return serve(llama_cpp, models(splice), splice, tmp_path_factory.mktemp("llama-cpp"))
+
+    return made
+
+
+def serve(llama_cpp: LlamaCpp, model: Model, splice: str, folder: Path) -> Served:
+    """A model in every type; that which is to be spoiled is, in several ways."""
+    files = {(kind, ""): convert(llama_cpp, model.folder, kind) for kind in TYPES}
+    for kind, name in SPOILED if splice == SPOILED_MODEL else ():
         file = files[kind, ""]
         path = file.path.with_stem(f"{kind} {name}")
         made = spoil(file.path, path, spoilings(model.folder)[name])
@@ -102,8 +128,14 @@ def served(
         }
         for file in files.values()
     ]
-    answers = (found["answers"] for found in llama_cpp.run_jobs(jobs, folder))
-    return Served(model, dict(zip(files, answers, strict=True)))
+    return Served(model, dict(zip(files, run(llama_cpp, jobs, folder), strict=True)))
+
+
+def convert(llama_cpp: LlamaCpp, checkpoint: Path, kind: str) -> GgufFile:
+    """What `verify` makes of a checkpoint in this precision, by what `hubsplice serve` prints."""
+    folder = checkpoint.parent / f"{kind} of {checkpoint.name}"
+    folder.mkdir()
+    return llama_cpp.engine.convert(checkpoint, TYPES[kind], CONTEXT, folder)
 
 
 def spoilings(checkpoint: Path) -> dict[str, Callable[[str], bool]]:
@@ -130,11 +162,25 @@ def spoil(source: Path, target: Path, is_spoiled: Callable[[str], bool]) -> Path
     return target
 
 
+def run(llama_cpp: LlamaCpp, jobs: list[dict[str, Any]], folder: Path) -> Any:
+    """What the runner makes of jobs."""
+    return [found["answers"] for found in llama_cpp.engine.run_jobs(jobs, folder)]
+
+
+def of_each(splices: Iterable[str]) -> pytest.MarkDecorator:
+    """Tests of splices, each of which one process of tests looks at."""
+    group = pytest.mark.xdist_group
+    return pytest.mark.parametrize(
+        "splice", [pytest.param(name, marks=group(f"llama.cpp {name}")) for name in splices]
+    )
+
+
+@of_each(SPLICES)
 @pytest.mark.parametrize("kind", TYPES)
-def test_llama_cpp_serves_the_edit(served: Served, kind: str) -> None:
+def test_llama_cpp_serves_the_edit(served: ServedBy, splice: str, kind: str) -> None:
     """Every rule of `verify`: the probabilities are those of the weights, and the edit is there."""
-    passed, behaviour = served.judge(kind)
-    print(served.model.folder.name, kind, behaviour.model_dump_json())  # noqa: T201
+    passed, behaviour = served(splice).judge(kind)
+    print(splice, kind, behaviour.model_dump_json())  # noqa: T201
     assert [name for name in passed if not passed[name]] == []
 
 
@@ -152,33 +198,41 @@ def odds_error(served: Served, spoiled: str = "") -> float:
     return largest
 
 
-def test_odds_are_those_of_the_weights(served: Served) -> None:
+@of_each(SPLICES)
+def test_odds_are_those_of_the_weights(served: ServedBy, splice: str) -> None:
     """Without the error of the sum over the vocabulary, which all tokens of a place share."""
-    errors = {spoiled: odds_error(served, spoiled) for spoiled in ("", EVERY_BIAS)}
-    print(served.model.folder.name, errors)  # noqa: T201
-    assert errors[""] < SPLICES[served.model.folder.name]
-    assert errors[EVERY_BIAS] > 1e-2
+    error = odds_error(served(splice))
+    print(splice, error)  # noqa: T201
+    assert error < SPLICES[splice]
 
 
+@of_each([SPOILED_MODEL])
+def test_odds_without_the_biases_are_others(served: ServedBy, splice: str) -> None:
+    assert odds_error(served(splice), EVERY_BIAS) > 1e-2
+
+
+@of_each([SPOILED_MODEL])
 @pytest.mark.parametrize(("kind", "spoiled"), SPOILED)
 def test_an_engine_that_ignores_what_the_edit_needs_is_found(
-    served: Served, kind: str, spoiled: str
+    served: ServedBy, splice: str, kind: str, spoiled: str
 ) -> None:
-    passed, behaviour = served.judge(kind, spoiled)
-    print(served.model.folder.name, kind, spoiled, behaviour.model_dump_json())  # noqa: T201
+    passed, behaviour = served(splice).judge(kind, spoiled)
+    print(splice, kind, spoiled, behaviour.model_dump_json())  # noqa: T201
     assert passed["engine"] is True
     assert passed["layer edits"] is True
     assert passed["weights served"] is False
 
 
+@of_each([SPOILED_MODEL])
 def test_the_command_puts_its_run_on_the_card(
-    llama_cpp: LlamaCppEngine, served: Served, command: Command, tmp_path: Path
+    llama_cpp: LlamaCpp, models: Models, command: Command, tmp_path: Path, splice: str
 ) -> None:
-    folder = shutil.copytree(served.model.folder, tmp_path / "model")
+    model = models(splice)
+    folder = shutil.copytree(model.folder, tmp_path / "model")
     code, out, err = command(
-        "verify", folder, "--base", served.model.base, "--engine", "llama.cpp", "--record",
-        "--python", llama_cpp.python, "--converter", llama_cpp.converter, "--max-new-tokens", "4",
-        "--json",
+        "verify", folder, "--base", model.base, "--engine", "llama.cpp", "--record",
+        "--python", llama_cpp.python, "--converter", llama_cpp.engine.converter,
+        "--max-new-tokens", "4", "--json",
     )  # fmt: skip
     assert code == 0, err
     version = json.loads(out)["behaviour"]["version"]
