@@ -471,6 +471,7 @@ def test_a_condition_reads_another_sae_of_the_same_place(folder: Path) -> None:
     report = run(folder, text.replace("feature: 7", "feature: 299"))
     label = "steer feature 3 where feature 299 of other is active or feature 4 is active"
     assert report.conditions == (label,)
+    assert str(folder / "other") in " ".join(str(report).split())
     plan = make_plan(parse_recipe(f"base_model: ./base\nsplices:\n{text}", folder=folder))
     assert [sae.config.d_sae for sae in plan.splices[0].gate_saes.values()] == [300]
 
