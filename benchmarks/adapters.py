@@ -6,15 +6,21 @@ each of them the same, one at a time and every round in another order; of the ca
 request of the batch has an adapter, all have the same one, or each of the eight has its own. Ratios
 are within a round, and sessions start all engines anew. The page is written after each of them.
 
-    python benchmarks/adapters.py
+    python benchmarks/adapters.py [--models FOLDER] [--minutes N]
+
+The machine has to be quiet. With `--models` the models are kept in a folder, and taken from it if
+they are there: `--sessions 0` builds them and measures nothing.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
+import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
@@ -64,36 +70,43 @@ class Models:
 
 
 def models(base: Path, folder: Path) -> Models:
-    """A carrier, adapters of one recipe at several strengths, and the first of them merged."""
+    """A carrier, adapters of one recipe at several strengths, and the first of them merged.
+
+    They are built unless they are there.
+    """
 
     def quiet(_step: str, _done: int, _total: int) -> None:
         """No progress is shown."""
 
-    build_carrier(
-        str(base),
-        None,
-        [13],
-        output=folder / "carrier",
-        total_slots=None,
-        hard_link=True,
-        progress=quiet,
-    )
+    merged = folder / "merged"
+    adapters = tuple(folder / f"adapter-{number}" for number in range(EDITS))
+    if not (folder / "carrier").is_dir():
+        build_carrier(
+            str(base),
+            None,
+            [13],
+            output=folder / "carrier",
+            total_slots=None,
+            hard_link=True,
+            progress=quiet,
+        )
     carrier = Carrier.open(folder / "carrier")
-    adapters = []
-    for number in range(EDITS):
+    for number, adapter in enumerate(adapters):
+        if adapter.is_dir():
+            continue
         edits = f"[{{feature: 0, kind: clamp, to: {number + 1}}}, {{feature: 1, kind: ablate}}]"
         text = f"base_model: {base}\nsplices:\n  - sae: {{path: {SAE}}}\n    edits: {edits}\n"
         recipe = parse_recipe(f"{text}calibration: {{tokens: 4000}}\n", folder=folder)
-        adapters.append(folder / f"adapter-{number}")
         build_adapter(
             recipe,
             carrier,
-            output=adapters[-1],
+            output=adapter,
             require_fidelity=None,
             measure=False,
             progress=quiet,
         )
-    merge(carrier, adapters[0], output=folder / "merged", hard_link=True, progress=quiet)
+    if not merged.is_dir():
+        merge(carrier, adapters[0], output=merged, hard_link=True, progress=quiet)
     manifest = read_manifest(carrier.folder / MANIFEST)
     found = [find_adapter(adapter, manifest) for adapter in adapters]
     words = adapter_options(manifest, found, EngineKey.VLLM, None)
@@ -104,7 +117,7 @@ def models(base: Path, folder: Path) -> Models:
         "max_lora_rank": int(words[words.index("--max-lora-rank") + 1]),
         "lora_target_modules": list(modules),
     }
-    return Models(base, folder / "merged", carrier.folder, tuple(adapters), options)
+    return Models(base, merged, carrier.folder, adapters, options)
 
 
 @dataclass(frozen=True)
@@ -116,32 +129,41 @@ class Started:
     bytes_each: float
 
 
-def started(found: Models, arguments: argparse.Namespace, log: Path, running: ExitStack) -> Started:
-    """Start every engine."""
+def started(
+    found: Models, arguments: argparse.Namespace, logs: Path, running: ExitStack
+) -> Started:
+    """Start every engine, as many at once as there are cores."""
+    served: dict[str, tuple[Path, dict[str, Any]]] = {
+        MIXED: (found.carrier, found.options),
+        "base": (found.base, {}),
+        MERGED: (found.merged, {}),
+        OFF: (found.carrier, {}),
+    }
 
-    def start(folder: Path, more: dict[str, Any]) -> EngineProcess:
-        return running.enter_context(
-            start_vllm(
-                arguments.vllm,
-                folder,
-                dtype=arguments.dtype,
-                max_num_seqs=EDITS,
-                length=288,
-                threads=arguments.threads,
-                log=log,
-                more=more,
-            )
+    def start(name: str) -> EngineProcess:
+        folder, more = served[name]
+        return start_vllm(
+            arguments.vllm,
+            folder,
+            dtype=arguments.dtype,
+            max_num_seqs=EDITS,
+            length=288,
+            threads=arguments.threads,
+            log=logs / name.replace(" ", "-"),
+            more=more,
         )
 
-    with_lora = start(found.carrier, found.options)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        processes = dict(zip(served, pool.map(start, served), strict=True))
+    for process in processes.values():
+        running.enter_context(process)
+    with_lora = processes[MIXED]
 
     def ask(adapters: list[Path | None], prompts: list[list[int]], new_tokens: int) -> Answer:
         return with_lora.ask(prompts, new_tokens, adapters=adapters[: len(prompts)])
 
     contenders: dict[str, Ask] = {
-        "base": start(found.base, {}).ask,
-        MERGED: start(found.merged, {}).ask,
-        OFF: start(found.carrier, {}).ask,
+        **{name: processes[name].ask for name in ("base", MERGED, OFF)},
         NONE: partial(ask, [None] * EDITS),
         ONE: partial(ask, [found.adapters[0]] * EDITS),
         MIXED: partial(ask, list(found.adapters)),
@@ -152,29 +174,36 @@ def started(found: Models, arguments: argparse.Namespace, log: Path, running: Ex
 
 def main() -> None:
     parser = session_options(__doc__)
-    parser.add_argument("--minutes", type=float, default=60, help="after which no session begins")
+    parser.add_argument("--minutes", type=float, default=60, help="no session ends later")
+    parser.add_argument("--models", type=Path, help="where models are kept")
     parser.add_argument("--print-only", action="store_true", help="keep no page")
     arguments = parser.parse_args()
     source, measurements = random.Random(0), Measurements()
+    deadline = time.monotonic() + 60 * arguments.minutes
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        found = models(fetch_smollm2(), folder)
-        deadline = time.monotonic() + 60 * arguments.minutes
-        while measurements_left(measurements, arguments.sessions, deadline):
+        folder = arguments.models or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        found = models(fetch_smollm2(), folder.resolve())
+        longest = 0.0
+        for _ in range(arguments.sessions):
+            began = time.monotonic()
+            if began + longest > deadline:
+                break
             with ExitStack() as running:
-                engines = started(found, arguments, folder / "log", running)
+                engines = started(found, arguments, Path(name), running)
+                ready = time.monotonic()
                 run_session(engines.contenders, arguments.rounds, source, measurements)
+            longest = max(longest, time.monotonic() - began)
             text = document(measurements, arguments, engines, found)
             if not arguments.print_only:
                 (RESULTS / "adapters.md").write_text(text)
             print(text, flush=True)
-
-
-def measurements_left(measurements: Measurements, sessions: int, deadline: float) -> bool:
-    """Whether another session begins."""
-    if not measurements.cpu:
-        return True
-    return measurements.sessions < sessions and time.monotonic() < deadline
+            print(
+                f"session {measurements.sessions}: {ready - began:.0f} s to start, "
+                f"{time.monotonic() - ready:.0f} s to ask",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 def document(
@@ -197,7 +226,8 @@ def document(
             f"{date.today()}, {machine()}; vLLM {engines.version}; SmolLM2-135M-Instruct in "
             f"{arguments.dtype}, {arguments.threads} thread(s) for each engine; "
             f"{measurements.rounds} rounds in {measurements.sessions} sessions. LoRA is confined "
-            "to the carrier's layer. Regenerate with `python benchmarks/adapters.py`.",
+            f"to the carrier's layer. Regenerate with `python benchmarks/adapters.py --rounds "
+            f"{arguments.rounds}`.",
             "",
             "Throughput is tokens in a second of the engine's process on a core. Ratios are within "
             "a round: the median of a session's rounds, and the mean of that over sessions, each "

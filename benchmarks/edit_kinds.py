@@ -8,11 +8,12 @@ against transformers' own decoder layer.
 
     python benchmarks/edit_kinds.py MODEL --sae FOLDER [--sae FOLDER] [--tokens N]
 
-With `--json` the figures are kept, and `--also` puts kept ones in front of the table: edits may be
-measured apart, for the sake of time or because a few tokens carry some means. Without `--sae`
-nothing is measured, and the page made of kept figures alone. `--output` writes the page that is
-kept under results/. With `--family` the layer is another family's, behind the same stream. With
-`--adapter` every edit is measured as an adapter on a carrier too, beside the merged layer.
+With `--json` the figures are kept as soon as they are there, and a run that was stopped goes on
+where it stopped, given the same arguments. `--also` puts kept figures in front of the table: edits
+may be measured apart, for the sake of time or because a few tokens carry some means. Without
+`--sae` nothing is measured, and the page made of kept figures alone. `--output` writes the page
+that is kept under results/. With `--family` the layer is another family's, behind the same stream.
+With `--adapter` every edit is measured as an adapter on a carrier too, beside the merged layer.
 """
 
 from __future__ import annotations
@@ -313,7 +314,8 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     unseen = load_sequences(Fidelity(tokens=arguments.tokens), tokenizer, seed=0, part="held-out")
     calibration: dict[torch.dtype, Tensor] = {}
     held_out: dict[torch.dtype, Tensor] = {}
-    results: list[dict[str, Any]] = []
+    kept = arguments.json
+    results: list[dict[str, Any]] = json.loads(kept.read_text()) if kept and kept.is_file() else []
     with (
         loaded(arguments.model, torch.float32) as exact,
         loaded(arguments.model, torch.bfloat16) as coarse,
@@ -344,7 +346,10 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 f"{torch.get_num_threads()} thread(s) of {processor()}",
             }
             made = sites(sae, arguments.layer, h, arguments.features)
+            done = {r["edit"] for r in results if r["command"] == origin["command"]}
             for name in made if arguments.only is None else arguments.only:
+                if name in done:
+                    continue
                 forms = measure(
                     made[name],
                     architecture,
@@ -359,9 +364,8 @@ def measured(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                     named = {"sae": f"{origin['sae']}, {form}"} if form else {}
                     results.append({**origin, **named, "edit": name, **result})
                     print(row(results[-1]), file=sys.stderr, flush=True)
-                if arguments.json:
-                    kept = json.dumps(results, indent=2, allow_nan=False)
-                    arguments.json.write_text(kept + "\n")
+                if kept:
+                    kept.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     return results
 
 

@@ -19,8 +19,7 @@ from hubsplice.constructions.slots import (
     UP,
     Factors,
     Slots,
-    SlottedLayer,
-    read_out_of_one,
+    in_slots,
 )
 from hubsplice.families.architecture import Architecture
 from hubsplice.families.tensors import ATTENTION_OUTPUT
@@ -77,8 +76,7 @@ def compile_forms(
         return {"": layer}
     assert isinstance(layer, SplicedLayer)
     slots = Slots.fitting(room := architecture.intermediate_size)
-    one = read_out_of_one(site, activations.agreeing(), layer, slots)
     width = architecture.projections[ATTENTION_OUTPUT].inputs
-    factors = SlottedLayer.of(layer, one, slots).factors(slots, room, width)
+    factors = in_slots(layer, site, activations, slots).factors(slots, room, width)
     gate, up = (functional.pad(b.to(dtype), (0, room - slots.total)) for b in slots.biases())
     return {"": layer, "adapter": InSlots(layer, factors, (gate, up))}

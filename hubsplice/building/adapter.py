@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.peft_files import write_adapter
 from hubsplice.adapters.subject import subject as subject_of
@@ -30,14 +28,12 @@ from hubsplice.compiling.compiler import Compiled, compile_plan
 from hubsplice.compiling.construct import compile_site
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import Plan, PlannedSplice, make_plan
-from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
-from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.slots import (
     Factors,
     NoRoomError,
     SlottedLayer,
-    read_out_of_one,
+    in_slots,
 )
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
 from hubsplice.fidelity.measure import Subject
@@ -198,29 +194,11 @@ def _adapted(
     for planned, (site, activations, layer) in zip(plan.splices, seen, strict=True):
         _require_own_scale(planned, site)
         try:
-            found = _slotted(carrier, site, activations, layer)
+            found = in_slots(layer, site, activations, carrier.slots)
         except NoRoomError as error:
             raise _too_many(plan, carrier, planned, site, activations, error) from None
         layers[carrier.places.index(planned.place)] = found
     return _Adapted(carrier, layers)
-
-
-def _slotted(
-    carrier: Carrier, site: Site, activations: SiteActivations, layer: CompiledLayer
-) -> SlottedLayer:
-    """A layer in a carrier's slots.
-
-    Raises:
-        NoRoomError: there are too few.
-    """
-    slots = carrier.slots
-    if isinstance(layer, BiasFreeLayer):
-        return SlottedLayer.of_bias_free(layer, slots)
-    assert isinstance(layer, SplicedLayer)
-    one = torch.zeros_like(layer.attention_bias)
-    if layer.neurons:
-        one = read_out_of_one(site, activations.agreeing(), layer, slots)
-    return SlottedLayer.of(layer, one, slots)
 
 
 def _require_own_scale(planned: PlannedSplice, site: Site) -> None:
@@ -248,7 +226,7 @@ def _too_many(
         part = replace(site, terms=site.terms[:terms])
         layer = compile_site(carrier.architecture, part, activations, plan.dtype)
         try:
-            _slotted(carrier, part, activations, layer)
+            in_slots(layer, part, activations, carrier.slots)
         except NoRoomError:
             return True
         return False

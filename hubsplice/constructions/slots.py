@@ -319,6 +319,29 @@ class NoRoomError(UnsupportedError):
         return max(math.ceil(self.needed[kind] / share) for kind, share in _SHARES.items())
 
 
+def in_slots(
+    layer: CompiledLayer, site: Site, activations: SiteActivations, slots: Slots
+) -> SlottedLayer:
+    """The layer that a site was compiled to, in a carrier's slots.
+
+    Args:
+        layer: of a family that has carriers.
+        site: what it was compiled for.
+        activations: what it was compiled on.
+        slots: the carrier's.
+
+    Raises:
+        NoRoomError: there are too few.
+    """
+    if isinstance(layer, BiasFreeLayer):
+        return SlottedLayer.of_bias_free(layer, slots)
+    assert isinstance(layer, SplicedLayer)
+    one = torch.zeros_like(layer.attention_bias)
+    if layer.neurons:
+        one = read_out_of_one(site, activations.agreeing(), layer, slots)
+    return SlottedLayer.of(layer, one, slots)
+
+
 def read_out_of_one(
     site: Site, activations: SiteActivations, layer: SplicedLayer, slots: Slots
 ) -> Tensor:

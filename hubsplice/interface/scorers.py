@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 def prompts_of(prompts: AnyPath | Sequence[str]) -> list[str]:
-    """The prompts of a file, one a line, or as they are given.
+    """The prompts of a file, one a line or an `evaluation.json`, or as they are given.
 
     Raises:
         RecipeError: there is none, or the file can't be read.
+        CheckpointError: the `evaluation.json` can't be read.
     """
     if isinstance(prompts, str | os.PathLike):
+        from hubsplice.evaluating.results import EVALUATION, recorded_prompts
         from hubsplice.explore.examples import read_lines
 
-        found = read_lines(as_path(prompts), "--prompts")
+        path = as_path(prompts)
+        if path.name == EVALUATION:
+            found = [*recorded_prompts(path)]
+        else:
+            found = read_lines(path, "--prompts")
     else:
         found = list(prompts)
     if not found:

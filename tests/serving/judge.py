@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.families.architecture import architecture_of
+from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import inserted_layers
 from hubsplice.fidelity.report import read_report
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
@@ -40,7 +40,7 @@ def judge(engine: Recorded, dtype: str, model: Model) -> tuple[tuple[Check, ...]
         model.folder,
         model.base,
         load_intervention(model.folder / INTERVENTION),
-        inserted_layers(manifest, architecture_of(BaseConfig.open(model.base).config)),
+        inserted_layers(manifest, built_architecture(manifest, BaseConfig.open(model.base).config)),
         read_report(model.folder),
         dtype,
         model.prompts,

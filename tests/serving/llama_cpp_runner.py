@@ -7,6 +7,10 @@ files. JOBS is a list of jobs, each with one model:
     {"options": {those of llama-server, by name without dashes}, "threads": n, "top": n,
      "requests": [{"prompt": [token ids], "new_tokens": n}, ...]}
 
+A job may name `"adapters"`, files of LoRA adapters that no request gets unless it asks. A request
+may have `"fields"`, what it asks of the server beside that; its prompt is then read in one piece,
+and nothing is said of it.
+
 RESULTS is, job by job, for every request the natural logarithms of the probabilities that the model
 gave to the tokens, before any sampling parameter, and at every place the likeliest tokens:
 
@@ -51,24 +55,32 @@ def run(job: dict[str, Any]) -> list[dict[str, Any]]:
     for name in ("cache_type_k", "cache_type_v"):
         if (kind := options.pop(name.replace("_", "-"), None)) is not None:
             setattr(params, name, {"f32": xllamacpp.ggml_type.GGML_TYPE_F32}[kind])
+    if adapters := job.get("adapters"):
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path) for path in adapters]
+        params.lora_init_without_apply = True
     if options:
         raise ValueError(f"options that this runner does not know: {options}")
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job["threads"]
     server = xllamacpp.Server(params)
-    return [
-        _answer(server, request["prompt"], request["new_tokens"], job["top"])
-        for request in job["requests"]
-    ]
+    return [_answer(server, request, job["top"]) for request in job["requests"]]
 
 
-def _answer(server: Any, prompt: list[int], new_tokens: int, top: int) -> dict[str, Any]:
+def _answer(server: Any, request: dict[str, Any], top: int) -> dict[str, Any]:
+    prompt, count, fields = request["prompt"], request["new_tokens"], request.get("fields")
+    if fields is not None:
+        return _told([], _generate(server, prompt, count, top, fields))
     read = [
-        _generate(server, prompt[:length], 1, top, [[prompt[length], _NO_OTHER_CHOICE]])[0]
+        _generate(
+            server, prompt[:length], 1, top, {"logit_bias": [[prompt[length], _NO_OTHER_CHOICE]]}
+        )[0]
         for length in range(1, len(prompt))
     ]
     if [token["id"] for token in read] != prompt[1:]:
         raise RuntimeError("the server did not generate the tokens that it was made to")
-    generated = _generate(server, prompt, new_tokens, top, [])
+    return _told(read, _generate(server, prompt, count, top, {}))
+
+
+def _told(read: list[dict[str, Any]], generated: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "prompt": [token["logprob"] for token in read],
         "tokens": [token["id"] for token in generated],
@@ -81,16 +93,16 @@ def _answer(server: Any, prompt: list[int], new_tokens: int, top: int) -> dict[s
 
 
 def _generate(
-    server: Any, prompt: list[int], count: int, top: int, bias: list[list[float]]
+    server: Any, prompt: list[int], count: int, top: int, fields: dict[str, Any]
 ) -> list[dict[str, Any]]:
     answer = server.handle_completions(
         {
             "prompt": prompt,
             "n_predict": count,
-            "logit_bias": bias,
             "ignore_eos": True,
             "temperature": 0,
             "n_probs": top,
+            **fields,
         }
     )
     found: list[dict[str, Any]] = answer["choices"][0]["logprobs"]["content"]

@@ -1,129 +1,71 @@
-"""A real vLLM serves the base and two edits from one carrier, in one batch."""
+"""A real vLLM serves a base and two edits from one carrier, in one batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoTokenizer
 
-from hubsplice.adapters.carrier import Carrier
-from hubsplice.building.adapter import build_adapter
-from hubsplice.building.merge import merge
-from hubsplice.checkpoint.companions import MANIFEST
-from hubsplice.checkpoint.manifest import read_manifest
-from hubsplice.families.engines import EngineKey
-from hubsplice.recipe.reading import parse_recipe
-from hubsplice.serving.adapters import adapter_options, find_adapter
 from hubsplice.streams.model import loaded
-from hubsplice.verifying.engines import run_vllm
-from tests.adapters.conftest import carry
-from tests.building.conftest import quiet
-from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, NEW_TOKENS, SAE, TEXT
+from hubsplice.streams.vllm import run_vllm
+from hubsplice.verifying.prompts import builtin_prompts
+from tests.building.conftest import Workshop
+from tests.families.variants import save_tiny
+from tests.serving.carried import BASE, KINDS, Answered, build
+from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, MEAN
+from tests.serving.families import SERVED
+from tests.tiny_tokenizer import byte_tokenizer
 
 pytestmark = pytest.mark.serving
 
-EDITS = {
-    "amplified": "{feature: 0, kind: clamp, to: 5.6}, {feature: 1, kind: scale, factor: -2}",
-    "jumps": "{feature: 1, kind: gated_steer, strength: 0.4 x norm}, "
-    "{feature: 2, kind: clamp, to: 20, when: active}",
-}
+EDITED = [(kind, name) for kind, found in KINDS.items() for name in found.splices]
 
 
 @dataclass(frozen=True)
 class Served:
-    """What vLLM answered, by the model that answers in transformers: prompts and answers.
+    """What vLLM answered, by the model that answers in transformers.
 
-    `mixed` is of all models in one batch, `again` of the same batch once more.
+    `mixed` is of all models in one batch, `again` of the same batch once more, `base` of the base
+    itself.
     """
 
     models: dict[str, Path]
-    mixed: dict[str, list[tuple[list[int], dict[str, Any]]]]
-    again: dict[str, list[tuple[list[int], dict[str, Any]]]]
+    mixed: dict[str, list[Answered]]
+    again: dict[str, list[Answered]]
+    base: dict[str, list[Answered]]
 
 
 @pytest.fixture(scope="module")
-def served(python: Path, smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
+def served(
+    python: Path, smollm2: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Served]:
+    """By kind; one process of vLLM serves all of them in turn."""
     folder = tmp_path_factory.mktemp("adapters")
-    carrier = Carrier.open(carry(smollm2, folder / "carrier", 13))
-    models = {"base": smollm2}
-    for name, edits in EDITS.items():
-        splices = f"\n  - sae: {{path: {SAE}}}\n    edits: [{edits}]\n"
-        recipe = f"base_model: {smollm2}\ndtype: float32\nsplices:{splices}{TEXT}"
-        build_adapter(
-            parse_recipe(recipe, folder=folder),
-            carrier,
-            output=folder / name,
-            require_fidelity=None,
-            measure=False,
-            progress=quiet,
-        )
-        merge(
-            carrier,
-            folder / name,
-            output=folder / f"{name}-merged",
-            hard_link=True,
-            progress=quiet,
-        )
-        models[name] = folder / f"{name}-merged"
-    manifest = read_manifest(carrier.folder / MANIFEST)
-    adapters = [find_adapter(folder / name, manifest) for name in EDITS]
-    options = adapter_options(manifest, adapters, EngineKey.VLLM, None)
-    rank = int(options[options.index("--max-lora-rank") + 1])
-    modules = options[options.index("--lora-target-modules") + 1 : options.index("--lora-modules")]
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    prompts = [tokenizer(text).input_ids for text in ABOUT_COMPUTERS_AND_FOOD]
-    # Every prompt by every model, the models in turn.
-    asked = [(name, prompt) for prompt in prompts for name in models]
-    job = {
-        "model": str(carrier.folder),
-        "options": {
-            "dtype": "float32",
-            "enforce_eager": True,
-            "skip_tokenizer_init": True,
-            "max_model_len": 128,
-            "max_num_batched_tokens": 128,
-            "max_num_seqs": 12,
-            "enable_prefix_caching": True,
-            "block_size": 32,
-            "enable_lora": True,
-            "max_loras": int(options[options.index("--max-loras") + 1]),
-            "max_lora_rank": rank,
-            "lora_target_modules": list(modules),
-        },
-        "batches": [
-            [
-                {
-                    "prompt": prompt,
-                    "new_tokens": NEW_TOKENS,
-                    # Beside LoRA, vLLM on a CPU fails at the log probabilities of prompts.
-                    "prompt_logprobs": False,
-                    "adapter": None if name == "base" else str(folder / name),
-                }
-                for name, prompt in asked
-            ]
-        ]
-        * 2,
+    texts = [tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD]
+    (variant,) = {s.variant for s in SERVED if str(s) == "qwen3"}
+    qwen3 = save_tiny(variant, folder / "qwen3", torch.float32, mean=MEAN)
+    byte_tokenizer().save_pretrained(qwen3)
+    bytes_ = builtin_prompts(AutoTokenizer.from_pretrained(qwen3))
+    stages = {
+        name: build(KINDS[name], base, prompts, workshop.folder, folder / name)
+        for name, base, prompts in (("SmolLM2", smollm2, texts), ("Qwen3", qwen3, bytes_))
     }
-    (result,) = run_vllm(python, [job])
-
-    def by_model(
-        answers: list[dict[str, Any]],
-    ) -> dict[str, list[tuple[list[int], dict[str, Any]]]]:
-        found: dict[str, list[tuple[list[int], dict[str, Any]]]] = {name: [] for name in models}
-        for (name, prompt), answer in zip(asked, answers, strict=True):
-            found[name].append((prompt, answer))
-        return found
-
-    first, again = result["batches"]
-    return Served(models, by_model(first), by_model(again))
+    jobs = [job for stage in stages.values() for job in (stage.job(), stage.base_job())]
+    results = iter(run_vllm(python, jobs))
+    found = {}
+    for name, stage in stages.items():
+        first, again = next(results)["batches"]
+        (base,) = next(results)["batches"]
+        found[name] = Served(stage.models, *map(stage.by_model, (first, again, base)))
+    return found
 
 
-def largest_error(folder: Path, answers: Sequence[tuple[list[int], dict[str, Any]]]) -> float:
+def largest_error(folder: Path, answers: Sequence[Answered]) -> float:
     """How far vLLM's log probabilities are from those of a model in transformers, in nats."""
     errors = []
     with loaded(folder, torch.float32) as model, torch.inference_mode():
@@ -135,27 +77,38 @@ def largest_error(folder: Path, answers: Sequence[tuple[list[int], dict[str, Any
     return float(torch.stack(errors).max())
 
 
-def test_who_asks_for_no_edit_gets_the_base(served: Served) -> None:
-    assert largest_error(served.models["base"], served.mixed["base"]) < 1e-4
+@pytest.mark.parametrize("kind", KINDS)
+def test_who_asks_for_no_edit_gets_the_base(served: dict[str, Served], kind: str) -> None:
+    """Bit for bit what the engine gives of the base, in the middle of requests for edits."""
+    found = served[kind]
+    assert largest_error(found.models[BASE], found.mixed[BASE]) < 1e-4
+    for (_, carried), (_, itself) in zip(found.mixed[BASE], found.base[BASE], strict=True):
+        assert carried["tokens"] == itself["tokens"]
+        assert carried["logprobs"] == itself["logprobs"]
 
 
-@pytest.mark.parametrize("name", EDITS)
-def test_each_request_gets_its_edit(served: Served, name: str) -> None:
+@pytest.mark.parametrize(("kind", "name"), EDITED)
+def test_each_request_gets_its_edit(served: dict[str, Served], kind: str, name: str) -> None:
     """Against the merged splice, as near as the engine's own rounding lets it be."""
-    assert largest_error(served.models[name], served.mixed[name]) < 1e-4
+    found = served[kind]
+    error = largest_error(found.models[name], found.mixed[name])
+    effect = largest_error(found.models[BASE], found.mixed[name])
+    print(kind, name, error, effect)  # noqa: T201
+    assert error < 1e-4
     # The model without the edit is far away.
-    assert largest_error(served.models["base"], served.mixed[name]) > 1.0
+    assert effect > KINDS[kind].effect
 
 
-def test_the_edits_tell_in_what_is_written(served: Served) -> None:
-    for name in EDITS:
-        pairs = zip(served.mixed["base"], served.mixed[name], strict=True)
-        assert any(base["tokens"] != edited["tokens"] for (_, base), (_, edited) in pairs)
+@pytest.mark.parametrize(("kind", "name"), EDITED)
+def test_the_edits_tell_in_what_is_written(served: dict[str, Served], kind: str, name: str) -> None:
+    pairs = zip(served[kind].mixed[BASE], served[kind].mixed[name], strict=True)
+    assert any(base["tokens"] != edited["tokens"] for (_, base), (_, edited) in pairs)
 
 
-def test_cached_prefixes_are_kept_apart(served: Served) -> None:
-    for name, answers in served.again.items():
+@pytest.mark.parametrize("kind", KINDS)
+def test_cached_prefixes_are_kept_apart(served: dict[str, Served], kind: str) -> None:
+    for name, answers in served[kind].again.items():
         assert sum(answer["cached"] for _, answer in answers) > 0
-        for (_, answer), (_, before) in zip(answers, served.mixed[name], strict=True):
+        for (_, answer), (_, before) in zip(answers, served[kind].mixed[name], strict=True):
             assert answer["tokens"] == before["tokens"]
             assert answer["logprobs"] == pytest.approx(before["logprobs"], abs=1e-4)
