@@ -37,8 +37,6 @@ class Opening:
 
 _MOST = 3
 _OF_SOURCES = ("feature", "vector", "contrast", "probe", "path", "tensor", "row", "weight", "bias")
-
-
 _OPPOSITE = (
     "a condition is that a read-out is above a value; for the opposite give a vector or a probe "
     "with the opposite sign"
