@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from hubsplice.errors import FidelityError
 
-_LOGITS_AT_ONCE = 2**25
+_LOGITS_AT_ONCE = 2**24
 _WIDE_AT_ONCE = 2**18
 """Logits that are in float64 together on a CPU: two megabytes, so that they stay in its caches."""
 
