@@ -40,6 +40,12 @@ class Kind:
     effect: float
 
 
+TINY = {
+    "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
+    "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
+    "jumps": "sae: {path: jumprelu}\n    edits: [{feature: 5, kind: clamp, to: 2, when: active}, "
+    "{feature: 9, kind: ablate}]",
+}
 KINDS = {
     "SmolLM2": Kind(
         13,
@@ -52,16 +58,9 @@ KINDS = {
         effect=1.0,
     ),
     # Its MLP has no biases: squares hold the constant.
-    "Qwen3": Kind(
-        1,
-        {
-            "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
-            "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
-            "jumps": "sae: {path: jumprelu}\n    edits: [{feature: 5, kind: clamp, to: 2, "
-            "when: active}, {feature: 9, kind: ablate}]",
-        },
-        effect=0.05,
-    ),
+    "qwen3": Kind(1, TINY, effect=0.05),
+    # Norms stand behind its blocks: the carrier has them.
+    "gemma3_text": Kind(1, TINY, effect=0.05),
 }
 
 
