@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
@@ -119,3 +121,25 @@ def test_an_edit_that_is_too_large_is_refused(
     recipe = workshop.recipe(EDITS.replace("STRENGTH", "1.0e+8"), base=built.base)
     with pytest.raises(UnsupportedError, match=r"so large that the norms .*merged checkpoint"):
         adapt(workshop, recipe, built.carrier, tmp_path / "adapter")
+
+
+def test_edits_without_room_are_refused_with_what_fits(
+    built: Built, workshop: Workshop, tmp_path: Path
+) -> None:
+    small = carry(built.base, tmp_path / "small", 1, slots=8)
+    recipe = workshop.recipe(EDITS.replace("STRENGTH", "2.0"), base=built.base)
+    with pytest.raises(UnsupportedError, match=r"terms fit .*--after-layer 1 --slots \d+"):
+        adapt(workshop, recipe, small, tmp_path / "adapter")
+
+
+def test_other_norms_than_the_manifests_are_found(built: Built, tmp_path: Path) -> None:
+    folder = shutil.copytree(built.carrier, tmp_path / "altered")
+    name = "model.layers.2.post_feedforward_layernorm.weight"
+    path = next(p for p in folder.glob("*.safetensors") if name in load_file(p))
+    tensors = load_file(path)
+    tensors[name][-1] *= 2
+    save_file(tensors, path, {"format": "pt"})
+    found = verify(str(folder), base=str(built.base), revision=None, progress=quiet)
+    (check,) = [check for check in found.checks if check.name == "slots"]
+    assert check.passed is False
+    assert name in str(check.problems)
