@@ -43,8 +43,8 @@ class Kind:
 TINY = {
     "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
     "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
-    "jumps": "sae: {path: jumprelu}\n    edits: [{feature: 5, kind: clamp, to: 2, when: active}, "
-    "{feature: 9, kind: ablate}]",
+    "jumps": "after_layer: 1\n    edits: [{kind: gated_steer, vector: {path: v.safetensors}, "
+    "strength: 0.3 x norm, gate: {probe: {path: probe.safetensors}}}]",
 }
 KINDS = {
     "SmolLM2": Kind(
