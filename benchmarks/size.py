@@ -15,6 +15,7 @@ there already is named by --base, the folder of `base` and `v.safetensors`, whic
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -34,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/size.jsonl"
 PAGE = ROOT / "benchmarks/results/size.md"
 LENGTH = 128
+SECOND = ", another strength afterwards"
 
 # How often held-out text is turned to logits: base, hook, plain hook and splice; hook and splice.
 READ = {"float32": 4, "bfloat16": 2}
@@ -304,8 +306,7 @@ def runs(options: argparse.Namespace, weights: int) -> Iterator[Run]:
         name = f"new, memory {m}{note}"
         yield Run(name, "build 1", ROOT, m, generates)
         if not options.once:
-            more = f"{name}, another strength afterwards"
-            yield Run(more, "build 2", ROOT, m, generates, is_fresh=False)
+            yield Run(name + SECOND, "build 2", ROOT, m, generates, is_fresh=False)
     if options.old:
         yield Run("old", "build 1", options.old, "whole")
 
@@ -335,9 +336,18 @@ def write_page() -> None:
                 "| base | tokens | build | peak memory | CPU time | wall | token-layers ÷ least | "
                 "CPU ÷ passes | wall ÷ passes |",
                 "|---|--:|---|--:|--:|--:|--:|--:|--:|",
-                *(_build_row(line, plain) for line in builds),
+                *(_build_row(line, plain) for line in builds if SECOND not in line["run"]),
                 "",
                 *_paragraph(AMONG_BUILDS),
+                "",
+                "## Another strength",
+                "",
+                "| base | tokens | build | peak memory | CPU time | wall | token-layers ÷ first | "
+                "CPU ÷ first | wall ÷ first |",
+                "|---|--:|---|--:|--:|--:|--:|--:|--:|",
+                *_second_rows(builds),
+                "",
+                *_paragraph(AMONG_SECONDS),
                 "",
             ]
         ),
@@ -362,11 +372,14 @@ AMONG_BUILDS = """
 Tokens are those of calibration, and as many held out. The least is what calibration and
 measurement can't do without, counted in tokens times layers. "Passes" is the time of as many plain
 passes, by the rows above with the layers on the disk, and of their logits, where those were timed.
-What is generated is in the time of a build, not in that of the passes, unless nothing is. "Another
-strength" is a build of the same recipe with another strength right after the one above it. At 1.1
-B a third of the rest is the same for every size: the start, the text, and compiling. A second
-strength has to pass what comes behind the edit for the hook, a plain hook and the splice: 0.58 of
-the first build's token-layers.
+What is generated is in the time of a build, not in that of the passes, unless nothing is. The
+start, the text and compiling take about as long at every size.
+"""
+
+AMONG_SECONDS = """
+A build of the same recipe with another strength, right after the first. What comes before the edit
+is kept work. What comes behind it has to be passed again for the hook, a plain hook and the splice:
+that share of the first build's token-layers is the limit.
 """
 
 
@@ -394,22 +407,42 @@ def _pass_row(line: dict[str, Any]) -> str:
 
 
 def _build_row(line: dict[str, Any], plain: list[dict[str, Any]]) -> str:
-    passed = sum(n for name, n in line["passed"].items() if name.startswith("text"))
-    is_first = "another" not in line["run"]
-    cells = [
+    cells = [*_build(line), f"{_text_passed(line) / sum(line['least'].values()):.2f}"]
+    for field, end in (("cpu", "_cpu"), ("wall", "")):
+        needed = _needed(line, plain, end)
+        cells.append(f"{line[field] / needed:.2f}" if needed else "")
+    return f"| {' | '.join(cells)} |"
+
+
+def _second_rows(builds: list[dict[str, Any]]) -> Iterator[str]:
+    """Each build of another strength, against the build that ran before it."""
+    for first, second in itertools.pairwise(builds):
+        if second["run"] == first["run"] + SECOND:
+            ratios = [
+                _text_passed(second) / _text_passed(first),
+                second["cpu"] / first["cpu"],
+                second["wall"] / first["wall"],
+            ]
+            cells = [*_build(second), *(f"{ratio:.2f}" for ratio in ratios)]
+            yield f"| {' | '.join(cells)} |"
+
+
+def _build(line: dict[str, Any]) -> list[str]:
+    run = line["run"].removesuffix(SECOND)
+    return [
         _base(line),
         f"{line['tokens']:,}",
-        line["run"].replace("memory 0", "on the disk").replace("memory whole", "whole")
+        run.replace("memory 0", "on the disk").replace("memory whole", "whole")
         + (f" ({line['note']})" if "note" in line else ""),
         f"{line['peak_mb']:,} MB",
         f"{line['cpu']:.0f} s",
         f"{line['wall']:.0f} s",
-        f"{passed / sum(line['least'].values()):.2f}" if is_first else "",
     ]
-    for field, end in (("cpu", "_cpu"), ("wall", "")):
-        needed = _needed(line, plain, end)
-        cells.append(f"{line[field] / needed:.2f}" if needed and is_first else "")
-    return f"| {' | '.join(cells)} |"
+
+
+def _text_passed(line: dict[str, Any]) -> int:
+    """The token-layers of text that a build passed."""
+    return sum(n for name, n in line["passed"].items() if name.startswith("text"))
 
 
 def _needed(line: dict[str, Any], plain: list[dict[str, Any]], end: str) -> float | None:

@@ -106,6 +106,10 @@ _CONDITIONS = (
     " condition's features may be of an SAE that normalises its input; `check` says so. A condition"
     " reads the token's own stream at the edited place, and so nothing of positions, of prompt or"
     " answer, or of what comes later.",
+    "A condition that never holds makes an edit that never acts. `check` reads no text, and says"
+    " which edits take two layers. `try` says on how many tokens of prompts and answers each"
+    " condition held, and `build` on how many of the calibration text, measured or not; report,"
+    " manifest and card repeat it. All warn where it was none.",
 )
 _CONDITION_EXAMPLE = """
 - feature: 12

@@ -41,15 +41,13 @@ class Step:
     """A heading, what is said before a command, the command, and how much of its output is shown.
 
     Attributes:
-        head: lines that are shown of the beginning.
-        tail: of the end; what is between them is left out, and marked.
+        head: lines that are shown of the beginning; the others are left out, which is marked.
     """
 
     heading: str
     says: str
     command: str
     head: int = 100
-    tail: int = 0
 
 
 ASKED = """
@@ -193,10 +191,8 @@ def ran(number: int, kept: Path, work: Path, environment: Mapping[str, str]) -> 
 def section(step: Step, output: str, seconds: float) -> str:
     """One step, as the page has it."""
     lines = [line.rstrip() for line in output.strip("\n").splitlines()]
-    if len(lines) > step.head + step.tail:
-        left_out = len(lines) - step.head - step.tail
-        marked = [f"[… {left_out} lines left out]"]
-        lines = lines[: step.head] + marked + lines[len(lines) - step.tail :]
+    if len(lines) > step.head:
+        lines = [*lines[: step.head], f"[… {len(lines) - step.head} lines left out]"]
     heading = f"\n## {step.heading}\n" if step.heading else ""
     says = f"\n{wrapped(step.says)}\n" if step.says else ""
     shown = "\n".join([f"$ {step.command}", *lines])

@@ -102,6 +102,19 @@ class DifferentError(HubspliceError):
     exit_code = 10
 
 
+class FieldError(ValueError):
+    """What a model of a recipe's part finds wrong, in a field that other fields make wrong.
+
+    Args:
+        field: where, from that part on: names and indices.
+        message: what is wrong.
+    """
+
+    def __init__(self, field: tuple[int | str, ...], message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 def quoted(value: object) -> str:
     """What was found somewhere, as messages show it: in Python's words, cut where they are long."""
     text = repr(value)

@@ -222,13 +222,13 @@ def test_the_demo_says_whether_the_hook_says_the_same() -> None:
 
 
 def test_a_transcript_marks_what_it_leaves_out() -> None:
-    step = Step("Build", "It takes a while.", "hubsplice build recipe.yaml", head=2, tail=1)
+    step = Step("Build", "It takes a while.", "hubsplice build recipe.yaml", head=2)
     output = "\n".join(f"line {number}   " for number in range(10))
     told = section(step, output, 61.4)
     assert "\n## Build\n\nIt takes a while.\n" in told
-    assert "$ hubsplice build recipe.yaml\nline 0\nline 1\n[… 7 lines left out]\nline 9\n" in told
+    assert "$ hubsplice build recipe.yaml\nline 0\nline 1\n[… 8 lines left out]\n" in told
     assert told.endswith("\n61 s.\n")
-    assert "left out" not in section(step, "line 0\nline 1\nline 2", 1.0)
+    assert "left out" not in section(step, "line 0\nline 1", 1.0)
 
 
 NO_REGEX = RECIPE.parent / "no-regex"

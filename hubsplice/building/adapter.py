@@ -128,7 +128,7 @@ def build_adapter(
         if report is not None and not allow_failed:
             report.require_passed()
     warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings, *drawn.lost)))
-    return BuildResult(output, report, warnings, compiled.amounts)
+    return BuildResult(output, report, warnings, compiled.amounts, conditions=compiled.conditions)
 
 
 def _in_layers(plan: Plan, carrier: Carrier) -> Plan:

@@ -20,6 +20,7 @@ from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import HubspliceError
 from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.held import EditHeld
 from hubsplice.fidelity.inserted import InsertedAt, bias_indices, inserted_at
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import FidelityReport
@@ -43,6 +44,7 @@ class BuildResult(Rendered):
         warnings: what was built, and may not be what was meant.
         amounts: what the strengths of the edits come to.
         local_base: the base's folder, where it is no repository on the Hub.
+        conditions: on how many tokens of calibration text those of the edits held.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class BuildResult(Rendered):
     warnings: tuple[str, ...]
     amounts: tuple[EditAmounts, ...] = ()
     local_base: Path | None = None
+    conditions: tuple[EditHeld, ...] = ()
 
     @property
     def other_warnings(self) -> tuple[str, ...]:
@@ -61,7 +64,7 @@ class BuildResult(Rendered):
         """The verdict, the measurements, the warnings, and where the checkpoint is."""
         if self.report is None:
             yield Line("The fidelity was not measured.", Tone.STRONG)
-            yield from (Line(str(amounts)) for amounts in self.amounts)
+            yield from (Line(str(found)) for found in (*self.amounts, *self.conditions))
         else:
             yield from self.report.content()
         for warning in self.other_warnings:
@@ -138,7 +141,7 @@ def build(
     # What the recipe alone says is found again by calibration.
     warnings = tuple(dict.fromkeys((*planned.warnings, *compiled.warnings, *drawn.lost)))
     local = None if planned.resolved.repo_id else planned.resolved.folder
-    return BuildResult(output, report, warnings, compiled.amounts, local)
+    return BuildResult(output, report, warnings, compiled.amounts, local, compiled.conditions)
 
 
 def _write(

@@ -10,7 +10,7 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
-from hubsplice.errors import OutputError, RecipeError
+from hubsplice.errors import RecipeError
 from hubsplice.evaluating.evaluate import Asked, Models
 from hubsplice.evaluating.evaluate import evaluate as compare
 from hubsplice.evaluating.hub_results import hub_files
@@ -29,8 +29,7 @@ from hubsplice.explore.record import Record
 from hubsplice.explore.writing import told_in
 from hubsplice.files.digest import digest_file
 from hubsplice.files.replacing import require_inside
-from hubsplice.files.space import full_disk
-from hubsplice.files.staging import scratch_directory
+from hubsplice.files.staging import replaced_files
 from hubsplice.intervention.saved import RECIPE
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.reading import load_named_recipe, portable, recorded_recipe
@@ -111,20 +110,12 @@ def _write(found: Evaluation, manifest: Manifest, folder: Path) -> None:
     """Put the evaluation in the place of an earlier one, and list its files in the manifest."""
     texts = {EVALUATION: found.model_dump_json(indent=2) + "\n", **hub_files(found)}
     kept = {name: d for name, d in manifest.files.items() if not is_evaluation(name)}
+    earlier = manifest.files.keys() - kept.keys()
+    # Also where there is nothing to write today.
     require_inside(folder, folder / HUB_RESULTS / "result.yaml")
-    try:
-        with scratch_directory(folder, "evaluated") as new:
-            for name, text in texts.items():
-                (new / name).parent.mkdir(exist_ok=True)
-                (new / name).write_text(text, encoding="utf-8")
-            files = kept | {name: digest_file(new / name) for name in texts}
-            write_manifest(manifest.model_copy(update={"files": files}), new)
-            for name in (*texts, MANIFEST):
-                (folder / name).parent.mkdir(exist_ok=True)
-                (new / name).replace(folder / name)
-        for name in manifest.files.keys() - files.keys():
-            (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise full_disk(error, folder) or OutputError(
-            f"{folder}: cannot be written: {error.strerror}"
-        ) from None
+    with replaced_files(folder, "evaluated", last=MANIFEST, instead_of=earlier) as new:
+        for name, text in texts.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_text(text, encoding="utf-8")
+        files = kept | {name: digest_file(new / name) for name in texts}
+        write_manifest(manifest.model_copy(update={"files": files}), new)

@@ -8,6 +8,7 @@ from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.compiling.compiler import Compiled
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.features.held import EditHeld
 from hubsplice.fidelity.report import FidelityReport
 
 
@@ -17,18 +18,20 @@ class Findings:
 
     Attributes:
         amounts: what the strengths of the edits come to.
+        conditions: on how many tokens those of the edits held.
         sae_fit: whether each SAE fits, by site.
         warnings: what may not be what was meant.
     """
 
     amounts: tuple[EditAmounts, ...]
+    conditions: tuple[EditHeld, ...]
     sae_fit: dict[str, SaeFit]
     warnings: tuple[str, ...]
 
     @staticmethod
     def of(compiled: Compiled) -> Findings:
         """What the calibration of a build found."""
-        return Findings(compiled.amounts, compiled.sae_fit, compiled.warnings)
+        return Findings(compiled.amounts, compiled.conditions, compiled.sae_fit, compiled.warnings)
 
     @staticmethod
     def recorded(manifest: Manifest) -> Findings:
@@ -37,6 +40,7 @@ class Findings:
         calibration = manifest.calibration
         return Findings(
             tuple(EditAmounts(term.label, term.amounts) for term in terms),
+            manifest.conditions,
             calibration.sae_fit if calibration else {},
             calibration.warnings if calibration else (),
         )

@@ -20,15 +20,13 @@ from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import Manifest, read_manifest, write_manifest
 from hubsplice.checkpoint.merged import require_merged
 from hubsplice.checkpoint.resolve import require_repository, resolve_recorded
-from hubsplice.errors import OutputError
 from hubsplice.families.served import built_architecture
 from hubsplice.fidelity.inserted import bias_indices, inserted_layers
 from hubsplice.fidelity.measure import Subject
 from hubsplice.fidelity.report import REPORT, FidelityReport, read_report, write_report
 from hubsplice.fidelity.verdict import refuse_no_ratio
 from hubsplice.files.digest import digest_file
-from hubsplice.files.space import full_disk
-from hubsplice.files.staging import scratch_directory
+from hubsplice.files.staging import replaced_files
 from hubsplice.files.unchanged import unchanged
 from hubsplice.intervention.saved import INTERVENTION, RECIPE, load_intervention
 from hubsplice.pictures.drawing import PICTURES, write_pictures
@@ -117,20 +115,10 @@ def measure(
 
 def _record_again(report: FidelityReport, manifest: Manifest, folder: Path) -> None:
     """Replace report, pictures and manifest by new files, so that none is ever half written."""
-    try:
-        with scratch_directory(folder, "measured") as new:
-            files = manifest.files | {REPORT: digest_file(write_report(report, new))}
-            measured = {"files": files, "fidelity": summary(report)}
-            drawn = write_pictures(manifest.model_copy(update=measured), report, new)
-            write_manifest(drawn.manifest, new)
-            for sentence in drawn.lost:
-                print_note(f"warning: {sentence}")
-            for name in (REPORT, *PICTURES, MANIFEST):
-                if (new / name).exists():
-                    (new / name).replace(folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise full_disk(error, folder) or OutputError(
-            f"{folder}: cannot be written: {error.strerror}"
-        ) from None
+    with replaced_files(folder, "measured", last=MANIFEST, instead_of=PICTURES) as new:
+        files = manifest.files | {REPORT: digest_file(write_report(report, new))}
+        measured = {"files": files, "fidelity": summary(report)}
+        drawn = write_pictures(manifest.model_copy(update=measured), report, new)
+        write_manifest(drawn.manifest, new)
+        for sentence in drawn.lost:
+            print_note(f"warning: {sentence}")

@@ -33,6 +33,7 @@ from hubsplice.compiling.plan import PlannedSplice
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.edits.base import Edit
 from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.held import Held
 from hubsplice.features.sae import LoadedSae
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.files.digest import FileDigest
@@ -186,6 +187,7 @@ def _terms(
     edits = planned.splice.edits
     names = dict(zip(map(id, edits), portable_splice.edits, strict=True))
     amounts = dict(zip(map(id, edits), lowered.amounts, strict=True))
+    held = {id(edits[condition.edit]): condition.held for condition in lowered.conditions}
     return tuple(
         _term(
             term.label,
@@ -194,6 +196,7 @@ def _terms(
             source,
             sae.sha256 if sae else None,
             amounts[id(edit)],
+            held.get(id(edit)),
         )
         for term, edit in zip(lowered.site.terms, lowered.origins, strict=True)
     )
@@ -206,6 +209,7 @@ def _term(
     source: dict[str, Any],
     sha256: str | None,
     amounts: EditAmounts,
+    held: Held | None,
 ) -> TermRecord:
     features, named = edit.feature_indices(), bool(edit.all_indices())
     return TermRecord(
@@ -217,6 +221,7 @@ def _term(
         source=source if named else {},
         source_sha256=sha256 if named else None,
         amounts=amounts.amounts,
+        held=held,
     )
 
 

@@ -39,18 +39,22 @@ def build_summary(result: BuildResult) -> Iterator[Part]:
         yield from (Line(str(amounts)) for amounts in result.amounts)
     else:
         yield from measured_summary(result.report)
+    yield from (Line(str(condition)) for condition in result.conditions)
     yield Line()
+    card = result.folder / CARD
     if manifest.carrier is None:
         folder = shlex.quote(str(result.folder))
         base = f" --base {shlex.quote(str(result.local_base))}" if result.local_base else ""
-        yield Line("Next:")
+        yield Line(f"Next: read the card, {card}. Then")
         yield Code(
+            f"  hubsplice evaluate {folder}{base} --prompts FILE --score KIND=…\n"
             f"  hubsplice serve {folder}\n"
-            f"  hubsplice verify {folder}{base}\n"
             f"  hubsplice publish {folder} --repo-id YOU/NAME"
         )
-    tables = f"{result.folder / CARD}" + (f" and {REPORT}" if result.report else "")
-    yield Line(f"The card is {tables}; --details prints all tables.", Tone.FAINT)
+    else:
+        yield Line(f"The card is {card}.")
+    figures = f"All figures are in {REPORT}, and " if result.report else ""
+    yield Line(f"{figures}--details prints all tables.", Tone.FAINT)
 
 
 def measured_summary(report: FidelityReport) -> Iterator[Part]:

@@ -5,6 +5,6 @@ it.
 """
 
 from hubsplice.card.render import render_card
-from hubsplice.card.write import edited_card, write_card
+from hubsplice.card.write import edited_card, stale_figures, write_card
 
-__all__ = ["edited_card", "render_card", "write_card"]
+__all__ = ["edited_card", "render_card", "stale_figures", "write_card"]

@@ -13,7 +13,7 @@ from typing import TypeVar
 from pydantic import JsonValue
 
 from hubsplice.card.escape import Markdown, clean, code, fenced, inline, words
-from hubsplice.card.metadata import license_files
+from hubsplice.card.metadata import license_files, reads_features
 from hubsplice.card.phrases import formula, sentence, with_numbers
 from hubsplice.card.words import AuthorWords
 from hubsplice.checkpoint.engine_runs import EngineRun
@@ -172,6 +172,9 @@ class CardContext:
     edits: Table
     edits_are_many: bool
     amounts: tuple[str, ...]
+    of_features: bool
+    leaves_sinks: bool
+    conditions: tuple[str, ...]
     sae_fit: tuple[str, ...]
     misfit: bool
     edited_features: Table
@@ -256,6 +259,9 @@ def card_context(
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
         amounts=_amounts(manifest),
+        of_features=reads_features(manifest),
+        leaves_sinks=any(norm is not None for norm in _sink_norms(manifest)),
+        conditions=tuple(map(str, manifest.conditions)),
         sae_fit=tuple(f"after layer {place}: {fit}" for place, fit in _fits(manifest)),
         misfit=any(fit.misfit for _, fit in _fits(manifest)),
         edited_features=_edited_features(manifest),
@@ -339,7 +345,7 @@ def _fidelity(report: FidelityReport) -> FidelityContext:
 def _faithful(report: FidelityReport | None) -> str:
     """The verdict for those who only want to use the model."""
     if report is None or not report.precisions:
-        return "not measured; nothing says how close the weights come to the edit"
+        return "not measured; nothing here says how close the weights come to the edit"
     dtype = report.precisions[0].dtype
     if report.outcome == "shown":
         ratio = report.precisions[0].ratio
@@ -426,10 +432,12 @@ def _run(run: EngineRun) -> str:
     where = "" if run.device is None else f" on {clean(run.device).upper()}"
     floor = "" if run.noise_floor is None else f", noise floor {significant(run.noise_floor)}"
     missed = ", ".join(map(clean, run.missed))
-    came = "it serves the edit" if run.passed else f"NOT passed: {missed}"
+    said = f"{what}{where}, {run.date.isoformat()}, in {clean(run.dtype)}"
+    came = f"Verified with {said}: it serves the edit"
+    if not run.passed:
+        came = f"{said}: NOT passed: {missed}"
     return (
-        f"{what}{where}, in {clean(run.dtype)}, {run.date.isoformat()}: {came}. "
-        f"{count(run.prompts)} prompts, {count(run.generated_tokens)} generated tokens, "
+        f"{came}. {count(run.prompts)} prompts, {count(run.generated_tokens)} generated tokens, "
         f"{significant(run.error)} nats a token from the exact hook{floor}; the edit changes "
         f"{significant(run.effect)}"
     )
@@ -613,6 +621,10 @@ def _amounts(manifest: Manifest) -> tuple[str, ...]:
     return tuple(str(EditAmounts(term.label, term.amounts)) for term in terms)
 
 
+def _sink_norms(manifest: Manifest) -> Iterable[float | None]:
+    return [] if manifest.calibration is None else manifest.calibration.sink_norm.values()
+
+
 def _fits(manifest: Manifest) -> list[tuple[str, SaeFit]]:
     return [] if manifest.calibration is None else _by_site(manifest.calibration.sae_fit)
 
@@ -715,6 +727,8 @@ def _sources(manifest: Manifest) -> Table:
         )
         for layer in manifest.edits
         for term in layer.terms
+        # Of a local file nothing may be known.
+        if term.source or term.source_sha256
     )
     return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from huggingface_hub import ModelCardData
@@ -13,6 +14,7 @@ from hubsplice.evaluating.hub_results import model_index
 from hubsplice.evaluating.results import Evaluation
 
 _TAGS = ("hubsplice", "sparse-autoencoder", "steering", "interpretability")
+_OF_FEATURES = "sparse-autoencoder"
 _LICENSE_STEMS = ("license", "licence", "copying")
 
 
@@ -57,8 +59,19 @@ def card_metadata(
         license=cast(str, list(known.ids)) if len(known.ids) > 1 else next(iter(known.ids), None),
         license_name=known.name,
         license_link=_cleaned(_link(manifest, terms, files)) if other else None,
-        tags=list(_TAGS),
+        tags=[tag for tag in _TAGS if tag != _OF_FEATURES or reads_features(manifest)],
     )
+
+
+def reads_features(manifest: Manifest) -> bool:
+    """Whether an edit is of a SAE's feature, or has one in its condition."""
+    return any(_names_feature(term.edit) for layer in manifest.edits for term in layer.terms)
+
+
+def _names_feature(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return value.get("feature") is not None or any(map(_names_feature, value.values()))
+    return isinstance(value, list | tuple) and any(map(_names_feature, value))
 
 
 def _cleaned(text: str | None) -> str | None:

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from hubsplice.card.context import card_context
 from hubsplice.card.render import card_text, data_text
+from hubsplice.card.stale import Stale, stale_parts
 from hubsplice.card.words import read_words
 from hubsplice.checkpoint.checksums import recorded_digest, write_checksums
 from hubsplice.checkpoint.companions import CARD, CARD_DATA, MANIFEST
 from hubsplice.checkpoint.engine_runs import read_engine_runs
 from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.errors import CheckpointError
 from hubsplice.evaluating.results import read_evaluation
 from hubsplice.fidelity.report import read_report
 from hubsplice.files.digest import digest_bytes
@@ -70,9 +72,7 @@ def edited_card(folder: Path) -> str | None:
     if recorded_digest(folder, CARD) == digest_bytes(found).sha256:
         return None
     text = found.decode(errors="replace")
-    loads = _MODEL_ID.search(text)
-    model_id = None if loads is None else str(json.loads(loads[1]))
-    written = card_files(folder, model_id=model_id)[CARD]
+    written = _written_for(folder, text)
     if text == written:
         return None
     return "".join(
@@ -84,6 +84,29 @@ def edited_card(folder: Path) -> str | None:
             n=1,
         )
     )
+
+
+def stale_figures(folder: Path) -> tuple[Stale, ...]:
+    """The parts of a folder's card whose figures are others than its files give.
+
+    Args:
+        folder: what `hubsplice build` wrote, with a card that somebody edited.
+
+    Raises:
+        CheckpointError: the card or what it is made from can't be read.
+    """
+    try:
+        text = read_plain(folder / CARD).decode(errors="replace")
+    except OSError as error:
+        raise CheckpointError(f"{folder / CARD}: cannot be read: {error.strerror}") from None
+    return stale_parts(text, _written_for(folder, text))
+
+
+def _written_for(folder: Path, text: str) -> str:
+    """What hubsplice writes for the model that a card's examples load."""
+    loads = _MODEL_ID.search(text)
+    model_id = None if loads is None else str(json.loads(loads[1]))
+    return card_files(folder, model_id=model_id)[CARD]
 
 
 def write_card(

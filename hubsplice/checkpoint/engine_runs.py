@@ -10,10 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from hubsplice.checkpoint.companions import CONFIG
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import Manifest, Record
 from hubsplice.checkpoint.record_file import read_record
 from hubsplice.files.digest import Sha256
 
@@ -24,11 +24,7 @@ _LARGEST = 1 << 20
 Word = Annotated[str, Field(min_length=1, max_length=80)]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class EngineRun(_Record):
+class EngineRun(Record):
     """One run of `hubsplice verify --engine`; divergences are in nats a token."""
 
     engine: Word
@@ -52,7 +48,7 @@ class EngineRun(_Record):
         return self.engine, self.version, self.device, self.dtype, self.weights
 
 
-class EngineRuns(_Record):
+class EngineRuns(Record):
     """The whole file."""
 
     schema_version: Literal[1] = 1

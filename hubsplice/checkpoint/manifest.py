@@ -30,6 +30,7 @@ from hubsplice.checkpoint.layer_map import FromBase, LayerMap, layer_map_problem
 from hubsplice.errors import CheckpointError
 from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.features.held import EditHeld, Held
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
 from hubsplice.files.plain import is_folder, not_a_folder, read_plain
 from hubsplice.files.strict_json import parse_object
@@ -165,6 +166,9 @@ class TermRecord(Record):
     source_sha256: Sha256 | None = Field(None, description="Of the source's weights.")
     amounts: tuple[ResolvedAmount, ...] = Field(
         (), description="What the strengths of the edit come to."
+    )
+    held: Held | None = Field(
+        None, description="On how much calibration text its condition held; null without one."
     )
 
 
@@ -304,6 +308,19 @@ class Manifest(Record):
     def edits(self) -> tuple[InsertedLayer | EditedBias, ...]:
         """What edits each site, in the order of the sites."""
         return tuple(sorted((*self.editing_layers, *self.biases), key=lambda edit: edit.place))
+
+    @property
+    def conditions(self) -> tuple[EditHeld, ...]:
+        """On how many tokens of calibration text those of the edits held."""
+        # Every term of an edit says it.
+        return tuple(
+            dict.fromkeys(
+                EditHeld(term.label, term.held)
+                for edits in self.edits
+                for term in edits.terms
+                if term.held is not None
+            )
+        )
 
     @property
     def carriers(self) -> tuple[str, ...]:

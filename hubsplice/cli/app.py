@@ -181,6 +181,15 @@ Limit = Annotated[
         show_default=False,
     ),
 ]
+VllmPython = Annotated[
+    Path | None,
+    typer.Option(
+        "--python",
+        metavar="PATH",
+        help="The Python interpreter of vLLM's environment. [default: this one]",
+        show_default=False,
+    ),
+]
 NeutralTokens = Annotated[
     int,
     typer.Option(

@@ -237,8 +237,12 @@ def _as_data(result: BuildResult) -> dict[str, Any]:
     for warning in result.warnings:
         print_warning(warning)
     shown = result.report.model_dump(mode="json") if result.report else None
-    amounts = [asdict(entry) for entry in result.amounts]
-    return {"folder": str(result.folder), "report": shown, "amounts": amounts}
+    return {
+        "folder": str(result.folder),
+        "report": shown,
+        "amounts": [asdict(entry) for entry in result.amounts],
+        "conditions": [asdict(entry) for entry in result.conditions],
+    }
 
 
 def _show(result: BuildResult, *, details: bool) -> None:

@@ -22,12 +22,13 @@ from hubsplice.cli.app import (
     SplicedFolder,
     Temperature,
     TopP,
+    VllmPython,
 )
 from hubsplice.terminal import print_content, print_json, print_note
 
 
 class Backend(enum.StrEnum):
-    """What runs the harness's tasks."""
+    """What answers prompts, and runs the harness's tasks."""
 
     HF = "hf"
     VLLM = "vllm"
@@ -40,7 +41,8 @@ def evaluate(
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help="What both models are asked, one a line. [default: general questions]",
+            help="What both models are asked, one a line; or the evaluation.json that has it. "
+            "[default: general questions]",
             show_default=False,
         ),
     ] = None,
@@ -57,14 +59,20 @@ def evaluate(
     ] = None,
     include_path: IncludePath = None,
     backend: Annotated[
-        Backend, typer.Option("--backend", help="What runs the tasks: transformers or vLLM.")
+        Backend,
+        typer.Option(
+            "--backend",
+            help="What answers, and runs the tasks: transformers or vLLM. Neutral text is always "
+            "read by transformers.",
+        ),
     ] = Backend.HF,
+    python: VllmPython = None,
     model_args: Annotated[
         str,
         typer.Option(
             "--model-args",
             metavar="NAME=VALUE,…",
-            help="More arguments of the tasks' backend.",
+            help="More arguments of the backend; with vLLM, of vllm.LLM.",
             show_default=False,
         ),
     ] = "",
@@ -142,6 +150,7 @@ def evaluate(
         batch_size=batch_size,
         chat=chat,
         model_args=model_args,
+        python=python,
         answers=answers,
     )
     if as_json:

@@ -131,6 +131,7 @@ def try_(
         raise RecipeError("--edit: it says which edit --strength sets; give --strength too")
     if not prompts and not chat:
         raise RecipeError("PROMPT: missing; give a prompt, --chat or --web")
+    from hubsplice.explore.answers import never_held
     from hubsplice.interface.answers import trying
 
     with trying(
@@ -146,8 +147,12 @@ def try_(
             _asked(trial, prompt, keep=chat, quiet=as_json)
             for prompt in chain(prompts or (), _lines() if chat else ())
         ]
+    never = never_held(shown)
+    for warning in never:
+        print_warning(warning)
     if as_json:
-        print_json({"prompts": [asdict(one) for one in shown], "warnings": list(trial.warnings)})
+        warnings = [*trial.warnings, *never]
+        print_json({"prompts": [asdict(one) for one in shown], "warnings": warnings})
     elif strength is None:
         print_note(f"next: hubsplice try {recipe} --strength …, or hubsplice build {recipe} -o DIR")
     else:
@@ -192,7 +197,7 @@ def _on_a_page(
 def _asked(trial: Trial, prompt: str, *, keep: bool, quiet: bool) -> Compared:
     if quiet:
         return trial.ask(prompt, keep=keep)
-    from hubsplice.explore.answers import side_by_side
+    from hubsplice.explore.answers import compared_content, side_by_side
 
     with live_content() as show:
 
@@ -201,7 +206,7 @@ def _asked(trial: Trial, prompt: str, *, keep: bool, quiet: bool) -> Compared:
                 show([side_by_side(compared, width())])
 
         compared = trial.ask(prompt, keep=keep, show=grow)
-        content: list[Any] = [side_by_side(compared, width())]
+        content: list[Any] = list(compared_content(compared, width()))
         if show is not None:
             show(content)
     if show is None:

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from hubsplice.cli.app import AdaptersCarrier, AsJson, Base, Revision, SplicedModel
+from hubsplice.cli.app import (
+    AdaptersCarrier,
+    AsJson,
+    Base,
+    Revision,
+    SplicedModel,
+    VllmPython,
+)
 from hubsplice.errors import CheckpointError
 from hubsplice.terminal import print_content, print_json, print_line
 
@@ -46,14 +53,7 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    python: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="The Python interpreter of vLLM's environment. [default: this one]",
-            show_default=False,
-        ),
-    ] = None,
+    python: VllmPython = None,
     prompts: Annotated[
         Path | None,
         typer.Option(

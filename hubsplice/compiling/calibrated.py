@@ -16,6 +16,7 @@ from hubsplice.compiling.open_plan import OpenPlan
 from hubsplice.errors import CheckpointError
 from hubsplice.features.activity import feature_activity
 from hubsplice.features.amounts import Activity
+from hubsplice.features.held import Held
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import ActingText, acting_text
@@ -97,11 +98,12 @@ class _Lowered:
 
 
 class _Seen:
-    """How active every edited feature is in the text that was scanned."""
+    """How active every edited feature is in scanned text, and how often conditions hold there."""
 
     def __init__(self, lowered: _Lowered) -> None:
         self._splices = {splice.site.place: splice for splice in lowered.splices}
         self._found: dict[Place, dict[str, Activity]] = {}
+        self._held: dict[Place, dict[int, Held]] = {}
 
     def see(self, place: Place, h: Tensor) -> None:
         splice = self._splices[place]
@@ -110,9 +112,16 @@ class _Seen:
             known = self._found.setdefault(place, {})
             for name, found in feature_activity(splice.features, ordinary).items():
                 known[name] = found.with_more(known[name]) if name in known else found
+            held = self._held.setdefault(place, {})
+            for condition in splice.conditions:
+                here, before = condition.count(ordinary), held.get(condition.edit)
+                held[condition.edit] = here if before is None else here.with_more(before)
 
     def at(self, place: Place) -> Mapping[str, Activity]:
         return self._found.get(place, {})
+
+    def held_at(self, place: Place) -> Mapping[int, Held]:
+        return self._held.get(place, {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,6 +161,7 @@ class _Pass:
                 drawn=text.drawn * text.ids.shape[1],
                 seen=None if seen is None else seen.at(planned.place),
                 learned=self.learned[i],
+                held=None if seen is None else seen.held_at(planned.place),
             )
             lowered.append(splice)
             unchanged = (

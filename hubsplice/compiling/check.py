@@ -17,6 +17,16 @@ from hubsplice.recipe.models import Recipe
 from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
 
+_TWO_LAYERS = (
+    "A layer adds up functions of one read-out each, and an edit of one where another one is above "
+    "a value is none of these: so one layer marks the tokens at which the condition holds, and the "
+    "next one edits them."
+)
+_NO_TEXT = (
+    "No text is read here, so that it is not known on how many tokens conditions hold: "
+    "`hubsplice try` says it of prompts and answers, `hubsplice build` of the calibration text."
+)
+
 
 @dataclass(frozen=True)
 class SaeSummary:
@@ -72,6 +82,8 @@ class CheckReport(Rendered):
         warnings: what builds, and may not be what was meant.
         amounts: what strengths come to, as far as the recipe alone says, in its order.
         cost: what the build would take; None where that was not asked, or could not be said.
+        conditions: what reports call the edits under conditions.
+        in_two_layers: those of them that take two layers.
     """
 
     base_model: str
@@ -83,6 +95,8 @@ class CheckReport(Rendered):
     warnings: tuple[str, ...]
     amounts: tuple[EditAmounts, ...] = ()
     cost: BuildCost | None = None
+    conditions: tuple[str, ...] = ()
+    in_two_layers: tuple[str, ...] = ()
 
     @staticmethod
     def of(plan: Plan, cost: BuildCost | None = None) -> CheckReport:
@@ -99,6 +113,8 @@ class CheckReport(Rendered):
             warnings=plan.warnings,
             amounts=plan.amounts,
             cost=cost,
+            conditions=tuple(label for planned in in_order for label in planned.conditions),
+            in_two_layers=tuple(label for planned in in_order for label in planned.in_two_layers),
         )
 
     def content(self) -> Iterable[Part]:
@@ -114,6 +130,11 @@ class CheckReport(Rendered):
         saes = dict.fromkeys(str(splice.sae) for splice in self.splices if splice.sae)
         yield from map(Line, saes)
         yield from (Line(str(amounts)) for amounts in self.amounts)
+        if self.in_two_layers:
+            yield from (Line(f"{label}: two layers") for label in self.in_two_layers)
+            yield Line(_TWO_LAYERS)
+        if self.conditions:
+            yield Line(_NO_TEXT)
         if self.cost is not None:
             yield from self.cost.content()
 

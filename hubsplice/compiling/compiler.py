@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.compiling.calibrated import CalibratedPlan, calibrate
 from hubsplice.compiling.conditional import compiled
+from hubsplice.compiling.conditions import condition_doubts
 from hubsplice.compiling.construct import stacked
 from hubsplice.compiling.lowering import LoweredSplice
 from hubsplice.compiling.misfits import require_fit
@@ -23,6 +24,7 @@ from hubsplice.constructions.output_bias import OutputBias
 from hubsplice.errors import RecipeError, UnsupportedError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.features.held import EditHeld
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site
@@ -82,6 +84,11 @@ class Compiled:
         return tuple(found for s in self.lowered for found in s.amounts if found.amounts)
 
     @property
+    def conditions(self) -> tuple[EditHeld, ...]:
+        """On how many tokens conditions held, an entry for each edit that has one."""
+        return tuple(condition.told for s in self.lowered for condition in s.conditions)
+
+    @property
     def sae_fit(self) -> dict[str, SaeFit]:
         """Whether each SAE fits, by the site, as the manifest calls it."""
         return {str(s.site.place): s.fit for s in self.lowered if s.fit is not None}
@@ -89,7 +96,11 @@ class Compiled:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What calibration found that may not be what was meant."""
-        return tuple(warning for splice in self.lowered for warning in splice.warnings)
+        return tuple(
+            warning
+            for splice in self.lowered
+            for warning in (*splice.warnings, *condition_doubts(splice.conditions))
+        )
 
 
 def compile_plan(

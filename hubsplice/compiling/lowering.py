@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from hubsplice.compiling.amount_warnings import amount_warnings
+from hubsplice.compiling.conditions import LoweredCondition, lowered_conditions
 from hubsplice.compiling.contradictions import contradictions
 from hubsplice.compiling.far import far_amounts, far_changes, far_factors
 from hubsplice.compiling.learned import Learned
@@ -24,6 +25,7 @@ from hubsplice.features.base import Feature, SiteStatistics
 from hubsplice.features.extract import CalibratedGate
 from hubsplice.features.fit import measure_fit
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.features.held import Held
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention.normalization import Normalization
@@ -48,6 +50,7 @@ class LoweredSplice:
         approximations: what the terms do not reproduce of the features.
         amounts: what the strengths of each of the splice's edits came to, in their order.
         warnings: what was lowered, and may not be what was meant.
+        conditions: those of its edits, and on how many tokens they held.
         fit: whether the SAE fits; None where no edit is of one of its features.
     """
 
@@ -59,6 +62,7 @@ class LoweredSplice:
     approximations: tuple[str, ...]
     amounts: tuple[EditAmounts, ...]
     warnings: tuple[str, ...]
+    conditions: tuple[LoweredCondition, ...] = ()
     fit: SaeFit | None = None
 
 
@@ -72,6 +76,7 @@ def lower_splice(
     drawn: int,
     seen: Mapping[str, Activity] | None,
     learned: Learned,
+    held: Mapping[int, Held] | None = None,
 ) -> LoweredSplice:
     """Lower all edits of a splice.
 
@@ -85,6 +90,7 @@ def lower_splice(
         seen: how active the features are in other text, by their names; None where the edits
             serve only to look for text, so that 1 can stand for a maximum of zero.
         learned: what was learned from the splice's examples.
+        held: on how many tokens of other text the condition of an edit held, by the edit's number.
 
     Raises:
         HubspliceError: of the class of the first problem, one line per edit that has one.
@@ -123,6 +129,11 @@ def lower_splice(
     for edit in lowered:
         warnings += [f"{edit.field}: {doubt}" for doubt in _doubts(edit, statistics)]
     warnings += together.doubts
+    conditions = []
+    for condition in lowered_conditions(lowered, sources):
+        found, elsewhere = condition.count(by_chance), (held or {}).get(condition.edit)
+        found = found if elsewhere is None else found.with_more(elsewhere)
+        conditions.append(replace(condition, held=found))
     return LoweredSplice(
         Site(
             place.layer,
@@ -137,6 +148,7 @@ def lower_splice(
         tuple(f"{f.name}: {f.approximation}" for f in features if f.approximation),
         tuple(edit.amounts for edit in lowered),
         tuple(warnings),
+        tuple(conditions),
         fit,
     )
 

@@ -39,7 +39,8 @@ class PlannedSplice:
         place: where the stream is edited.
         sae: the SAE, if it names one.
         in_bias: whether a bias of that layer carries it, and no layer is inserted.
-        conditional: whether its edits need a layer that marks tokens, in front of the one that
+        conditions: what reports call its edits under conditions.
+        in_two_layers: those of them that need a layer which marks tokens, in front of the one that
             edits.
     """
 
@@ -48,7 +49,13 @@ class PlannedSplice:
     place: Place
     sae: FoundSae | None
     in_bias: bool
-    conditional: bool = False
+    conditions: tuple[str, ...] = ()
+    in_two_layers: tuple[str, ...] = ()
+
+    @property
+    def conditional(self) -> bool:
+        """Whether there is a layer that marks tokens, in front of the one that edits."""
+        return bool(self.in_two_layers)
 
     def layers(self, architecture: Architecture) -> int:
         """How many decoder layers are inserted for it."""
@@ -143,8 +150,10 @@ def make_plan(recipe: Recipe) -> Plan:
         room = None if found.in_bias else architecture.intermediate_size
         rehearsal = rehearse(splice, found.place, config, architecture.hidden_size, room, field)
         problems += rehearsal.problems
-        if rehearsal.conditional:
-            found = replace(found, conditional=True)
+        found = replace(
+            found, conditions=rehearsal.conditions, in_two_layers=rehearsal.in_two_layers
+        )
+        if found.conditional:
             try:
                 require_two_layers(architecture, found.place)
             except HubspliceError as error:

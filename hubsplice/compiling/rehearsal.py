@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hubsplice.compiling.contradictions import contradictions
@@ -29,13 +29,15 @@ class Rehearsal:
         problems: what would stop the build.
         amounts: what the strengths come to, as far as the recipe says, for edits that have one.
         warnings: what would build, and may not be what was meant.
-        conditional: whether edits need two layers.
+        conditions: what reports call the edits that have one.
+        in_two_layers: those of them that need two layers.
     """
 
     problems: tuple[HubspliceError, ...]
     amounts: tuple[EditAmounts, ...]
     warnings: tuple[str, ...]
-    conditional: bool = False
+    conditions: tuple[str, ...] = ()
+    in_two_layers: tuple[str, ...] = ()
 
 
 def rehearse(
@@ -59,13 +61,12 @@ def rehearse(
     lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size, place.after), field)
     together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
-    terms = [term for edit in lowered for term in edit.terms]
     try:
         # A stand-in's decoder row is its encoder, and what reads along the row reads another thing.
         known = [edit for edit in lowered if not _reads_a_row(edit.edit)]
         require_markable([term for edit in known for term in edit.terms])
     except HubspliceError as error:
-        problems.append(type(error)(f"{field}.edits: {error}"))
+        problems.append(type(error)(f"{_of_condition(lowered, field, error)}: {error}"))
     if room is not None:
         try:
             require_room(lowered, room, field)
@@ -75,8 +76,21 @@ def rehearse(
         tuple(problems),
         tuple(edit.amounts for edit in lowered if edit.resolved),
         (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
-        any(term.condition is not None for term in terms),
+        tuple(edit.terms[0].label for edit in lowered if edit.edit.condition is not None),
+        tuple(
+            edit.terms[0].label
+            for edit in lowered
+            if any(term.condition is not None for term in edit.terms)
+        ),
     )
+
+
+def _of_condition(edits: Sequence[LoweredEdit], splice: str, error: HubspliceError) -> str:
+    """How the recipe calls the condition of the edit with whose label the message begins."""
+    for edit in edits:
+        if str(error).startswith(f"{edit.terms[0].label}: "):
+            return f"{edit.field}.when" if edit.edit.condition is not None else edit.field
+    return f"{splice}.edits"
 
 
 def _reads_a_row(edit: Edit) -> bool:

@@ -27,6 +27,7 @@ from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.quiet_bias import cheaper_bias
 from hubsplice.constructions.ramp_gates import RampGates
+from hubsplice.constructions.ramp_width import RAMP_SIGMAS
 from hubsplice.constructions.sink_gate import sink_gate
 from hubsplice.constructions.site_view import SiteView
 from hubsplice.intervention.normalization import Normalization
@@ -47,10 +48,14 @@ class LayerNormConstants(PreNormConstants):
 
 CONSTANTS = {
     torch.bfloat16: LayerNormConstants(
-        injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0
+        injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=RAMP_SIGMAS[torch.bfloat16]
     ),
     torch.float32: LayerNormConstants(
-        injection=16.0, channels=1, longest_bias=32.0, ramp_sigmas=0.0, damping=1e-9
+        injection=16.0,
+        channels=1,
+        longest_bias=32.0,
+        ramp_sigmas=RAMP_SIGMAS[torch.float32],
+        damping=1e-9,
     ),
 }
 

@@ -21,6 +21,7 @@ import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
+from hubsplice.constructions.ramp_width import NARROWEST_RAMP, RAMP_SIGMAS
 from hubsplice.errors import UnsupportedError
 from hubsplice.intervention.condition import GateReadOut
 from hubsplice.intervention.normalization import Normalization
@@ -33,11 +34,7 @@ _BEYOND = 1.5
 _ROOM = 0.25
 # How much of a read-out must be its own, beside all others of the site.
 _LEAST_OWN = 0.05
-# How wide constructions make the ramp of a jump, in deviations of the noise that the precision puts
-# on a read-out, and of the read-out itself at the least; and how much of the ramp is to lie below
-# the threshold beside the half that does.
-_SIGMAS = {torch.bfloat16: 3.0, torch.float32: 0.0}
-_NARROWEST = 1e-3
+# How much of a jump's ramp is to lie below the threshold, beside the half that does.
 _OF_RAMP = 0.25
 # How alike two read-outs are that are one.
 _SAME = 1 - 1e-6
@@ -282,8 +279,8 @@ def _early(gate: GateReadOut, h: Tensor, serving: Tensor) -> float:
     """
     values = h.double() @ gate.encoder.double()
     noise = serving.double() @ gate.encoder.double() - values
-    sigmas = _SIGMAS[serving.dtype]
-    width = max(sigmas * float(noise.std()), _NARROWEST * float(values.std()))
+    sigmas = RAMP_SIGMAS[serving.dtype]
+    width = max(sigmas * float(noise.std()), NARROWEST_RAMP * float(values.std()))
     return _OF_RAMP * width
 
 

@@ -26,6 +26,7 @@ from hubsplice.constructions.prenorm_constants import PreNormConstants
 from hubsplice.constructions.prenorm_layer import SplicedLayer
 from hubsplice.constructions.quiet_bias import cheaper_bias
 from hubsplice.constructions.ramp_gates import RampGates
+from hubsplice.constructions.ramp_width import RAMP_SIGMAS
 from hubsplice.constructions.readout import RidgeFitter
 from hubsplice.constructions.sink_gate import sink_gate
 from hubsplice.constructions.site_view import SiteView
@@ -51,12 +52,14 @@ class GatedConstants(PreNormConstants):
 
 
 CONSTANTS = {
-    torch.bfloat16: GatedConstants(injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=3.0),
+    torch.bfloat16: GatedConstants(
+        injection=1.2, channels=4, longest_bias=0.5, ramp_sigmas=RAMP_SIGMAS[torch.bfloat16]
+    ),
     torch.float32: GatedConstants(
         injection=16.0,
         channels=1,
         longest_bias=32.0,
-        ramp_sigmas=0.0,
+        ramp_sigmas=RAMP_SIGMAS[torch.float32],
         damping=1e-9,
         jump_copies=1,
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hubsplice.constructions.ramp_width import NARROWEST_RAMP
+
 
 @dataclass(frozen=True)
 class PreNormConstants:
@@ -28,7 +30,7 @@ class PreNormConstants:
     channels: int
     longest_bias: float
     ramp_sigmas: float
-    narrowest_ramp: float = 1e-3
+    narrowest_ramp: float = NARROWEST_RAMP
     sharpness: float = 8192.0
     saturation: float = 32.0
     damping: float = 1e-6

@@ -27,6 +27,7 @@ from hubsplice.constructions.decomposition import Affine, Parts, decompose, dire
 from hubsplice.constructions.held_norms import HeldNorms
 from hubsplice.constructions.jump_ramps import ramp_widths
 from hubsplice.constructions.neurons import Neurons
+from hubsplice.constructions.ramp_width import RAMP_SIGMAS
 from hubsplice.constructions.sandwich_form import SANDWICH, SandwichForm
 from hubsplice.constructions.sandwich_frame import Frame, SandwichConstants, choose_frame
 from hubsplice.constructions.sandwich_layer import SandwichLayer
@@ -35,8 +36,12 @@ from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
 
 CONSTANTS = {
-    torch.bfloat16: SandwichConstants(ramp_sigmas=3.0, damping=1e-6, spread=0.0, longest=400.0),
-    torch.float32: SandwichConstants(ramp_sigmas=0.0, damping=1e-9, spread=1500.0, longest=1000.0),
+    torch.bfloat16: SandwichConstants(
+        ramp_sigmas=RAMP_SIGMAS[torch.bfloat16], damping=1e-6, spread=0.0, longest=400.0
+    ),
+    torch.float32: SandwichConstants(
+        ramp_sigmas=RAMP_SIGMAS[torch.float32], damping=1e-9, spread=1500.0, longest=1000.0
+    ),
 }
 
 # A read-out of a constant is reported from this error on.

@@ -27,6 +27,7 @@ from torch import Tensor
 from hubsplice.constructions.decomposition import Affine, Parts
 from hubsplice.constructions.held_norms import LENGTH_CHANNELS, HeldNorms, exact_gain
 from hubsplice.constructions.jump_ramps import ramp_widths
+from hubsplice.constructions.ramp_width import NARROWEST_RAMP
 from hubsplice.constructions.sandwich_form import SandwichForm
 from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.errors import UnsupportedError
@@ -61,7 +62,7 @@ class SandwichConstants:
     longest: float
     steadying_modes: int = 6
     replicas: int = 48
-    narrowest_ramp: float = 1e-3
+    narrowest_ramp: float = NARROWEST_RAMP
     sharpness: float = 4096.0
     opening: float = 64.0
     dominance: float = 1024.0

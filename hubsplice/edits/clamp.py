@@ -19,7 +19,7 @@ from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 
 def _is_condition(value: Any) -> str:
-    return "When" if isinstance(value, dict | When) else "word"
+    return "word" if isinstance(value, str) else "When"
 
 
 _When = Annotated[

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from hubsplice.edits.lookup import Sources, source_name
+from hubsplice.edits.lookup import Lookup, source_name
 from hubsplice.edits.reading import Reading
-from hubsplice.errors import RecipeError, UnsupportedError
+from hubsplice.errors import FieldError, HubspliceError, RecipeError, UnsupportedError, quoted
 from hubsplice.features.base import Feature
 from hubsplice.intervention.condition import GateReadOut
 from hubsplice.intervention.normalization import Normalization
@@ -31,10 +34,40 @@ class Opening:
     feature: int | None = None
 
 
+_MOST = 3
+_OF_SOURCES = ("feature", "vector", "contrast", "probe", "path", "tensor", "row", "weight", "bias")
+
+
+_OPPOSITE = (
+    "a condition is that a read-out is above a value; for the opposite give a vector or a probe "
+    "with the opposite sign"
+)
+_JOINED_ONCE = "conditions are joined by `all` or by `any`, and not joined again"
+
+
+@contextmanager
+def _within(field: str) -> Iterator[None]:
+    """Messages say the whole field: of `vector`, `path: …` becomes `vector.path: …`."""
+    try:
+        yield
+    except HubspliceError as error:
+        message = str(error)
+        name = re.split(r"[.:\[]", message, maxsplit=1)[0]
+        if name == field:
+            raise
+        joint = "." if name in _OF_SOURCES else ": "
+        raise type(error)(f"{field}{joint}{message}") from None
+
+
 class Above(Reading):
     """Tokens at which a read-out is above a value."""
 
     what: ClassVar[str] = "a condition is"
+    example: ClassVar[str] = "{feature: 12, above: 3}"
+    no_fields: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("below", "under", "not"), _OPPOSITE),
+        **dict.fromkeys(("all", "any", "and", "or"), _JOINED_ONCE),
+    }
 
     above: FiniteFloat | None = Field(
         None,
@@ -49,14 +82,18 @@ class Above(Reading):
     @model_validator(mode="after")
     def _says_how_much(self) -> Self:
         if self.vector is not None and self.above is None:
-            raise ValueError("above is missing: a vector has no value of its own to be above")
+            raise FieldError(
+                ("above",),
+                "missing; a vector has no value of its own to be above, expected a number",
+            )
         if self.feature is not None and self.above is not None and self.above < 0:
-            raise ValueError(
-                f"above: found {self.above:g}, expected 0 or more, since no activation is below 0"
+            raise FieldError(
+                ("above",),
+                f"found {self.above:g}, expected 0 or more, since no activation is below 0",
             )
         return self
 
-    def opening(self, sources: Sources) -> Opening:
+    def opening(self, sources: Lookup) -> Opening:
         """The gate, looked up.
 
         Raises:
@@ -65,26 +102,30 @@ class Above(Reading):
                 value alone.
         """
         if self.feature is not None:
-            return self._of_feature(self.feature, sources.feature(self.feature))
+            with _within("feature"):
+                return self._of_feature(self.feature, sources.feature(self.feature))
         if self.vector is not None:
             assert self.above is not None
-            name, vector = source_name("vector", self.vector), sources.vector(self.vector)
+            with _within("vector"):
+                name, vector = source_name("vector", self.vector), sources.vector(self.vector)
             return Opening(f"{name} is above {self.above:g}", GateReadOut(vector, 0.0, self.above))
         if self.contrast is not None:
-            learned = sources.contrast(self.contrast)
+            with _within("contrast"):
+                learned = sources.contrast(self.contrast)
             above = learned.threshold if self.above is None else self.above
             where = "halfway" if self.above is None else f"{above:g}"
             return Opening(
                 f"{self.contrast.title} is above {where}", GateReadOut(learned.vector, 0.0, above)
             )
         assert self.probe is not None
-        probe = sources.probe(self.probe)
+        with _within("probe"):
+            probe = sources.probe(self.probe)
         above = self.above or 0.0
         return Opening(
             f"{probe.name} is above {above:g}", GateReadOut(probe.weight, probe.bias, above)
         )
 
-    def labelled(self, sources: Sources) -> Opening:
+    def labelled(self, sources: Lookup) -> Opening:
         """The gate, looked up, with what it means in its words."""
         opening = self.opening(sources)
         return replace(
@@ -94,7 +135,7 @@ class Above(Reading):
     def _of_feature(self, index: int, feature: Feature) -> Opening:
         if feature.normalization is not Normalization.NONE:
             raise UnsupportedError(
-                f"when: {feature.name} is of an SAE that normalises its input "
+                f"{feature.name} is of an SAE that normalises its input "
                 f"({feature.normalization.value}): its activation depends on each token's own "
                 "scale, and a condition reads the stream as it is; use a probe or a vector"
             )
@@ -103,7 +144,7 @@ class Above(Reading):
             opened = feature.activation.then(PiecewiseLinear.step(self.above))
         if len(opened.breakpoints) != 1 or any(opened.slopes) or opened.intercepts != (0.0, 1.0):
             raise UnsupportedError(
-                f"when: {feature.name} is active on both sides of its pre-activation, as features "
+                f"{feature.name} is active on both sides of its pre-activation, as features "
                 "of AbsTopK are; say above which activation"
             )
         how = f"above {self.above:g}" if self.above else "active"
@@ -112,9 +153,6 @@ class Above(Reading):
             GateReadOut(feature.encoder, feature.bias, opened.breakpoints[0]),
             index,
         )
-
-
-_MOST = 3
 
 
 class When(Above):
@@ -129,11 +167,16 @@ class When(Above):
 
     @model_validator(mode="after")
     def _of_one(self) -> Self:
-        if self.parts is not None and (self.above is not None or self.label is not None):
-            raise ValueError("above and label belong to the members of all or any")
-        if self.parts is not None and not 2 <= len(self.parts) <= _MOST:
-            raise ValueError(
-                f"found {len(self.parts)} conditions together, expected 2 to {_MOST} of them"
+        if self.parts is None:
+            return self
+        for name in ("above", "label"):
+            if (value := getattr(self, name)) is not None:
+                raise FieldError(
+                    (name,), f"found {quoted(value)}, which belongs to the members of {self._way}"
+                )
+        if not 2 <= len(self.parts) <= _MOST:
+            raise FieldError(
+                (self._way,), f"found {len(self.parts)} of them, expected 2 to {_MOST}"
             )
         return self
 
@@ -143,21 +186,35 @@ class When(Above):
         return self.any if self.all is None else self.all
 
     @property
+    def _way(self) -> str:
+        return "any" if self.all is None else "all"
+
+    @property
     def needed(self) -> int:
         """How many of the members must hold."""
         return len(self.all) if self.all else 1
 
-    def openings(self, sources: Sources) -> tuple[Opening, ...]:
+    def openings(self, sources: Lookup) -> tuple[Opening, ...]:
         """Its gates, looked up.
 
         Raises:
             HubspliceError: as `Above.opening`, or two of them read the same feature.
         """
-        found = tuple(part.labelled(sources) for part in self.parts or (self,))
-        features = [opening.feature for opening in found if opening.feature is not None]
-        if len(set(features)) < len(features):
-            raise RecipeError("when: two conditions read the same feature; one says it all")
-        return found
+        if self.parts is None:
+            with _within("when"):
+                return (self.labelled(sources),)
+        found: list[Opening] = []
+        for number, part in enumerate(self.parts):
+            field = f"when.{self._way}[{number}]"
+            with _within(field):
+                found.append(part.labelled(sources))
+            index = found[-1].feature
+            if index is not None and index in [before.feature for before in found[:-1]]:
+                raise RecipeError(
+                    f"{field}.feature: found {index}, which another one of them reads already; one "
+                    "says it all"
+                )
+        return tuple(found)
 
     def words(self, openings: tuple[Opening, ...]) -> str:
         """Where it holds, as labels and reports say it."""

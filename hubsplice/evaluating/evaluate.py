@@ -6,10 +6,10 @@ it depends on. A model is loaded only for what the record has not.
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,11 @@ from hubsplice.explore.neutral import divergence, neutral_text, reading
 from hubsplice.explore.questions import Questions
 from hubsplice.explore.record import Record, key_of
 from hubsplice.explore.scorers.base import Scorer
+from hubsplice.explore.vllm_answers import Vllm, VllmAnswers
 from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.effect import text_loss
 from hubsplice.streams.model import loaded
+from hubsplice.streams.vllm import VllmProcess
 from hubsplice.terminal import Progress
 from hubsplice.text.ends import end_tokens
 from hubsplice.text.sequences import TokenSequences
@@ -82,6 +84,7 @@ class Asked:
         sampling: how answers are drawn.
         plain: whether prompts are continued without the chat template.
         neutral_tokens: of the text on which side effects are measured.
+        vllm: what answers; None for transformers in this process.
     """
 
     prompts: Sequence[str]
@@ -90,6 +93,7 @@ class Asked:
     sampling: Sampling
     plain: bool
     neutral_tokens: int
+    vllm: Vllm | None = None
 
 
 def evaluate(
@@ -148,7 +152,11 @@ class _Asking:
 
     def results(self) -> tuple[AnswersRecord, NeutralRecord]:
         """What the record knows, once it knows all."""
-        keys = {side: self._questions.keys(self._models.key(side), None) for side in _SIDES}
+        vllm = self._asked.vllm
+        by = [] if vllm is None else ["vllm", vllm.options]
+        keys = {side: self._questions.keys([*self._models.key(side), *by], None) for side in _SIDES}
+        if vllm is not None:
+            self._serve(vllm, keys)
         measured = self._record.get(self._neutral_key) is not None
         read = {}
         for side in _SIDES:
@@ -157,6 +165,25 @@ class _Asking:
         if not measured:
             self._measure(read["base"], read["edited"])
         return self._answers(keys), self._neutral()
+
+    def _serve(self, vllm: Vllm, keys: Mapping[str, Sequence[str]]) -> None:
+        """Have vLLM answer what is missing; it is gone before a model is loaded here."""
+        with VllmProcess(vllm.python) as process:
+            answers = VllmAnswers(process, vllm, self._models.dtype)
+            for number, side in enumerate(_SIDES):
+                folder = self._models.folder(side)
+                self._progress(f"answers by vLLM: {side}", number, len(_SIDES))
+                self._questions.ask_engine(
+                    partial(
+                        answers.generate,
+                        folder,
+                        sampling=self._asked.sampling,
+                        ends=end_tokens(self._tokenizer, folder),
+                    ),
+                    keys[side],
+                    side=side,
+                )
+        self._progress("answers by vLLM", len(_SIDES), len(_SIDES))
 
     def _run(self, side: str, keys: Sequence[str], *, reads: bool) -> Readable | None:
         folder, dtype = self._models.folder(side), getattr(torch, self._models.dtype)
@@ -205,7 +232,9 @@ class _Asking:
         return AnswersRecord(
             prompts=len(asked.prompts),
             prompts_sha256=digest_of(list(asked.prompts)),
+            asked=tuple(asked.prompts),
             chosen="by the author" if asked.by_author else "built in",
+            engine=", ".join(self._questions.engines([*keys["base"], *keys["edited"]])),
             form="chat" if self._questions.as_question else "text",
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
@@ -257,18 +286,15 @@ def _tasks(
         done += len(harness.tasks) - len(missing)
         if not missing:
             continue
-        lm = harness.load(models.folder(side), models.dtype)
-        for task in missing:
-            progress(f"tasks: {side}, {task}", done, len(keys))
-            ran = harness.run(lm, task)
-            today = datetime.now(UTC).date().isoformat()
-            record.add(keys[side, task], kind="task", side=side, date=today, **asdict(ran))
-            done += 1
-        # Before the other model is loaded: there may be no room for two.
-        del lm
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        with harness.loaded(models.folder(side), models.dtype) as lm:
+            for task in missing:
+                progress(f"tasks: {side}, {task}", done, len(keys))
+                ran = harness.run(lm, task)
+                today = datetime.now(UTC).date().isoformat()
+                record.add(keys[side, task], kind="task", side=side, date=today, **asdict(ran))
+                done += 1
+            # The name would hold the model while the other one is loaded.
+            del lm
     progress("tasks", len(keys), len(keys))
     for task in harness.tasks:
         base, edited = (record.get(keys[side, task]) for side in _SIDES)
@@ -290,6 +316,7 @@ def _task(task: str, harness: Harness, base: dict[str, Any], edited: dict[str, A
         version=edited["version"],
         harness=version("lm_eval"),
         backend=settings.backend,
+        engine=edited.get("engine"),
         model_args=settings.model_args,
         num_fewshot=edited["num_fewshot"],
         limit=settings.limit,

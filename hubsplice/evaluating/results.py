@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from hubsplice.checkpoint.companions import CONFIG, is_companion
-from hubsplice.checkpoint.manifest import Manifest
+from hubsplice.checkpoint.manifest import Manifest, Record
 from hubsplice.checkpoint.record_file import read_record
 from hubsplice.explore.intervals import Mean
 from hubsplice.files.digest import Sha256
@@ -32,12 +32,6 @@ _HUB_RESULT = re.compile(re.escape(HUB_RESULTS) + r"/[\w.-]+\.yaml", re.ASCII)
 def is_evaluation(name: str) -> bool:
     """Whether a file of a checkpoint, by its relative name, is of its evaluation."""
     return name == EVALUATION or _HUB_RESULT.fullmatch(name) is not None
-
-
-class Record(BaseModel):
-    """A part of the evaluation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Estimate(Record):
@@ -68,7 +62,11 @@ class AnswersRecord(Record):
 
     prompts: PositiveInt = Field(description="How many there are.")
     prompts_sha256: Sha256 = Field(description="Of the prompts, as JSON.")
+    asked: tuple[str, ...] = Field(
+        (), description="The prompts themselves, in order; empty where an early version wrote it."
+    )
     chosen: Literal["by the author", "built in"]
+    engine: str = Field("transformers", description="What answered, vLLM with its version.")
     form: Literal["chat", "text"] = Field(
         description="Whether they went through the chat template."
     )
@@ -120,6 +118,7 @@ class TaskRecord(Record):
     version: str | None
     harness: str = Field(description="The version of lm_eval.")
     backend: Literal["hf", "vllm"]
+    engine: str | None = Field(None, description="What ran the models; null where it is not known.")
     model_args: str = Field(description="More arguments of the backend.")
     num_fewshot: int | None = Field(description="Null for a group of tasks.")
     limit: int | None = Field(description="Of the questions that were asked; null for all.")
@@ -164,6 +163,16 @@ class Evaluation(Rendered, Record):
             yield Line(shown.how, Tone.FAINT)
         for line in self.sweep:
             yield Line(line)
+
+
+def recorded_prompts(path: Path) -> tuple[str, ...]:
+    """What an earlier evaluation asked, from its file.
+
+    Raises:
+        CheckpointError: the file can't be read, or is none of an evaluation.
+    """
+    answers = read_record(path, Evaluation).answers
+    return () if answers is None else answers.asked
 
 
 def model_digest(manifest: Manifest) -> str:

@@ -55,8 +55,9 @@ def _answers(found: AnswersRecord, dtype: str) -> Shown:
     )
     return Shown(
         Table(("answers", "base", "this model"), tuple(rows)),
-        f"{count(found.prompts)} prompts, {found.chosen}, {form}, {drawn}, in {dtype}, for at most "
-        f"{found.max_new_tokens} tokens. In brackets: 95% intervals, by prompt.",
+        f"{count(found.prompts)} prompts, {found.chosen}, {form}, {drawn}, in {dtype} on "
+        f"{found.engine}, for at most {found.max_new_tokens} tokens. In brackets: 95% intervals, "
+        "by prompt.",
     )
 
 

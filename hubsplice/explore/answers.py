@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from hubsplice.explore.words import marked
@@ -32,11 +32,46 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Holding:
+    """On how many tokens of a prompt and of one answer the condition of an edit held.
+
+    Attributes:
+        label: what reports call the edit.
+        answer: the answer's name.
+        in_prompt: tokens of what was asked on which it held.
+        prompt_tokens: all of them, sinks left out.
+        in_answer: tokens of the answer on which it held.
+        answer_tokens: all of them.
+    """
+
+    label: str
+    answer: str
+    in_prompt: int
+    prompt_tokens: int
+    in_answer: int
+    answer_tokens: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.answer}: {self.label}: the condition held on {self.in_prompt} of "
+            f"{self.prompt_tokens} tokens of the prompt and {self.in_answer} of "
+            f"{self.answer_tokens} of the answer"
+        )
+
+
+@dataclass(frozen=True)
 class Compared:
-    """One prompt and its answers, the base's first."""
+    """One prompt and its answers, the base's first.
+
+    Attributes:
+        prompt: the prompt.
+        answers: as they are so far, or whole.
+        held: where conditions of the edits held, once the answers are whole.
+    """
 
     prompt: str
     answers: tuple[Answer, ...]
+    held: tuple[Holding, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +95,27 @@ class Answers(Rendered):
     def findings(self, width: int) -> Iterable[Part]:
         """The answers as they fit into some columns of text, without the warnings."""
         for compared in self.prompts:
-            yield side_by_side(compared, width)
+            yield from compared_content(compared, width)
+
+
+def compared_content(compared: Compared, width: int) -> Iterator[Part]:
+    """The answers side by side, and where conditions held."""
+    yield side_by_side(compared, width)
+    yield from (Line(str(holding)) for holding in compared.held)
+
+
+def never_held(prompts: Sequence[Compared]) -> tuple[str, ...]:
+    """A warning for each condition that held on no token of any prompt or answer."""
+    found: dict[str, int] = {}
+    for holding in (holding for compared in prompts for holding in compared.held):
+        on = holding.in_prompt + holding.in_answer
+        found[holding.label] = found.get(holding.label, 0) + on
+    return tuple(
+        f"{label}: the condition held on no token of any prompt or answer, so that the edit did "
+        "nothing; ask something on which it holds, or lower its `above`"
+        for label, on in found.items()
+        if not on
+    )
 
 
 def side_by_side(compared: Compared, width: int) -> Table:

@@ -5,12 +5,13 @@ The package `lm_eval` is an extra, and is loaded only here.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -24,7 +25,7 @@ Backend = Literal["hf", "vllm"]
 
 _PACKAGE = "lm_eval"
 _LARGEST = 1 << 26
-_OURS = frozenset({"pretrained", "tokenizer", "dtype", "trust_remote_code", "batch_size"})
+_OURS = frozenset({"pretrained", "model", "tokenizer", "dtype", "trust_remote_code", "batch_size"})
 """Arguments of a backend that say what is compared, and how."""
 
 
@@ -68,6 +69,13 @@ class Settings:
             if name.strip() in _OURS:
                 raise RecipeError(f"--model-args: {name.strip()} is hubsplice's to set")
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The backend's arguments, as the harness reads `model_args`."""
+        parts = filter(None, map(str.strip, self.model_args.split(",")))
+        pairs = (part.partition("=") for part in parts)
+        return {name.strip(): _value(value.strip()) for name, _, value in pairs}
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -100,6 +108,7 @@ class Ran:
         dataset: the Hub's name of the data; None for local files and for a group.
         dataset_config: which part of it; None for the default.
         split: which split was asked.
+        engine: what ran the model, with its version.
     """
 
     figures: tuple[Figure, ...]
@@ -109,6 +118,7 @@ class Ran:
     dataset: str | None
     dataset_config: str | None
     split: str | None
+    engine: str | None = None
 
 
 class Harness:
@@ -125,6 +135,7 @@ class Harness:
         settings: Settings,
         include_path: Path | None = None,
         *,
+        vllm: Path | None = None,
         option: str = "--tasks",
     ) -> None:
         """Look for the tasks.
@@ -133,6 +144,7 @@ class Harness:
             tasks: names of tasks, groups or tags.
             settings: how they are run.
             include_path: a folder with more tasks, as YAML files.
+            vllm: the interpreter of vLLM's environment, for its backend; None for this one.
             option: by which the user names tasks.
 
         Raises:
@@ -143,21 +155,21 @@ class Harness:
                 f"{option}: lm-evaluation-harness is not installed; pip install "
                 "'hubsplice[evaluate]'"
             )
-        if settings.backend == "vllm" and find_spec("vllm") is None:
-            raise RecipeError("--backend: vllm is not installed here; expected hf, or install vllm")
         if include_path is not None and not include_path.is_dir():
             raise RecipeError(f"--include-path: {include_path} is not a folder")
         # A task that is named twice is run once.
         self.tasks = tuple(dict.fromkeys(tasks))
         self.settings, self._include, self._option = settings, include_path, option
+        self._vllm = Path(sys.executable) if vllm is None else vllm
         self._manager = self._known()
 
     def known_by(self, task: str) -> Any:
         """All that a task's figures depend on beside the model, as plain data."""
         return [task, asdict(self.settings), version(_PACKAGE), self._included]
 
-    def load(self, folder: Path, dtype: str) -> Any:
-        """A model as the harness loads it, from a folder.
+    @contextmanager
+    def loaded(self, folder: Path, dtype: str) -> Iterator[Any]:
+        """A model from a folder, as the harness takes it, and gone at the end.
 
         Args:
             folder: the model's.
@@ -166,10 +178,30 @@ class Harness:
         Raises:
             HubspliceError: the harness can't load it.
         """
+        import torch
+
+        served = self.settings.backend == "vllm"
+        lm = self._served(folder, dtype) if served else self._in_process(folder, dtype)
+        try:
+            yield lm
+        finally:
+            if served:
+                lm.close()
+            # There may be no room for two models.
+            del lm
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _served(self, folder: Path, dtype: str) -> Any:
+        from hubsplice.explore.harness_vllm import VllmModel
+        from hubsplice.explore.vllm_answers import Vllm
+
+        return VllmModel(folder, dtype, Vllm(self._vllm, self.settings.options))
+
+    def _in_process(self, folder: Path, dtype: str) -> Any:
         given = {"pretrained": str(folder), "dtype": dtype, "trust_remote_code": False}
-        if self.settings.backend == "hf":
-            given |= {"device": _device()}
-        return self._opened(given)
+        return self._opened(given | {"device": _device()})
 
     def wrapped(self, model: Any, tokenizer: Any) -> Any:
         """A model that is in memory already, hooks and all, as the harness takes it."""
@@ -179,7 +211,7 @@ class Harness:
         """Run one task.
 
         Args:
-            lm: what `load` or `wrapped` gave.
+            lm: what `loaded` or `wrapped` gave.
             task: one of `tasks`.
 
         Raises:
@@ -198,20 +230,18 @@ class Harness:
                 task_manager=self._manager,
                 log_samples=False,
             )
-        return _ran(task, found or {}, self._option)
+        return replace(_ran(task, found or {}, self._option), engine=getattr(lm, "engine", None))
 
     def _opened(self, given: Mapping[str, Any]) -> Any:
         from lm_eval.api.registry import get_model
-        from lm_eval.utils import simple_parse_args_string
         from transformers.utils.logging import disable_progress_bar
 
         disable_progress_bar()
         size = self.settings.batch_size
         with _explained("the model"):
             kind: Any = get_model(self.settings.backend)
-            more = simple_parse_args_string(self.settings.model_args)
             batch = {"batch_size": size if size == "auto" else int(size)}
-            return kind.create_from_arg_obj({**given, **more}, batch)
+            return kind.create_from_arg_obj({**given, **self.settings.options}, batch)
 
     def _known(self) -> Any:
         from lm_eval.tasks import TaskManager
@@ -246,6 +276,19 @@ class Harness:
                         f"--include-path: {path} can't be read: {error.strerror or error}"
                     ) from None
         return found
+
+
+def _value(text: str) -> bool | int | float | str | None:
+    """An argument's value; what stands in quotes is a text."""
+    named = {"true": True, "false": False, "none": None}
+    if text.lower() in named:
+        return named[text.lower()]
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _ran(task: str, found: Mapping[str, Any], option: str) -> Ran:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from hubsplice.explore.generating import Asked, Sampling, generate
+from hubsplice.explore.generating import Asked, Generated, Sampling, generate
 from hubsplice.explore.intervals import Mean, mean
 from hubsplice.explore.record import Record, key_of
 from hubsplice.explore.scorers.base import Scorable, Scorer
@@ -18,6 +18,15 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.streams.model import Model
 from hubsplice.text.chat import has_template
 from hubsplice.text.prompts import prompt_tokens
+
+Engine = Callable[
+    [Sequence[tuple[str, tuple[int, ...]]], Sequence[Sequence[int]]], tuple[list[Generated], str]
+]
+"""Takes prompts with their tokens, and sets of tokens to watch for. Gives an answer for each
+prompt, and its own name and version."""
+
+_IN_PROCESS = "transformers"
+
 
 _ROWS_AT_ONCE = 16
 _WORD = re.compile(r"\w+")
@@ -124,18 +133,40 @@ class Questions:
             asked = [Asked(self._ids[i], edit, self._prompts[i]) for i in batch]
             generated = generate(model, asked, self._sampling, ends, watched=watched)
             for i, one in zip(batch, generated, strict=True):
-                if i not in missing:
-                    continue
-                self._record.add(
-                    keys[i],
-                    kind="answer",
-                    **about,
-                    prompt=self._prompts[i],
-                    text=self._tokenizer.decode(list(one.ids), skip_special_tokens=True).strip(),
-                    ended=one.ended,
-                    watched=list(one.watched),
-                )
+                if i in missing:
+                    self._keep(i, keys[i], one, about)
         told(len(keys), len(keys))
+
+    def ask_engine(self, engine: Engine, keys: Sequence[str], **about: Any) -> None:
+        """Have a model that something else runs answer what is missing.
+
+        Args:
+            engine: what runs it.
+            keys: of its answers.
+            about: what else the lines of the record say.
+        """
+        if not (missing := self.missing(keys)):
+            return
+        asked = [(self._prompts[i], self._ids[i]) for i in missing]
+        generated, name = engine(asked, self._watched)
+        for i, one in zip(missing, generated, strict=True):
+            self._keep(i, keys[i], one, {**about, "engine": name})
+
+    def engines(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """What gave the answers that the record has."""
+        lines = filter(None, map(self._record.get, keys))
+        return tuple(sorted({line.get("engine", _IN_PROCESS) for line in lines}))
+
+    def _keep(self, number: int, key: str, one: Generated, about: Mapping[str, Any]) -> None:
+        self._record.add(
+            key,
+            kind="answer",
+            **about,
+            prompt=self._prompts[number],
+            text=self._tokenizer.decode(list(one.ids), skip_special_tokens=True).strip(),
+            ended=one.ended,
+            watched=list(one.watched),
+        )
 
     def worth(self, keys: Sequence[str]) -> Worth:
         """What answers are worth that the record has."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubsplice.errors import RecipeError
+from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.neuronpedia import page, parse_name
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae
@@ -15,6 +16,8 @@ from hubsplice.features.sae_registry import is_neuronpedia_model, is_release
 from hubsplice.features.sae_support import require_supported
 from hubsplice.files.plain import is_folder
 from hubsplice.intervention.place import Place
+
+_FIELD = re.compile(r"^sae(\.\w+)?(?=[: ])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +81,11 @@ def _on_neuronpedia(name: str) -> SaeSource:
 
 def find_source(source: SaeSource) -> FoundSae:
     """The SAE's configuration; raises as `load_sae` does, before any weight is read."""
-    found = find_sae(source)
+    try:
+        found = find_sae(source)
+    except HubspliceError as error:
+        # Fields of a recipe, and no recipe was given.
+        raise type(error)(_FIELD.sub("--sae", str(error))) from None
     require_supported(found.config)
     return found
 

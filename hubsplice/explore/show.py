@@ -141,7 +141,7 @@ def show_feature(
         UnsupportedError: the model's final norm is not known.
     """
     placed = bench.saes[0]
-    placed.sae.require_feature(feature)
+    placed.sae.config.require_feature(feature)
     lens = logit_lens(bench.model, bench.tokenizer, placed.sae.module.W_dec.detach()[feature])
     found: list[torch.Tensor] = []
     where: list[tuple[torch.Tensor, torch.Tensor]] = []

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import jinja2
 import torch
@@ -14,6 +15,7 @@ from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
 from hubsplice.explore.answers import BEFORE, Answer, Compared
 from hubsplice.explore.generating import Asked, Sampling, generate
+from hubsplice.explore.holding import Conditions
 from hubsplice.explore.quick import Hook, QuickHooks
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.models import Recipe
@@ -42,8 +44,10 @@ class Trial:
         warnings: tuple[str, ...],
         *,
         plain: bool,
+        conditions: Mapping[str, Conditions] | None = None,
     ) -> None:
         self.warnings = warnings
+        self._conditions = conditions or {}
         self._model, self._tokenizer, self._edits = model, tokenizer, edits
         self._sampling, self._ends = sampling, ends
         self._plain = plain or not has_template(tokenizer)
@@ -89,6 +93,15 @@ class Trial:
 
         generated = generate(self._model, asked, self._sampling, self._ends, see=grow)
         compared = self._compared(prompt, [(list(one.ids), one.ended) for one in generated])
+        held = [
+            holding
+            for (name, _), given, answer in zip(self._edits, asked, generated, strict=True)
+            if name in self._conditions
+            for holding in self._conditions[name].held(
+                self._model, name, [*given.ids, *answer.ids], len(given.ids)
+            )
+        ]
+        compared = replace(compared, held=tuple(held))
         if keep:
             self._turn += 1
             for history, answer in zip(self._histories, compared.answers, strict=True):
@@ -153,7 +166,7 @@ def trial(
     variants: list[tuple[str, Recipe]] = [(_AFTER, recipe)]
     if strengths:
         found = knob(recipe, edit)
-        values = [found.parse(text) for text in strengths]
+        values = [found.parse(text, "--strength") for text in strengths]
         variants = [(found.shown(v), with_strength(recipe, found, v)) for v in values]
     plan = open_plan(make_plan(recipe))
     tokenizer = load_tokenizer(plan.resolved.folder)
@@ -178,4 +191,5 @@ def trial(
             end_tokens(tokenizer, plan.resolved.folder),
             tuple(dict.fromkeys(doubts)),
             plain=plain,
+            conditions={name: Conditions(hook.intervention, hook.splices) for name, hook in ready},
         )

@@ -48,6 +48,8 @@ class ModelClass:
         equal_heads: whether the number of heads has to divide the width of the stream.
         engines: what each engine that was examined does with the class.
         vllm_prefix: what vLLM has in the place of the first prefix, where it renames modules.
+        without_mlp_biases: the class with splices that need no biases in the MLP, for engines that
+            ignore those; None where there is none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class ModelClass:
     equal_heads: bool = False
     engines: Mapping[EngineKey, Support] = field(default_factory=dict)
     vllm_prefix: str | None = None
+    without_mlp_biases: ModelClass | None = None
 
     @property
     def prefix(self) -> str:
@@ -195,8 +198,6 @@ class Family:
             table.
         multiplier: what a layer's attention and its MLP are each multiplied by; None for one.
         parallel: the field that puts the MLP beside the attention; None where it never is.
-        without_mlp_biases: the class with splices that need no biases in the MLP, for engines that
-            ignore those; None where there is none.
         dense_layers: in a mixture of experts, the layers that are dense by their index.
         special: what is no data.
     """
@@ -224,7 +225,6 @@ class Family:
     positions: Named | None = None
     multiplier: str | None = None
     parallel: Named | None = None
-    without_mlp_biases: ModelClass | None = None
     dense_layers: Callable[[Mapping[str, Any], int], list[int]] | None = None
     special: Special = Special()  # noqa: RUF009
 

@@ -18,7 +18,7 @@ BIAS_SWITCHES = (
     BiasSwitch("mlp_bias", MLP, always=True),
 )
 
-LLAMA_CLASS = ModelClass(
+_USUAL = ModelClass(
     name="LlamaForCausalLM",
     model_type="llama",
     block=GATED_PRE_NORM,
@@ -37,12 +37,14 @@ LLAMA_CLASS = ModelClass(
     },
 )
 
-LLAMA_WITHOUT_MLP_BIASES = replace(
-    LLAMA_CLASS,
+_WITHOUT_MLP_BIASES = replace(
+    _USUAL,
     block=BIAS_FREE_PRE_NORM,
     switches=(BiasSwitch("attention_bias", ATTENTION, always=True),),
 )
-"""Llama for engines that ignore the biases of its MLP: they honour those of attention."""
+"""For engines that ignore the biases of its MLP: they honour those of attention."""
+
+LLAMA_CLASS = replace(_USUAL, without_mlp_biases=_WITHOUT_MLP_BIASES)
 
 LAYER_FIELDS = {"layer_types": PerLayer(FULL_ATTENTION, only=FULL_ATTENTION)}
 
@@ -61,7 +63,6 @@ LLAMA = FAMILIES.add(
                 f"SmolLM2-135M-Instruct, {GGUF}", "edit_kinds.md", datetime.date(2026, 11, 26)
             ),
         ),
-        without_mlp_biases=LLAMA_WITHOUT_MLP_BIASES,
         layer_fields=LAYER_FIELDS,
         refused=(
             Refused(

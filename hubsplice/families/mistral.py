@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hubsplice.families.family import Family, Named
 from hubsplice.families.known import Weights
-from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS, LLAMA_WITHOUT_MLP_BIASES
+from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS
 from hubsplice.families.registry import FAMILIES
 
 MISTRAL = FAMILIES.add(
@@ -20,7 +20,6 @@ MISTRAL = FAMILIES.add(
         switches=(),
         fixed_biases=(),
         absent_means={"max_position_embeddings": 131072, "num_key_value_heads": 8},
-        without_mlp_biases=LLAMA_WITHOUT_MLP_BIASES,
         layer_fields=LAYER_FIELDS,
         dropped=frozenset({"sliding_window", "layer_types"}),
         window=Named("sliding_window", 4096),

@@ -14,7 +14,7 @@ from typing_extensions import override
 from hubsplice.errors import CheckpointError
 from hubsplice.families.family import Family, Named, Special
 from hubsplice.families.known import Weights
-from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS, LLAMA_WITHOUT_MLP_BIASES
+from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS
 from hubsplice.families.registry import FAMILIES
 from hubsplice.files.safetensors_header import TensorEntry
 
@@ -152,7 +152,6 @@ PHI3 = FAMILIES.add(
             "eos_token_id": 32000,
             "pad_token_id": 32000,
         },
-        without_mlp_biases=LLAMA_WITHOUT_MLP_BIASES,
         layer_fields=LAYER_FIELDS,
         dropped=frozenset({"sliding_window", "layer_types", "resid_pdrop", "embd_pdrop", _FACTOR}),
         window=Named("sliding_window", None),

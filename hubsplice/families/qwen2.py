@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hubsplice.families.family import Family, Named, Refused
 from hubsplice.families.known import Weights
-from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS, LLAMA_WITHOUT_MLP_BIASES
+from hubsplice.families.llama import LAYER_FIELDS, LLAMA_CLASS
 from hubsplice.families.registry import FAMILIES
 from hubsplice.families.tensors import ATTENTION_INPUTS
 
@@ -28,7 +28,6 @@ QWEN2 = FAMILIES.add(
             "bos_token_id": None,
             "eos_token_id": None,
         },
-        without_mlp_biases=LLAMA_WITHOUT_MLP_BIASES,
         layer_fields=LAYER_FIELDS,
         dropped=frozenset(
             {"use_sliding_window", "sliding_window", "max_window_layers", "layer_types"}

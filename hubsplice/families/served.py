@@ -12,7 +12,7 @@ from hubsplice.families.architecture import Architecture, architecture_of
 from hubsplice.families.blocks import Construction
 from hubsplice.families.engines import EXAMINED, EngineKey
 from hubsplice.families.family import ModelClass
-from hubsplice.families.registry import FAMILIES, model_classes
+from hubsplice.families.registry import model_classes
 from hubsplice.families.tensors import MLP
 
 
@@ -52,15 +52,9 @@ def built_architecture(manifest: Manifest, config: Mapping[str, Any]) -> Archite
 
 def built_class(manifest: Manifest) -> ModelClass | None:
     """The class that a checkpoint is served as; None where it is not one that is known."""
-    name = manifest.architectures.after
-    others = {
-        family.becomes.name: family.without_mlp_biases
-        for _, family in FAMILIES.items()
-        if family.without_mlp_biases is not None
-    }
-    if _is_bias_free(manifest) and name in others:
-        return others[name]
-    return model_classes().get(name)
+    usual = model_classes().get(manifest.architectures.after)
+    other = usual.without_mlp_biases if usual and _is_bias_free(manifest) else None
+    return other or usual
 
 
 def _is_bias_free(manifest: Manifest) -> bool:
@@ -70,12 +64,11 @@ def _is_bias_free(manifest: Manifest) -> bool:
 def _without_mlp_biases(base: Architecture) -> Architecture | None:
     """The same base with splices whose MLP has no biases; None where there is no such way."""
     family = base.family
-    if family.without_mlp_biases is None or base.biased_before & {*MLP}:
+    other = family.becomes.without_mlp_biases
+    if other is None or base.biased_before & {*MLP}:
         return None
     switches = family.becomes.switches if family.switches is None else family.switches
-    return Architecture(
-        replace(family, becomes=family.without_mlp_biases, switches=switches), base.config
-    )
+    return Architecture(replace(family, becomes=other, switches=switches), base.config)
 
 
 def _ignored(base: Architecture, engines: Sequence[EngineKey]) -> Iterator[str]:

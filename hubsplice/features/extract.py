@@ -57,7 +57,7 @@ def read_out(sae: LoadedSae, index: int) -> ReadOut:
     Raises:
         RecipeError: the index is out of range, or the feature's decoder row is all zeros.
     """
-    sae.require_feature(index)
+    sae.config.require_feature(index)
     module = sae.module
     encoder = module.W_enc.detach()[:, index].double()
     decoder = module.W_dec.detach()[index].double()

@@ -43,10 +43,6 @@ class LoadedSae:
     revision: str | None = None
     warnings: tuple[str, ...] = ()
 
-    def require_feature(self, index: int) -> None:
-        """Raise `RecipeError` with the valid range unless the SAE has this feature."""
-        self.config.require_feature(index)
-
 
 def load_sae(source: SaeSource | FoundSae, *, device: str = "cpu") -> LoadedSae:
     """Load an SAE, and check that it can be spliced and that its weights are sound.

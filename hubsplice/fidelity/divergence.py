@@ -12,7 +12,9 @@ from torch.nn import functional
 
 from hubsplice.errors import FidelityError
 
-_LOGITS_AT_ONCE = 2**25
+_LOGITS_AT_ONCE = 2**24
+_WIDE_AT_ONCE = 2**18
+"""Logits that are in float64 together on a CPU: two megabytes, so that they stay in its caches."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ def compare(
     heads = {key: head.to(device, key[1]) for key, head in heads.items()}
     truth = reference.hidden.flatten(end_dim=1)
     step = max(1, _LOGITS_AT_ONCE // len(reference.head))
+    # A GPU has no such caches, and is slower in small steps.
+    wide_step = step if device.type == "cuda" else max(1, _WIDE_AT_ONCE // len(reference.head))
     divergences: dict[str, list[Tensor]] = {name: [] for name in others}
     tops: dict[str, list[Tensor]] = {name: [] for name in others}
     losses: dict[str | None, list[Tensor]] = {name: [] for name in (None, *others)}
@@ -110,26 +114,27 @@ def compare(
             wanted = following[part, None].to(device)
             losses[name].append(-found.gather(-1, wanted)[:, 0].cpu())
 
-    def log_probabilities(hidden: Tensor, of: Readable) -> Tensor:
-        logits = of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
-        wide = logits.double()
-        del logits
-        return wide.log_softmax(dim=-1)
+    def logits(hidden: Tensor, of: Readable) -> Tensor:
+        return of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
 
     with torch.inference_mode():
         for start in range(0, len(truth), step):
             part = slice(start, start + step)
-            wanted = log_probabilities(truth[part], reference)
-            probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
-            note_loss(None, wanted, part)
-            for name, other in others.items():
-                found = log_probabilities(states[name][part], other)
-                tops[name].append((found.argmax(dim=-1) == top).cpu())
-                note_loss(name, found, part)
-                # In place: these are the largest tensors of a build.
-                terms = found.neg_().add_(wanted).mul_(probabilities)
-                # Of two distributions that are almost equal it may come out a little below zero.
-                divergences[name].append(terms.sum(dim=-1).clamp(min=0).cpu())
+            of_truth = logits(truth[part], reference)
+            of_others = {name: logits(states[name][part], o) for name, o in others.items()}
+            for rows in range(start, start + len(of_truth), wide_step):
+                some = slice(rows, min(rows + wide_step, start + len(of_truth)))
+                inner = slice(some.start - start, some.stop - start)
+                wanted = of_truth[inner].double().log_softmax(dim=-1)
+                probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
+                note_loss(None, wanted, some)
+                for name, of_other in of_others.items():
+                    found = of_other[inner].double().log_softmax(dim=-1)
+                    tops[name].append((found.argmax(dim=-1) == top).cpu())
+                    note_loss(name, found, some)
+                    terms = found.neg_().add_(wanted).mul_(probabilities)
+                    # Of two distributions that are almost equal it may be a little below zero.
+                    divergences[name].append(terms.sum(dim=-1).clamp(min=0).cpu())
     wrong = {n: sum(int((~p.isfinite()).sum()) for p in ps) for n, ps in divergences.items()}
     if any(wrong.values()):
         which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)

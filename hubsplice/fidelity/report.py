@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from hubsplice.errors import CheckpointError, FidelityError, NotShownError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
+from hubsplice.features.held import EditHeld
 from hubsplice.fidelity.answers import Answers
 from hubsplice.files.plain import read_plain
 from hubsplice.files.strict_json import parse_object
@@ -350,6 +351,9 @@ class FidelityReport(Rendered, Record):
     )
     amounts: tuple[EditAmounts, ...] = Field(
         (), description="What the strengths of the edits come to."
+    )
+    conditions: tuple[EditHeld, ...] = Field(
+        (), description="On how much calibration text the conditions of the edits held."
     )
     sae_fit: dict[str, SaeFit] = Field(
         default_factory=dict, description="Whether each SAE fits the base, by site."

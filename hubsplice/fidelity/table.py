@@ -23,6 +23,8 @@ def report_content(report: FidelityReport) -> Iterator[Part]:
         yield Line(f"after layer {place}: {fit}")
     for amounts in report.amounts:
         yield Line(str(amounts))
+    for condition in report.conditions:
+        yield Line(str(condition))
     edits = summary.edits(report)
     if edits.rows:
         yield edits

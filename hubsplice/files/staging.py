@@ -10,12 +10,13 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from hubsplice.errors import OutputError
+from hubsplice.files.replacing import require_inside
 from hubsplice.files.space import full_disk
 
 _LOCK = "lock"
@@ -72,6 +73,38 @@ def scratch_directory(folder: Path, name: str) -> Generator[Path, None, None]:
         with _full_disk_explained(folder):
             content.mkdir()
             yield content
+
+
+@contextmanager
+def replaced_files(
+    folder: Path, name: str, *, last: str, instead_of: Collection[str] = ()
+) -> Generator[Path, None, None]:
+    """Yield an empty folder whose files then take their places in `folder`.
+
+    Each takes its place whole, so that none is ever half written.
+
+    Args:
+        folder: where they go.
+        name: of the hidden folder that is yielded.
+        last: the file, by its relative name, that takes its place when all others have.
+        instead_of: files of `folder` that are removed where no new one takes their place.
+
+    Raises:
+        OutputError: the folder cannot be written, a link leads out of it, or the disk is full.
+    """
+    try:
+        with scratch_directory(folder, name) as new:
+            yield new
+            made = [p.relative_to(new).as_posix() for p in new.rglob("*") if p.is_file()]
+            for one in {*made, *instead_of}:
+                require_inside(folder, folder / one)
+            for one in sorted(made, key=lambda one: (one == last, one)):
+                (folder / one).parent.mkdir(exist_ok=True)
+                (new / one).replace(folder / one)
+            for one in {*instead_of}.difference(made):
+                (folder / one).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
 
 
 @contextmanager

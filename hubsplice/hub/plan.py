@@ -8,7 +8,7 @@ from typing import Literal
 
 from huggingface_hub import HfApi
 
-from hubsplice.card import edited_card
+from hubsplice.card import edited_card, stale_figures
 from hubsplice.checkpoint.companions import CARD, MANIFEST
 from hubsplice.errors import ConflictError, HubError, OutputError
 from hubsplice.files.space import readable_size
@@ -264,7 +264,8 @@ def _keeps_card(built: BuiltFolder, target: Target) -> bool:
     """Whether the folder's card is published as it is.
 
     Raises:
-        ConflictError: it was edited by hand, and nothing says what becomes of it.
+        ConflictError: it was edited by hand, and nothing says what becomes of it, or it shows
+            figures that the files do not give.
     """
     if target.card == "rewrite":
         return False
@@ -276,6 +277,16 @@ def _keeps_card(built: BuiltFolder, target: Target) -> bool:
             f"{built.folder / CARD}: it was edited by hand:\n{diff}"
             "Give --card keep to publish it as it is, or --card rewrite to write it anew. Words "
             "that shall outlive a build go into a file that the recipe names as card.before or "
+            "card.after"
+        )
+    stale = stale_figures(built.folder)
+    if stale:
+        shown = "".join(f"  {part}\n" for part in stale)
+        raise ConflictError(
+            f"{built.folder / CARD}: it was edited by hand, and its figures are not those of the "
+            f"model's files:\n{shown}"
+            "Put these parts right, or give --card rewrite to write the card anew; words that a "
+            "rewritten card shall have go into a file that the recipe names as card.before or "
             "card.after"
         )
     return True

@@ -56,7 +56,7 @@ def answers(
     Raises:
         HubspliceError: as `build` raises; a `RecipeError` for a wrong argument.
     """
-    from hubsplice.explore.answers import Answers
+    from hubsplice.explore.answers import Answers, never_held
 
     asked = [prompts] if isinstance(prompts, str) else list(prompts)
     if not asked:
@@ -73,7 +73,7 @@ def answers(
         progress=progress,
     ) as trial:
         compared = tuple(trial.ask(prompt, show=show) for prompt in asked)
-        return Answers(compared, trial.warnings)
+        return Answers(compared, (*trial.warnings, *never_held(compared)))
 
 
 @contextmanager

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from os import fspath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubsplice.errors import RecipeError
@@ -38,6 +40,7 @@ def evaluate(
     batch_size: int | str = 8,
     chat: bool = False,
     model_args: str = "",
+    python: AnyPath | None = None,
     answers: AnyPath | None = None,
     progress: ProgressChoice = True,
 ) -> Evaluation:
@@ -52,8 +55,9 @@ def evaluate(
 
     Args:
         folder: what `build` wrote, or a download of it.
-        prompts: a file with one prompt a line, or the prompts; general questions where none are
-            given. With tasks and neither prompts nor scores, nothing is asked.
+        prompts: a file with one prompt a line, the `evaluation.json` that has them, or the
+            prompts; general questions where none are given. With tasks and neither prompts nor
+            scores, nothing is asked.
         scores: what answers are scored by, as in `sweep`. The first is the target.
         tasks: names of tasks, groups or tags of lm-evaluation-harness, which is the extra
             `evaluate` of this package.
@@ -66,13 +70,16 @@ def evaluate(
         seed: as in `answers`.
         neutral_tokens: of the text on which side effects are measured.
         include_path: a folder with more tasks.
-        backend: what runs the tasks: `hf` for transformers, or `vllm`.
+        backend: what answers and runs the tasks: `hf` for transformers, or `vllm`. Neutral text is
+            always read by transformers, since KL needs all probabilities.
         num_fewshot: how many solved examples stand in front of a question; the task's own where it
             is None.
         limit: how many questions of each task are asked; all where it is None.
         batch_size: questions at once, or `auto`.
         chat: whether tasks go through the chat template.
-        model_args: more arguments of the backend, as the harness takes them.
+        model_args: more arguments of the backend, as the harness takes them; of `vllm.LLM` for
+            vLLM.
+        python: the interpreter of vLLM's environment; this one where none is given.
         answers: the file that answers are kept in; beside the folder where none is given.
         progress: as in `build`.
 
@@ -89,9 +96,14 @@ def evaluate(
     from hubsplice.evaluating.evaluate import Asked
     from hubsplice.explore.generating import Sampling
     from hubsplice.explore.harness import Harness, Settings
+    from hubsplice.explore.vllm_answers import Vllm
     from hubsplice.text.questions import QUESTIONS
 
     path = as_path(folder)
+    settings = Settings(backend, num_fewshot, limit, str(batch_size), chat, model_args)
+    if python is not None and backend != "vllm":
+        raise RecipeError("--python: it is vLLM's interpreter; expected --backend vllm with it")
+    interpreter = Path(sys.executable) if python is None else as_path(python)
     asked = None
     if prompts is not None or scores or not tasks:
         asked = Asked(
@@ -101,9 +113,11 @@ def evaluate(
             sampling=Sampling(max_new_tokens, temperature, top_p, seed),
             plain=plain,
             neutral_tokens=neutral_tokens,
+            vllm=Vllm(interpreter, settings.options) if backend == "vllm" else None,
         )
-    settings = Settings(backend, num_fewshot, limit, str(batch_size), chat, model_args)
-    if not tasks and (include_path is not None or settings != Settings()):
+    # What runs the tasks answers too, but transformers takes no arguments for that.
+    of_both = Settings() if backend == "hf" else Settings(backend, model_args=model_args)
+    if not tasks and (include_path is not None or settings != of_both):
         raise RecipeError("--tasks: missing; what is said of tasks needs at least one task to run")
     kept = path.resolve().with_name(path.resolve().name + _SUFFIX)
     with reporting(progress) as report:
@@ -112,7 +126,12 @@ def evaluate(
             base=None if base is None else fspath(base),
             asked=asked,
             harness=(
-                Harness(tasks, settings, None if include_path is None else as_path(include_path))
+                Harness(
+                    tasks,
+                    settings,
+                    None if include_path is None else as_path(include_path),
+                    vllm=interpreter,
+                )
                 if tasks
                 else None
             ),

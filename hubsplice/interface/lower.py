@@ -35,6 +35,7 @@ def lower(
     """
     parsed = as_recipe(recipe)
     from hubsplice.compiling.calibrated import calibrate
+    from hubsplice.compiling.conditions import condition_doubts
     from hubsplice.compiling.misfits import require_fit
     from hubsplice.compiling.open_plan import open_plan
     from hubsplice.compiling.plan import make_plan
@@ -45,6 +46,7 @@ def lower(
     if not allow_misfit:
         require_fit(plan.splices, calibrated.splices)
     for splice in calibrated.splices:
-        for doubt in (*splice.approximations, *splice.warnings):
+        doubts = condition_doubts(splice.conditions)
+        for doubt in (*splice.approximations, *splice.warnings, *doubts):
             warnings.warn(doubt, stacklevel=2)
     return calibrated.intervention

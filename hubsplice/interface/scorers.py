@@ -14,15 +14,21 @@ if TYPE_CHECKING:
 
 
 def prompts_of(prompts: AnyPath | Sequence[str]) -> list[str]:
-    """The prompts of a file, one a line, or as they are given.
+    """The prompts of a file, one a line or an `evaluation.json`, or as they are given.
 
     Raises:
         RecipeError: there is none, or the file can't be read.
+        CheckpointError: the `evaluation.json` can't be read.
     """
     if isinstance(prompts, str | os.PathLike):
+        from hubsplice.evaluating.results import EVALUATION, recorded_prompts
         from hubsplice.explore.examples import read_lines
 
-        found = read_lines(as_path(prompts), "--prompts")
+        path = as_path(prompts)
+        if path.name == EVALUATION:
+            found = [*recorded_prompts(path)]
+        else:
+            found = read_lines(path, "--prompts")
     else:
         found = list(prompts)
     if not found:
@@ -68,10 +74,20 @@ def _in_file(given: str) -> dict[str, Any] | None:
     from hubsplice.files.plain import read_plain
     from hubsplice.recipe.yaml_text import load_yaml
 
+    name = given[1:]
+    if not name:
+        raise RecipeError("--score: found '@', expected the name of a file behind it")
     try:
-        fields = load_yaml(read_plain(as_path(given[1:])).decode())
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"--score: {given[1:]} can't be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise RecipeError(f"--score: {given[1:]}: expected a mapping with a kind")
+        fields = load_yaml(read_plain(as_path(name)).decode())
+    except FileNotFoundError:
+        raise RecipeError(f"--score: there is no file {name}") from None
+    except OSError as error:
+        raise RecipeError(f"--score: {name} can't be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"--score: {name} is no UTF-8 text") from None
+    except RecipeError as error:
+        said = str(error).removeprefix("the recipe is ")
+        raise RecipeError(f"--score: {name}: {said}") from None
+    if not isinstance(fields, dict) or "kind" not in fields:
+        raise RecipeError(f"--score: {name}: expected a mapping with a kind")
     return fields

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from hubsplice.errors import quoted, unknown_name
+from hubsplice.errors import FieldError, quoted, unknown_name
 
 Location = tuple[int | str, ...]
 
@@ -77,8 +77,8 @@ def _lines(
     path = field_path(keys)
     match kind:
         case "extra_forbidden":
-            known = _fields_at(model, loc[:-1], raw, edits)
-            return [(_unknown_field(path, str(loc[-1]), known), "")]
+            here = _models_at(model, loc[:-1], raw, edits)
+            return [(_unknown_field(path, str(loc[-1]), here), "")]
         case "missing":
             return [(f"{field_path((*keys, loc[-1]))}: missing", "")]
         case "missing_kind":
@@ -86,12 +86,16 @@ def _lines(
         case "unknown_kind":
             return [(_unknown_kind(f"{path}.kind", value["kind"], edits), "")]
         case "value_error":
-            return [(f"{path}: {context['error']}" if path else str(context["error"]), "")]
+            wrong = context["error"]
+            path = field_path((*keys, *(wrong.field if isinstance(wrong, FieldError) else ())))
+            return [(f"{path}: {wrong}" if path else str(wrong), "")]
         case "too_short" if value:
             # The items were not counted because they are wrong, and each has a line of its own.
             return []
         case "too_short":
             expected = f"at least {context['min_length']} of them"
+        case "model_type" if (example := _example_at(model, loc, raw, edits)) is not None:
+            expected = f"a mapping such as {example}"
         case "string_type" if isinstance(value, bool | int | float):
             expected = "text; put it in quotes"
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
@@ -127,17 +131,31 @@ def field_path(keys: Iterable[int | str]) -> str:
     return path
 
 
-def _unknown_field(path: str, name: str, fields: Iterable[str]) -> str:
-    known = sorted(fields)
+def _unknown_field(path: str, name: str, models: Iterable[type[BaseModel]]) -> str:
+    models = tuple(models)
+    for model in models:
+        # What is asked for under this name can't be had, and the model says why.
+        reasons: Mapping[str, str] = getattr(model, "no_fields", {})
+        if name in reasons:
+            return f"{path}: no such field; {reasons[name]}"
+    known = sorted(field for model in models for field in model.model_fields)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     return f"{path}: no such field.{hint} Known: {', '.join(known)}."
 
 
-def _fields_at(
+def _example_at(
     model: type[BaseModel], loc: Location, raw: Any, edits: Mapping[str, type[BaseModel]]
-) -> tuple[str, ...]:
-    """The fields that are valid at `loc`, found by following the annotations from `model`."""
+) -> str | None:
+    """What a model at `loc` gives as an example of itself, if one does."""
+    found = (getattr(m, "example", None) for m in _models_at(model, loc, raw, edits))
+    return next((example for example in found if example is not None), None)
+
+
+def _models_at(
+    model: type[BaseModel], loc: Location, raw: Any, edits: Mapping[str, type[BaseModel]]
+) -> tuple[type[BaseModel], ...]:
+    """The models that are valid at `loc`, found by following the annotations from `model`."""
     here: tuple[type[BaseModel], ...] = (model,)
     for depth, key in enumerate(loc, start=1):
         named = tuple(m for m in here if m.__name__ == key)
@@ -150,7 +168,7 @@ def _fields_at(
         edit_kind = value.get("kind") if isinstance(value, dict) else None
         if isinstance(edit_kind, str) and edit_kind in edits:
             here = (edits[edit_kind],)
-    return tuple(name for m in here for name in m.model_fields)
+    return here
 
 
 def _models_in(annotation: Any) -> tuple[type[BaseModel], ...]:

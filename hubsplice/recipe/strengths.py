@@ -41,8 +41,12 @@ class Knob:
         """How messages call it."""
         return f"splices[{self.splice}].edits[{self.edit}].{self.field}"
 
-    def parse(self, text: str) -> Amount | float:
+    def parse(self, text: str, option: str = "--strengths") -> Amount | float:
         """A strength as somebody writes it, a number in this field's own unit.
+
+        Args:
+            text: what was written.
+            option: where, for messages.
 
         Raises:
             RecipeError: it is none.
@@ -50,10 +54,12 @@ class Knob:
         try:
             amount = parse_amount(text)
         except ValueError as error:
-            raise RecipeError(f"--strength: {error}") from None
+            raise RecipeError(f"{option}: {error}") from None
         if isinstance(self.value, float):
             if amount.unit != "sae":
-                raise RecipeError(f"--strength: {text!r}: {self.path} is a plain number")
+                raise RecipeError(
+                    f"{option}: found {text!r}, expected a plain number, as {self.path} is one"
+                )
             return amount.value
         return Amount(amount.value, self.value.unit) if amount.unit == "sae" else amount
 

@@ -9,6 +9,7 @@ import sys
 import sysconfig
 import tokenize
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from functools import cache
 from itertools import chain
@@ -32,6 +33,9 @@ _CODE = 3_000
 
 # Shorter docstrings are a line on one function each, and hardly text.
 _SHORTEST_DOCSTRING = 80
+
+# Fields of nodes that hold statements, in the order in which nodes have them.
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")
 
 
 def builtin_corpus() -> Corpus:
@@ -95,5 +99,18 @@ def _docstrings(code: str) -> str:
         warnings.simplefilter("ignore")
         module = ast.parse(code)
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [ast.get_docstring(node) for node in ast.walk(module) if isinstance(node, kinds)]
+    found = [ast.get_docstring(node) for node in _statements(module) if isinstance(node, kinds)]
     return "\n\n".join(text for text in found if text and len(text) >= _SHORTEST_DOCSTRING)
+
+
+def _statements(module: ast.Module) -> Iterator[ast.AST]:
+    """A module and its statements, in the order of `ast.walk`.
+
+    That would also give all expressions, which are most of the nodes and have no docstrings.
+    """
+    waiting = deque[ast.AST]([module])
+    while waiting:
+        node = waiting.popleft()
+        for name in _BLOCKS:
+            waiting.extend(getattr(node, name, ()))
+        yield node

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import shutil
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 import torch
 
 from hubsplice.checkpoint.views import model_view
-from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.streams.model import Model, loaded
+from hubsplice.streams.vllm import run_vllm
 from hubsplice.verifying.transcript import Transcript
-
-_RUNNER = Path(__file__).with_name("vllm_runner.py")
-_LAST_LINES = 12
-
-# vLLM begins each line of an error with the process that it is from, once for each model so far.
-_RANK = re.compile(r"^(\[rank\d+\]: *)+")
 
 Prompt = tuple[int, ...]
 
@@ -166,47 +154,3 @@ class VllmEngine:
             for prompt, answer in zip(prompts, result["batches"][0], strict=True)
         ]
         return transcripts, ServedBy(result["version"], result.get("device"))
-
-
-def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Run jobs, as `vllm_runner` describes them, with the vLLM of another environment.
-
-    Raises:
-        CheckpointError: vLLM failed; the message ends with what it said last.
-        UnsupportedError: there is no such interpreter, or it has no vLLM.
-    """
-    with TemporaryDirectory(prefix="hubsplice-vllm-") as name:
-        given, made = Path(name, "jobs.json"), Path(name, "results.json")
-        # A script's folder comes first on its import path, where modules of this package
-        # would stand in for those of the standard library that have their names.
-        runner = Path(shutil.copy(_RUNNER, name))
-        given.write_text(json.dumps(list(jobs)), encoding="utf-8")
-        # Nothing is fetched: the checkpoint is a folder.
-        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-        # Modules that this process sees by PYTHONPATH are of another environment.
-        environment.pop("PYTHONPATH", None)
-        try:
-            process = subprocess.run(  # noqa: S603 - the user names the interpreter
-                [python, runner, given, made],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except OSError as error:
-            raise UnsupportedError(
-                f"--python: {python} can't be run: {error.strerror}; expected the Python "
-                "interpreter of an environment with vLLM"
-            ) from None
-        if process.returncode == 0 and made.is_file():
-            results: list[dict[str, Any]] = json.loads(made.read_text(encoding="utf-8"))
-            return results
-    said = [_RANK.sub("", line) for line in process.stdout.strip().splitlines()[-_LAST_LINES:]]
-    if any(line.startswith("ModuleNotFoundError: No module named 'vllm'") for line in said):
-        raise UnsupportedError(
-            f"--python: {python} has no vLLM; name the interpreter of an environment that has it"
-        )
-    raise CheckpointError("vLLM failed:\n" + "\n".join(f"  {line}" for line in said))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from tests.actions.forked import ForkedCommands
 from tests.actions.runner import Run, run_action
 from tests.loopback.client import LoopbackHub
 
@@ -20,28 +21,16 @@ ACTION = CHECKOUT / ".github/actions/publish"
 INSTALLED = "Install hubsplice"
 
 BASE = "acme/tiny-base"
-TARGET = "me/edited"
 RECIPE = f"""
 base_model: {BASE}
 splices: [{{after_layer: 1}}]
 calibration: {{tokens: 256, sequence_length: 64}}
 fidelity: {{tokens: 256, sequence_length: 64}}
 card: {{prompts: []}}
-publish: {{repo_id: {TARGET}}}
+publish: {{repo_id: TARGET}}
 """
 # Nothing is below this ratio, not even a splice that changes nothing.
 UNREACHABLE = "0.0000001"
-
-
-@pytest.fixture(scope="session")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the commands that the install step leaves on the PATH."""
-    folder = tmp_path_factory.mktemp("commands")
-    lines = {"python": "", "hubsplice": " -m hubsplice"}
-    for name, module in lines.items():
-        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{module} "$@"\n')
-        (folder / name).chmod(0o755)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -51,21 +40,35 @@ def base(shared_tiny_llama: Callable[..., Path]) -> Path:
     return folder
 
 
-@pytest.fixture
-def hub(tmp_path: Path, base: Path) -> Iterator[LoopbackHub]:
-    with LoopbackHub(tmp_path / "hub") as running:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[LoopbackHub]:
+    """A Hub for a whole module: tests take repositories of their own."""
+    with LoopbackHub(tmp_path_factory.mktemp("hub")) as running:
         running.seed(BASE, base)
         yield running
 
 
+@pytest.fixture(scope="module")
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, hub: LoopbackHub
+) -> Iterator[dict[str, str]]:
+    """That of a job without a token, with the commands that the install step leaves on the PATH."""
+    made = hub.environment(tmp_path_factory.mktemp("home"), token=None)
+    made |= {"PYTHONPATH": str(CHECKOUT), "OMP_NUM_THREADS": "1"}
+    folder = tmp_path_factory.mktemp("commands")
+    with ForkedCommands(folder, made):
+        yield made | {"PATH": f"{folder}{os.pathsep}{made['PATH']}"}
+
+
 @dataclass
 class Repository:
-    """A release repository, checked out on a runner."""
+    """A release repository, checked out on a runner; `target` is what its recipe publishes to."""
 
     workspace: Path
     scratch: Path
-    commands: Path
+    environment: Mapping[str, str]
     hub: LoopbackHub
+    target: str
     uses: int = 0
 
     def run(self, inputs: Mapping[str, str], job: Mapping[str, str] | None = None) -> Run:
@@ -74,23 +77,23 @@ class Repository:
         It has no token but what the inputs or `job` give.
         """
         self.uses += 1
-        environment = self.hub.environment(self.scratch / "home", token=None)
-        environment["PATH"] = f"{self.commands}{os.pathsep}{environment['PATH']}"
-        environment["PYTHONPATH"] = str(CHECKOUT)
-        environment["OMP_NUM_THREADS"] = "1"
         return run_action(
             ACTION,
             inputs,
             workspace=self.workspace,
             scratch=self.scratch / f"job-{self.uses}",
-            environment=environment | dict(job or {}),
+            environment={**self.environment, **(job or {})},
             leave_out=frozenset({INSTALLED}),
         )
 
 
+_number = count(1)
+
+
 @pytest.fixture
-def repository(tmp_path: Path, commands: Path, hub: LoopbackHub) -> Repository:
-    workspace = tmp_path / "workspace"
+def repository(tmp_path: Path, environment: dict[str, str], hub: LoopbackHub) -> Repository:
+    workspace, target = tmp_path / "workspace", f"me/edited-{next(_number)}"
     workspace.mkdir()
-    (workspace / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
-    return Repository(workspace, tmp_path / "runner", commands, hub)
+    recipe = RECIPE.replace("TARGET", target)
+    (workspace / "recipe.yaml").write_text(recipe, encoding="utf-8")
+    return Repository(workspace, tmp_path / "runner", environment, hub, target)

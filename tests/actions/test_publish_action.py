@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hubsplice.checkpoint.manifest import read_manifest
-from tests.actions.conftest import INSTALLED, TARGET, UNREACHABLE, Repository
+from tests.actions.conftest import INSTALLED, UNREACHABLE, Repository
 from tests.actions.runner import Run
 from tests.loopback.client import LoopbackHub
 
@@ -43,11 +43,11 @@ def exists(hub: LoopbackHub, repo: str) -> bool:
     return True
 
 
-def make_repository(hub: LoopbackHub, folder: Path) -> None:
+def make_repository(hub: LoopbackHub, repo: str, folder: Path) -> None:
     """An empty repository, as its owner makes it on the Hub's pages."""
     folder.mkdir()
     (folder / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
-    hub.seed(TARGET, folder)
+    hub.seed(repo, folder)
 
 
 def test_a_check_shows_fidelity_and_plan_and_writes_nothing(repository: Repository) -> None:
@@ -55,9 +55,9 @@ def test_a_check_shows_fidelity_and_plan_and_writes_nothing(repository: Reposito
     assert run.failed is None, run.log
     assert run.ran == ["Read the inputs", "Build and measure", "Plan", "Report"]
     assert run.left_out == ["Set up Python", INSTALLED, "Cache downloads"]
-    assert not exists(repository.hub, TARGET)
+    assert not exists(repository.hub, repository.target)
 
-    assert run.summary.startswith(f"## `{TARGET}`: checked\n")
+    assert run.summary.startswith(f"## `{repository.target}`: checked\n")
     assert f"### Fidelity\n\n**{run.outputs['verdict']}**" in run.summary
     assert re.search(r"\| precision +\| +ratio \(95%\)", run.summary)
     assert "### Plan" in run.summary
@@ -71,19 +71,19 @@ def test_a_check_shows_fidelity_and_plan_and_writes_nothing(repository: Reposito
         assert re.search(rf"\| created +\| {re.escape(name)} ", run.summary.replace("\\", ""))
     size = sum((folder / name).stat().st_size for name in built)
     assert 0 < int(run.outputs["upload-bytes"]) <= size
-    assert run.outputs["repo-id"] == TARGET
+    assert run.outputs["repo-id"] == repository.target
     assert (run.outputs["commit"], run.outputs["tag"]) == ("", "")
 
 
 def test_a_tag_is_released_once(repository: Repository, tmp_path: Path) -> None:
-    hub = repository.hub
-    make_repository(hub, tmp_path / "empty")
-    hub.trust(TARGET)
-    before = hub.history(TARGET)
+    hub, target = repository.hub, repository.target
+    make_repository(hub, target, tmp_path / "empty")
+    hub.trust(target)
+    before = hub.history(target)
     # What GitHub gives a job with `id-token: write`.
     github = {
         name: value
-        for name, value in hub.oidc_environment(tmp_path, TARGET).items()
+        for name, value in hub.oidc_environment(tmp_path, target).items()
         if name.startswith("ACTIONS_")
     }
     run = repository.run({"mode": "release"}, TAGGED | github)
@@ -96,15 +96,15 @@ def test_a_tag_is_released_once(repository: Repository, tmp_path: Path) -> None:
         "Report",
     ]
     assert run.left_out == ["Set up Python", INSTALLED, "Restore downloads"]
-    head, *rest = hub.history(TARGET)
+    head, *rest = hub.history(target)
     assert rest == before
-    assert hub.tags(TARGET) == {"v1.0": head.oid}
+    assert hub.tags(target) == {"v1.0": head.oid}
     assert (run.outputs["commit"], run.outputs["tag"]) == (head.oid, "v1.0")
-    assert run.outputs["commit-url"].endswith(f"/{TARGET}/commit/{head.oid}")
-    published = hub.files(TARGET)
+    assert run.outputs["commit-url"].endswith(f"/{target}/commit/{head.oid}")
+    published = hub.files(target)
     built = read_manifest(Path(run.outputs["folder"]) / "splice.json").files
     assert {name: published[name] for name in built} == {n: d.sha256 for n, d in built.items()}
-    assert f"{len(built)} files of {TARGET} at v1.0 are those that were built" in run.log
+    assert f"{len(built)} files of {target} at v1.0 are those that were built" in run.log
     assert f"`{head.oid}`" in run.summary
     assert "vllm serve" in run.summary
 
@@ -113,7 +113,7 @@ def test_a_tag_is_released_once(repository: Repository, tmp_path: Path) -> None:
     assert again.failed is None, again.log
     assert "already published" in again.summary
     assert again.outputs["commit"] == head.oid
-    assert hub.history(TARGET) == [head, *before]
+    assert hub.history(target) == [head, *before]
 
     # Another recipe under the same tag would change what others have downloaded by it.
     recipe = repository.workspace / "recipe.yaml"
@@ -122,11 +122,11 @@ def test_a_tag_is_released_once(repository: Repository, tmp_path: Path) -> None:
     assert ended(other) == ("Publish", 8)
     assert other.ran[-1] == "Report"
     (message,) = messages(other)
-    assert re.match(rf"tag: 'v1.0' of {TARGET} points to {head.oid}", message)
+    assert re.match(rf"tag: 'v1.0' of {target} points to {head.oid}", message)
     assert "::error title=hubsplice, exit code 8::" in other.log
-    assert hub.tags(TARGET) == {"v1.0": head.oid}
-    assert hub.history(TARGET) == [head, *before]
-    assert other.summary.startswith(f"## `{TARGET}`: failed\n\n> [!CAUTION]\n> tag: ")
+    assert hub.tags(target) == {"v1.0": head.oid}
+    assert hub.history(target) == [head, *before]
+    assert other.summary.startswith(f"## `{target}`: failed\n\n> [!CAUTION]\n> tag: ")
     assert "### Fidelity" in other.summary
     assert not any(TOKEN in everything_shown(run) for run in (again, other))
 
@@ -146,7 +146,7 @@ def test_too_low_a_fidelity_is_shown_and_published_only_when_told(repository: Re
     assert told.failed is None, told.log
     assert repository.hub.tags("acme/other") == {"v2": told.outputs["commit"]}
     assert told.outputs["repo-id"] == "acme/other"
-    assert not exists(repository.hub, TARGET)
+    assert not exists(repository.hub, repository.target)
     assert "NOT met" in told.summary
 
 
@@ -155,7 +155,7 @@ def test_the_hub_refuses_a_token(repository: Repository) -> None:
     assert run.failed is not None
     assert "### Plan" not in run.summary
     assert len(messages(run)) == 1
-    assert not exists(repository.hub, TARGET)
+    assert not exists(repository.hub, repository.target)
     assert EXPIRED not in everything_shown(run)
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from hubsplice.checkpoint.manifest import write_manifest
 from hubsplice.files.digest import digest_bytes
-from tests.actions.conftest import TARGET
 from tests.card.examples import manifest
 from tests.loopback.client import LoopbackHub
 
+TARGET = "me/edited"
 FILES = {"config.json": b"{}", "reproduce/recipe.yaml": b"base_model: x\n"}
 
 

@@ -35,8 +35,8 @@ def test_every_edit_gets_the_strength_in_its_own_unit() -> None:
 @pytest.mark.parametrize(
     ("strengths", "message"),
     [
-        ("2,nan", "--strength: expected a number"),
-        ("inf", "--strength: expected a number"),
+        ("2,nan", "--strengths: expected a number"),
+        ("inf", "--strengths: expected a number"),
         ("2,2.0", "--strengths: 2 is given twice"),
         ("2,", "--strengths: found '2,', expected numbers such as 2,4,8"),
         ("1 x max", "--strengths: found '1 x max', expected numbers such as 2,4,8"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hubsplice.text.documents import Part
 from hubsplice.text.sequences import load_sequences
 from hubsplice.text.tokenizer import load_tokenizer
 from tests.building.conftest import Workshop, build_text, save_sae
+from tests.fidelity.test_removed_layer import Experiment
 
 LAYER, SHARE = 1, 0.003
 
@@ -76,12 +78,21 @@ def text(scan: int) -> str:
     return f"calibration: {{tokens: 2048, {sizes}}}\nfidelity: {{tokens: 2048, {sizes}}}\n"
 
 
+@pytest.fixture(scope="module")
+def blind(
+    workshop: Workshop, rare: Rare, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, FidelityReport]:
+    """A build that looked for no text, and its report; not to be changed."""
+    folder = tmp_path_factory.mktemp("builds") / "blind"
+    return folder, spliced(workshop, rare, folder, text(0))[0]
+
+
 def test_a_rare_edit_is_shown_on_text_that_was_found(
-    workshop: Workshop, rare: Rare, tmp_path: Path
+    workshop: Workshop, rare: Rare, blind: tuple[Path, FidelityReport], tmp_path: Path
 ) -> None:
-    blind, _ = spliced(workshop, rare, tmp_path / "blind", text(0))
-    (edit,) = blind.precisions[0].edits
-    assert blind.outcome == "not shown"
+    _, drawn = blind
+    (edit,) = drawn.precisions[0].edits
+    assert drawn.outcome == "not shown"
     assert edit.site.acted_tokens < 25
     assert edit.chosen_sequences == 0
     found, calibration = spliced(workshop, rare, tmp_path / "found", text(60_000))
@@ -93,8 +104,19 @@ def test_a_rare_edit_is_shown_on_text_that_was_found(
     assert 0 < found.text.scanned_tokens <= 60_000
     assert calibration.chosen_sequences > 15
     # Means over all tokens are over the drawn sequences in both.
-    assert found.edit_effect.mean == pytest.approx(blind.edit_effect.mean, rel=1e-3)
-    assert found.scored_tokens == blind.scored_tokens
+    assert found.edit_effect.mean == pytest.approx(drawn.edit_effect.mean, rel=1e-3)
+    assert found.scored_tokens == drawn.scored_tokens
+
+
+def test_where_an_edit_hardly_acts_it_passes_as_little_as_a_layer_without_it(
+    workshop: Workshop, blind: tuple[Path, FidelityReport], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(blind[0], tmp_path / "blind")
+    built = Experiment(workshop.bases["llama"], folder, LAYER, torch.float32)
+    right, removed = built.reports(built.text(2048), 1.05)
+    assert (right.outcome, right.passed) == ("not shown", False)
+    assert removed.outcome != "shown"
+    assert removed.passed is False
 
 
 def test_a_largest_activation_may_be_met_in_scanned_text_alone(

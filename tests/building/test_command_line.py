@@ -10,6 +10,13 @@ from pathlib import Path
 from tests.building.conftest import STEER, Workshop, start
 from tests.conftest import Command
 
+# Little, since it is read by a process each time.
+LITTLE_TEXT = """
+calibration: {tokens: 1024, sequence_length: 64, scan: 0}
+fidelity: {tokens: 512, sequence_length: 64, scan: 0}
+card: {prompts: []}
+"""
+
 
 def test_json_on_stdout_and_warnings_on_stderr(
     workshop: Workshop, spawn: Command, tmp_path: Path
@@ -18,7 +25,8 @@ def test_json_on_stdout_and_warnings_on_stderr(
         f"  - {{after_layer: 2, sae: {{path: {workshop.folder}/jumprelu}}, "
         "edits: [{kind: scale, feature: 3, factor: 2}]}"
     )
-    (tmp_path / "recipe.yaml").write_text(workshop.recipe(splices), encoding="utf-8")
+    recipe = workshop.recipe(splices, more=LITTLE_TEXT)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
     built = spawn("build", "recipe.yaml", "--output", "out", "--json")
     assert built.code == 0, built.err
     shown = json.loads(built.out)
@@ -47,12 +55,9 @@ def test_a_mistake_is_one_line_and_an_exit_code(
 def test_a_kill_leaves_no_result_and_a_rerun_cleans_up(
     workshop: Workshop, spawn: Command, tmp_path: Path
 ) -> None:
-    text = (
-        "calibration: {tokens: 1024, sequence_length: 64}\n"
-        "fidelity: {tokens: 512, sequence_length: 64}\ncard: {prompts: []}\n"
-    )
     splices = STEER.replace("v.safetensors", f"{workshop.folder}/v.safetensors")
-    (tmp_path / "recipe.yaml").write_text(workshop.recipe(splices, more=text), encoding="utf-8")
+    recipe = workshop.recipe(splices, more=LITTLE_TEXT)
+    (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
     process = start("build", "recipe.yaml", "--output", "out", folder=tmp_path)
     # Measuring comes after the weights were written, and takes seconds.
     while not (written := list(tmp_path.glob(".out.partial-*/content/*.safetensors"))):

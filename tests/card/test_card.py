@@ -157,6 +157,35 @@ def test_no_sentence_stands_twice() -> None:
     assert twice == set()
 
 
+def test_a_card_without_measurement_states_none() -> None:
+    """Every sentence that compares with a figure of this model is of a measured card alone."""
+    measured, bare = rendered(), rendered(report=None)
+    for sentence in ("may be worse than measured", "Measure the fidelity again"):
+        assert sentence in measured
+        assert sentence not in bare
+    assert "edit as a hook, and was not measured. It does not say" in bare
+    assert "nothing here says how close the weights come to the edit" in bare
+    # What is said of quantising was measured on another model.
+    (about,) = (line for line in lines(bare) if "the splice was then as close" in line)
+    assert about.startswith("If you quantise this model")
+
+
+def test_a_card_speaks_of_saes_and_sinks_where_there_are_some() -> None:
+    text = rendered()
+    assert "in the units of the SAE" not in text or "sparse-autoencoder" in metadata(text)["tags"]
+    assert "Attention sinks, tokens whose residual norm is many times" in text
+    steered = term(
+        feature=None, kind="steer", edit={"kind": "steer"}, source={}, source_sha256=None
+    )
+    layer = {"site": 1, "construction": "prenorm-bias", "constants": {}, "terms": [steered]}
+    places = [{"base": 0}, {"base": 1}, {"splice": 0}, {"base": 2}]
+    without = manifest(layers=[layer], layer_map=places, calibration=None)
+    text = rendered(manifest=without, report=None)
+    assert metadata(text)["tags"] == ["hubsplice", "steering", "interpretability"]
+    assert "Attention sinks" not in text
+    assert "SHA-256 of its weights" not in text
+
+
 def test_what_was_not_measured_is_said() -> None:
     text = rendered(report=None)
     assert "- **Fidelity**: not measured;" in text

@@ -398,3 +398,50 @@ splices:
     assert plan.splices[0].place == Place(20)
     shown = " ".join(str(CheckReport.of(plan)).split())
     assert f"layer_20/width_16k/canonical, on Neuronpedia {page}" in shown
+
+
+def test_edits_that_take_two_layers_are_named_with_the_reason(folder: Path) -> None:
+    report = run(
+        folder,
+        """
+  - sae: {path: sae}
+    edits:
+      - {kind: ablate, feature: 3, when: {feature: 7, above: 2}}
+      - {kind: steer, feature: 5, strength: 2, when: {feature: 9}}
+      - {kind: ablate, feature: 12}
+""",
+    )
+    two, one = "ablate feature 3 where feature 7 is above 2", "steer feature 5 where feature 9"
+    assert report.in_two_layers == (two,)
+    assert report.conditions == (two, f"{one} is active")
+    told = " ".join(str(report).split())
+    assert f"{two}: two layers" in told
+    assert "A layer adds up functions of one read-out each" in told
+    assert "not known on how many tokens conditions hold: `hubsplice try` says it" in told
+    plain = str(run(folder, "  - {sae: {path: sae}, edits: [{kind: ablate, feature: 3}]}"))
+    assert "two layers" not in plain
+    assert "conditions hold" not in plain
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ("{feature: 256}", "when.feature: 256 is out of range"),
+        ("{any: [{feature: 7}, {feature: 256}]}", "when.any[1].feature: 256 is out of range"),
+        ("{vector: {path: v.st}, above: 1}", "when.vector.path: "),
+        (
+            "{any: [{feature: 7}, {feature: 8}]}",
+            "when: ablate feature 3 where feature 7 is active or feature 8 is active: `any` is for",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_condition_is_named_by_its_field(
+    folder: Path, when: str, message: str
+) -> None:
+    splices = f"""
+  - sae: {{path: sae}}
+    edits: [{{kind: ablate, feature: 1}}, {{kind: ablate, feature: 3, when: {when}}}]
+"""
+    with pytest.raises(HubspliceError) as raised:
+        run(folder, splices)
+    assert str(raised.value).startswith(f"splices[0].edits[1].{message}")

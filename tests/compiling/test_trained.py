@@ -19,8 +19,8 @@ from hubsplice.intervention.place import Block, Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations
 from hubsplice.streams.model import Model, hooked, loaded
-from tests.compiling.trained import LAYER, NOTHING, PLACE, Trained
-from tests.families.variants import TRAINED, Variant
+from tests.compiling.trained import LAYER, NOTHING, PLACE, Train, Trained
+from tests.families.variants import TRAINED
 
 Splice = Callable[..., Path]
 
@@ -130,15 +130,6 @@ def usual(values: Tensor) -> float:
     return float(values.sort().values[: -len(values) // 100].mean())
 
 
-@pytest.fixture(scope="module")
-def train(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Variant], Trained]:
-    @cache
-    def once(index: int) -> Trained:
-        return Trained.make(TRAINED[index], tmp_path_factory.mktemp("trained"))
-
-    return lambda variant: once(TRAINED.index(variant))
-
-
 SUBJECTS = [
     pytest.param((variant, kind, place), id=f"{variant}-{kind}-{place}")
     for variant in TRAINED
@@ -152,7 +143,7 @@ SUBJECTS = [
 
 
 @pytest.fixture(scope="module", params=SUBJECTS)
-def subject(train: Callable[[Variant], Trained], request: pytest.FixtureRequest) -> Subject:
+def subject(train: Train, request: pytest.FixtureRequest) -> Subject:
     variant, kind, place = request.param
     return Subject.make(train(variant), kind, place)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional
 from transformers import AutoModelForCausalLM
@@ -29,6 +35,7 @@ PLACE = Place(LAYER)
 NOTHING = Intervention(())
 
 
+@cache
 def text_ids() -> Tensor:
     """Bytes of Python's documentation as token ids from 3 on, shape [sequences, LENGTH].
 
@@ -42,6 +49,11 @@ def text_ids() -> Tensor:
     data = torch.frombuffer(bytearray(text.encode()), dtype=torch.uint8).long() + 3
     rows = data[: len(data) // (LENGTH - 1) * (LENGTH - 1)].reshape(-1, LENGTH - 1)
     return functional.pad(rows, (1, 0), value=1)
+
+
+def _shuffled() -> Tensor:
+    ids = text_ids()
+    return ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +73,7 @@ class Trained:
     @staticmethod
     def make(variant: Variant, folder: Path, *, steps: int = 120) -> Trained:
         """Train a variant for some steps, which takes seconds."""
-        ids = text_ids()
-        ids = ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))]
+        ids = _shuffled()
         base = save_tiny(variant, folder / "random", torch.float32)
         model: Any = AutoModelForCausalLM.from_pretrained(base)
         optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
@@ -74,11 +85,17 @@ class Trained:
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-        folders = {}
-        for dtype, name in ((torch.bfloat16, "bfloat16"), (torch.float32, "float32")):
-            folders[dtype] = folder / name
+        found = Trained.of(folder)
+        for dtype, path in found.folders.items():
             # Both hold the bfloat16 weights, as a checkpoint in bfloat16 does in either precision.
-            model.to(torch.bfloat16).to(dtype).save_pretrained(folders[dtype])
+            model.to(torch.bfloat16).to(dtype).save_pretrained(path)
+        return found
+
+    @staticmethod
+    def of(folder: Path) -> Trained:
+        """What `make` made in a folder."""
+        ids = _shuffled()
+        folders = {torch.bfloat16: folder / "bfloat16", torch.float32: folder / "float32"}
         return Trained(folders, ids[:96], ids[96:160])
 
     def streams(self, ids: Tensor, place: Place = PLACE) -> dict[torch.dtype, Tensor]:
@@ -115,3 +132,30 @@ class Trained:
             function = EDITS[kind].function(float(p.std()))
             terms.append(Term(f"feature {i}", encoder, bias, function, direction))
         return Site(place.layer, tuple(terms), sink_norm, place.block)
+
+
+Train = Callable[[Variant], Trained]
+
+
+@pytest.fixture(scope="session")
+def train(tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """A variant that was trained once for all processes of tests; not to be changed."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "trained"
+    shared.mkdir(exist_ok=True)
+
+    known: dict[str, Trained] = {}
+
+    def trained(variant: Variant) -> Trained:
+        name = str(variant)
+        if name not in known:
+            folder = shared / sha256(name.encode()).hexdigest()[:16]
+            with FileLock(folder.with_suffix(".lock")):
+                done = folder / "done"
+                if not done.exists():
+                    Trained.make(variant, folder)
+                    done.touch()
+            known[name] = Trained.of(folder)
+        return known[name]
+
+    return trained

@@ -188,16 +188,23 @@ def test_what_is_plain_stays_a_ridge_function() -> None:
     [
         ({}, "found none of them"),
         ({"feature": 2, "any": [{"feature": 3}, {"feature": 4}]}, "found feature and any"),
-        ({"all": [{"feature": 3}]}, "found 1 conditions together"),
-        ({"any": [{"feature": i} for i in range(4)]}, "found 4 conditions together"),
-        ({"vector": FILE}, "above is missing"),
-        ({"feature": 2, "above": -1}, "expected 0 or more"),
+        ({"all": [{"feature": 3}]}, r"when\.all: found 1 of them, expected 2 to 3"),
+        ({"any": [{"feature": i} for i in range(4)]}, r"when\.any: found 4 of them"),
+        ({"vector": FILE}, r"when\.above: missing"),
+        ({"feature": 2, "above": -1}, r"when\.above: found -1, expected 0 or more"),
+        (
+            {"any": [{"feature": 2, "above": -1}, {"feature": 3}]},
+            r"when\.any\[0\]\.above: found -1, expected 0 or more",
+        ),
+        ({"feature": 2, "below": 1}, r"when\.below: no such field; .* opposite sign"),
+        ({"all": [{"feature": 2}, {"any": []}]}, r"when\.all\[1\]\.any: .*not joined again"),
+        ({"all": [2, {"feature": 3}]}, r"when\.all\[0\]: found 2, .* such as {feature: 12"),
         (
             {"all": [{"feature": 2}, {"feature": 3}], "above": 1},
-            "belong to the members",
+            r"when\.above: found 1\.0, which belongs to the members of all",
         ),
         ({"feature": 2, "abov": 1}, "Did you mean 'above'"),
-        ("active", "expected a mapping"),
+        ("active", r"when: found .active., expected a mapping such as {feature: 12"),
     ],
 )
 def test_what_is_no_condition_is_refused(condition: Any, message: str) -> None:
@@ -230,7 +237,7 @@ TWO_SIDED = PiecewiseLinear((-THETA, THETA), (1.0, 0.0, 1.0), (0.0, 0.0, 0.0))
             {"when": {"all": [{"feature": 2}, {"feature": 2, "above": 3}]}},
             Sources(),
             RecipeError,
-            "read the same feature",
+            r"when\.all\[1\]\.feature: found 2, which another one of them reads already",
         ),
     ],
 )

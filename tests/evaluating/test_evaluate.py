@@ -14,6 +14,7 @@ from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.errors import CheckpointError
 from hubsplice.evaluating.results import EVALUATION
 from hubsplice.explore.generating import generate
+from hubsplice.interface.scorers import prompts_of
 from tests.card.examples import metadata
 from tests.conftest import Command
 from tests.evaluating.conftest import LETTER, silence
@@ -47,6 +48,9 @@ def test_both_models_stand_side_by_side_and_travel(copy: Spliced) -> None:
     assert matched.name == "regex=z"
     assert matched.edited is not None
     assert matched.edited.value == 1
+    # Somebody else can ask the same.
+    assert list(found.answers.asked) == PROMPTS
+    assert prompts_of(copy.folder / EVALUATION) == PROMPTS
     assert found.neutral.divergence.low > 0.1
     assert found.neutral.edited_perplexity.low > found.neutral.base_perplexity.high
     # Both stand in the folder, which is verified with them.
@@ -117,6 +121,16 @@ def test_figures_of_other_weights_are_found(copy: Spliced) -> None:
     # Measured again, they are of these weights: what is wrong now is the layer alone.
     evaluated(copy)
     assert "evaluation" not in copy.failed()
+
+
+def test_prompts_that_were_not_asked_are_found(copy: Spliced) -> None:
+    evaluated(copy)
+    content = copy.json(EVALUATION)
+    content["answers"]["asked"][0] = "an easier one"
+    copy.write_json(EVALUATION, content)
+    copy.forge_checksums()
+    (problem,) = copy.failed()["evaluation"].problems
+    assert "answers.asked: not the prompts" in problem
 
 
 def test_an_altered_folder_is_not_evaluated(copy: Spliced) -> None:

@@ -12,13 +12,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hubsplice
+from hubsplice.explore.answers import never_held
 from hubsplice.explore.generating import Asked, Sampling, generate
 from hubsplice.explore.trial import Trial
 from hubsplice.explore.words import changed_words, marked
 from hubsplice.recipe.strengths import knob, with_strength
 from hubsplice.streams.model import hooked, hooked_rows
 from tests.conftest import Command
-from tests.explore.conftest import Planted
+from tests.explore.conftest import LETTER, PLANTED, Planted
 
 PROMPTS = ["a lazy zebra", "jazz and more of it"]
 
@@ -212,3 +213,23 @@ def test_a_conversation_goes_on(
     assert first["prompt"] == second["prompt"] == "zz"
     # The same words after other words.
     assert first["answers"][0]["text"] != second["answers"][0]["text"]
+
+
+def test_where_conditions_held_is_counted(fields: dict[str, Any]) -> None:
+    often: dict[str, Any] = {"kind": "ablate", "feature": 3, "when": {"feature": PLANTED}}
+    never = often | {"feature": 5, "when": {"feature": 4, "above": 1e6}}
+    fields["splices"][0]["edits"] = [often, never]
+    prompt = PROMPTS[0]
+    found = answers(fields, prompt)
+    of_letter, of_none = found.prompts[0].held
+    assert (of_letter.answer, of_letter.in_prompt) == ("after", prompt.count(LETTER))
+    assert of_letter.prompt_tokens >= len(prompt)
+    assert of_letter.answer_tokens == 12
+    assert (of_none.in_prompt, of_none.in_answer) == (0, 0)
+    # A condition that holds somewhere is no warning.
+    (warning,) = never_held(found.prompts)
+    assert warning in found.warnings
+    assert warning.startswith(
+        "ablate feature 5 where feature 4 is above 1e+06: the condition held on no token"
+    )
+    assert str(of_letter) in " ".join(str(found).split())

@@ -195,7 +195,7 @@ def test_what_can_not_be_searched(planted: Planted, options: dict[str, Any], mes
         ("nothing", "is no folder; expected a folder, Neuronpedia's MODEL/SAE"),
         ("gemma-2-2b/20-gemmascope-res-16kk", "Did you mean '20-gemmascope-res-16k'"),
         ("https://example.org/gemma-2-2b/20-gemmascope-res-16k", "expected an address of"),
-        ("./nothing", "is not a folder"),
+        ("./nothing", "--sae: .*is not a folder"),
         ("gemma-scope-2b-pt-res/nothing", "nothing"),
     ],
 )

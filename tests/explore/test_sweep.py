@@ -320,7 +320,7 @@ def test_numbers_of_a_command_line() -> None:
         ({"scores": ["regex"]}, "expected regex=PATTERN"),
         ({"scores": ["compiles=x"]}, "expected compiles"),
         ({"scores": ["regex=("]}, "is no regular expression"),
-        ({"scores": ["@missing.yaml"]}, "missing.yaml can't be read"),
+        ({"scores": ["@missing.yaml"]}, "--score: there is no file missing.yaml"),
         ({"scores": [{"kind": "judge", "endpoint": "file:///x"}]}, "expected http://"),
         ({"scores": ["rgex=a"]}, "Did you mean 'regex'"),
         ({"strengths": []}, "--strengths: none"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,11 +17,9 @@ from hubsplice.families.architecture import architecture_of
 from hubsplice.fidelity.inserted import InsertedAt, inserted_at
 from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
-from tests.compiling.trained import Trained
 from tests.families.variants import GATED, Variant
 
 Splice = Callable[..., Path]
-TrainedVariant = Callable[[Variant], Trained]
 
 FLOAT32 = torch.float32
 
@@ -35,17 +32,6 @@ VARIANTS = [
     Variant("gemma2", GATED | {"intermediate_size": 256, "head_dim": 16, "sliding_window": 64}),
 ]
 """One of each construction."""
-
-
-@pytest.fixture(scope="session")
-def trained_variant(tmp_path_factory: pytest.TempPathFactory) -> TrainedVariant:
-    """Train one of `VARIANTS`, once for all tests of a process."""
-
-    @cache
-    def made(index: int) -> Trained:
-        return Trained.make(VARIANTS[index], tmp_path_factory.mktemp("trained"))
-
-    return lambda variant: made(VARIANTS.index(variant))
 
 
 def every_case(

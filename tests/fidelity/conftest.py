@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fidelity.compiled import trained_variant
+from tests.compiling.trained import train
 from tests.splicing import splice
 
-__all__ = ["splice", "trained_variant"]
+__all__ = ["splice", "train"]

@@ -20,13 +20,12 @@ from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations
 from hubsplice.streams.model import loaded
-from tests.compiling.trained import Trained
+from tests.compiling.trained import Train, Trained
 from tests.families.variants import Variant
 from tests.fidelity.compiled import (
     FLOAT32,
     VARIANTS,
     Splice,
-    TrainedVariant,
     enough,
     every_case,
     spliced,
@@ -82,10 +81,10 @@ def failing(found: Sequence[Response], dtype: torch.dtype) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def bench(trained_variant: TrainedVariant) -> Callable[..., Bench]:
+def bench(train: Train) -> Callable[..., Bench]:
     @cache
     def made(index: int, kind: str, dtype: torch.dtype) -> Bench:
-        return Bench.of(trained_variant(VARIANTS[index]), kind, dtype)
+        return Bench.of(train(VARIANTS[index]), kind, dtype)
 
     return lambda variant, kind, dtype: made(VARIANTS.index(variant), kind, dtype)
 

@@ -51,6 +51,24 @@ def test_it_is_the_kullback_leibler_divergence_of_the_model_from_the_reference()
     assert not torch.allclose(back, found["far"].divergence, rtol=0.01)
 
 
+@pytest.mark.parametrize("vocabulary", [100_000, 300_000])
+def test_no_token_is_lost_or_moved_where_only_some_are_widened_at_a_time(vocabulary: int) -> None:
+    # Two of fifteen tokens fit into a step, or not even one.
+    generator = torch.Generator().manual_seed(0)
+    head = torch.randn(vocabulary, D, generator=generator)
+    reference, other = (Readable(readable(seed).hidden, head) for seed in (0, 1))
+    ids = torch.randint(vocabulary, SHAPE, generator=generator)
+    found = compare(reference, {"other": other}, ids)["other"]
+    wanted = divergence(logits(reference), logits(other))
+    torch.testing.assert_close(found.divergence, wanted, rtol=1e-4, atol=1e-8)
+    assert found.losses is not None
+    for of, losses in zip((reference, other), found.losses, strict=True):
+        true = functional.cross_entropy(
+            logits(of)[:, :-1].double().movedim(-1, 1), ids[:, 1:], reduction="none"
+        )
+        torch.testing.assert_close(losses, true, rtol=1e-5, atol=1e-6)
+
+
 def test_logits_are_rounded_as_their_own_model_rounds_them() -> None:
     reference = readable(0, scale=3.0)
     other = Readable(reference.hidden.bfloat16(), reference.head.bfloat16())

@@ -15,16 +15,15 @@ from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.model import hooked, loaded
-from tests.compiling.trained import LAYER, Trained
+from tests.compiling.trained import LAYER, Train, Trained
 from tests.families.variants import Variant
 
 FLOAT32 = torch.float32
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    variant = Variant("llama", {"intermediate_size": 128})
-    return Trained.make(variant, tmp_path_factory.mktemp("trained"))
+def trained(train: Train) -> Trained:
+    return train(Variant("llama", {"intermediate_size": 256}))
 
 
 def steered(strength: float) -> Intervention:

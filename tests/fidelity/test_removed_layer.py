@@ -1,4 +1,7 @@
-"""The experiment of the page on fidelity: a real model from which the edit was removed."""
+"""The experiment of the page on fidelity: a real model from which the edit was removed.
+
+On a tiny model it is part of `tests/building/test_acting_text.py`.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from hubsplice.text.tokenizer import load_tokenizer
 
 SAE = Path(__file__).parents[2] / "examples" / "sae-smollm2-135m-l13"
 FEATURE = 11
-INSERTED = "model.layers.14"
+LAYER = 13
 
 RECIPE = f"""
 base_model: {{base}}
@@ -45,22 +48,24 @@ def quiet(step: str, done: int, total: int) -> None:
     """Nobody watches."""
 
 
-def remove_the_edit(folder: Path) -> None:
-    """Have the inserted layer add nothing at all."""
+def remove_the_edit(folder: Path, layer: int) -> None:
+    """Have an inserted layer add nothing at all."""
     for path in folder.glob("*.safetensors"):
         tensors = load_file(path)
         for name in ("mlp.down_proj.weight", "mlp.down_proj.bias", "self_attn.o_proj.bias"):
-            if f"{INSERTED}.{name}" in tensors:
-                tensors[f"{INSERTED}.{name}"].zero_()
+            if (tensor := tensors.get(f"model.layers.{layer}.{name}")) is not None:
+                tensor.zero_()
         save_file(tensors, path, metadata={"format": "pt"})
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A spliced SmolLM2, as built and with its edit removed, and the text to judge both on."""
+    """A model spliced after one layer, as built and with its edit removed, and text to judge on."""
 
     base: Path
     folder: Path
+    layer: int = LAYER
+    dtype: torch.dtype = torch.bfloat16
 
     def text(self, tokens: int) -> TokenSequences:
         source = TextSource(tokens=tokens, sequence_length=64)
@@ -70,7 +75,8 @@ class Experiment:
         """The sequences in which the feature is active."""
         (site,) = load_intervention(self.folder / INTERVENTION).sites
         with loaded(self.base, torch.float32) as model:
-            h = collect_streams(model, text.ids, [Place(13)], lambda *_: None)[Place(13)]
+            place = Place(self.layer)
+            h = collect_streams(model, text.ids, [place], lambda *_: None)[place]
         acts: Tensor = site.delta(h).norm(dim=-1) > 0
         acts[:, 0] = False
         kept = acts.any(dim=1)
@@ -84,8 +90,8 @@ class Experiment:
         manifest = read_manifest(self.folder / MANIFEST)
         architecture = architecture_of(BaseConfig.open(self.base).config)
         inserted = inserted_layers(manifest, architecture)
-        subject = Subject(self.base, self.folder, edit, inserted, torch.bfloat16)
-        references = References.of(self.base, edit, text, torch.bfloat16, quiet)
+        subject = Subject(self.base, self.folder, edit, inserted, self.dtype)
+        references = References.of(self.base, edit, text, self.dtype, quiet)
 
         def measured() -> FidelityReport:
             return measure_fidelity(
@@ -97,7 +103,7 @@ class Experiment:
             )
 
         right = measured()
-        remove_the_edit(self.folder)
+        remove_the_edit(self.folder, self.layer + 1)
         return right, measured()
 
 
@@ -111,6 +117,7 @@ def experiment(smollm2: Path, tmp_path: Path, request: pytest.FixtureRequest) ->
     return Experiment(smollm2, tmp_path / "spliced")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("experiment", [1024], indirect=True)
 def test_on_text_where_the_feature_is_hardly_active_nothing_passes(experiment: Experiment) -> None:
     right, removed = experiment.reports(experiment.text(768), 1.05)

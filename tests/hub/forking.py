@@ -1,7 +1,7 @@
-"""Commands as processes of their own, without the seconds that importing PyTorch takes.
+"""Commands as processes of their own, without the seconds that their imports take.
 
-One process imports it, and forks for every command. Nothing that reads the environment when it is
-imported (huggingface_hub does) is imported before the fork.
+One process imports PyTorch and the command line, and forks for every command. Nothing that reads
+the environment when it is imported (huggingface_hub does) is imported before the fork.
 """
 
 from __future__ import annotations
@@ -60,6 +60,13 @@ class Forker:
 def _serve() -> None:
     import torch  # noqa: F401
 
+    import hubsplice.checkpoint.manifest
+    import hubsplice.cli
+    import hubsplice.fidelity.report  # noqa: F401
+    from hubsplice.text.builtin import builtin_corpus
+
+    # What it reads is kept, for every command that builds.
+    builtin_corpus()
     assert "huggingface_hub" not in sys.modules
     for line in sys.stdin:
         child = os.fork()

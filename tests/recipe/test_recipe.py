@@ -23,6 +23,7 @@ from hubsplice.recipe.yaml_text import dump_yaml, load_yaml
 from hubsplice.templates import load_template
 
 FOLDER = Path("/no/such/folder")
+SCHEMA = jsonschema.Draft202012Validator(recipe_schema())
 
 GOOD: dict[str, Any] = {"base_model": "me/model", "splices": [{"after_layer": 1}]}
 MINIMAL = """
@@ -349,14 +350,13 @@ def test_the_published_schemas_are_those_of_the_code(name: str) -> None:
 
 
 def test_the_schema_tells_right_from_wrong_edits() -> None:
-    schema = recipe_schema()
     recipe = load_yaml(MINIMAL)
-    jsonschema.validate(recipe, schema)
+    SCHEMA.validate(recipe)
     edit = recipe["splices"][0]["edits"][0]
     for wrong in ({"kind": "ablat"}, {"feature": "12"}, {"feature": -1}, {"strength": 3}):
         recipe["splices"][0]["edits"] = [edit | wrong]
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(recipe, schema)
+            SCHEMA.validate(recipe)
 
 
 # What YAML can carry: PyYAML refuses lone surrogates, as UTF-8 does.
@@ -452,8 +452,8 @@ def test_a_recipe_survives_being_written_and_read(raw: dict[str, Any]) -> None:
 @given(recipes)
 def test_the_schema_accepts_what_the_parser_accepts(raw: dict[str, Any]) -> None:
     parse_recipe(dump_yaml(raw), folder=FOLDER)
-    jsonschema.validate(raw, recipe_schema())
-    jsonschema.validate(json.loads(json.dumps(raw)), recipe_schema())
+    SCHEMA.validate(raw)
+    SCHEMA.validate(json.loads(json.dumps(raw)))
 
 
 @given(st.text())

@@ -1,14 +1,15 @@
 """Spliced models, and as few processes of a real vLLM as run all of them in turn.
 
-The engine is slow to start: every job of every test is given to it at once, and the tests look at
-what came back.
+The engine is slow to start: all jobs of a process are given to it at once, and the tests look at
+what came back. `make test-serving` runs two processes of tests, with one thread each.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from transformers import AutoTokenizer
 
 from hubsplice.building.build import build
 from hubsplice.recipe.reading import parse_recipe
-from hubsplice.verifying.engines import Prompt, run_vllm
+from hubsplice.streams.vllm import run_vllm
+from hubsplice.verifying.engines import Prompt
 from hubsplice.verifying.prompts import builtin_prompts
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import TEXT as BUILD_TEXT
@@ -96,6 +98,7 @@ FAMILY_SPLICES = """
 # Every layer but the first moves by one, so that those that alternate would change places.
 MEAN = 0.4
 EMPTY_SPLICE = "  - {after_layer: 0}"
+BASE, EMPTY = "base", "empty"
 
 # A Llama whose recipe names engines one of which ignores the biases of its MLP.
 FOR_SGLANG_TOO = "llama for SGLang too"
@@ -159,38 +162,43 @@ def splice_smollm2(smollm2: Path, vectors: Path) -> SpliceSmolLM2:
     return splice
 
 
+Models = Callable[[str], Model]
+
+
 @pytest.fixture(scope="session")
 def models(
-    python: Path,
-    splice_smollm2: SpliceSmolLM2,
-    make: Build,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> dict[str, Model]:
-    """By name; not to be changed. SmolLM2 is compiled for bfloat16, the families for either."""
+    splice_smollm2: SpliceSmolLM2, make: Build, tmp_path_factory: pytest.TempPathFactory
+) -> Models:
+    """By name, made when first asked for; not to be changed.
+
+    SmolLM2 is compiled for bfloat16, the families for either precision.
+    """
     folder = tmp_path_factory.mktemp("spliced")
-    made = {name: splice_smollm2(name, folder) for name in SMOLLM2_SPLICES}
-    for family in SERVED:
-        for dtype in DTYPES:
-            name = model_name(family, dtype)
+    families = {str(family): family for family in SERVED}
+
+    @cache
+    def made(name: str) -> Model:
+        if name in SMOLLM2_SPLICES:
+            return splice_smollm2(name, tmp_path_factory.mktemp("spliced"))
+        family, what = name.rsplit(" ", 1)
+        if family == FOR_SGLANG_TOO:
+            llama = made(model_name(SERVED[0], what))
+            more = f"serve_with: [vllm, sglang]\n{BUILD_TEXT}"
+            result = make(FAMILY_SPLICES, folder / name, base=llama.base, more=more)
+            return replace(llama, folder=result.folder)
+        if what in DTYPES:
             base = save_tiny(
-                family.variant, folder / f"{name} base", getattr(torch, dtype), mean=MEAN
+                families[family].variant, folder / f"{name} base", getattr(torch, what), mean=MEAN
             )
             byte_tokenizer().save_pretrained(base)
             result = make(FAMILY_SPLICES, folder / name, base=base)
-            tokens = builtin_prompts(AutoTokenizer.from_pretrained(base))
-            made[name] = Model(result.folder, base, tokens)
-        if family.has_kinds:
-            edited = made[model_name(family, "float32")]
-            base, prompts = edited.base, edited.prompts
-            empty = make(EMPTY_SPLICE, folder / f"{family} empty", base=base, measure=False).folder
-            made |= {f"{family} base": Model(base, base, prompts)}
-            made |= {f"{family} empty": Model(empty, base, prompts)}
-    for dtype in DTYPES:
-        llama = made[model_name(SERVED[0], dtype)]
-        more = f"serve_with: [vllm, sglang]\n{BUILD_TEXT}"
-        name = f"{FOR_SGLANG_TOO} {dtype}"
-        result = make(FAMILY_SPLICES, folder / name, base=llama.base, more=more)
-        made[name] = Model(result.folder, llama.base, llama.prompts)
+            return Model(result.folder, base, builtin_prompts(AutoTokenizer.from_pretrained(base)))
+        edited = made(model_name(families[family], "float32"))
+        if what == BASE:
+            return replace(edited, folder=edited.base)
+        empty = make(EMPTY_SPLICE, folder / name, base=edited.base, measure=False)
+        return replace(edited, folder=empty.folder)
+
     return made
 
 
@@ -206,7 +214,7 @@ class Job:
     model: str
     dtype: str
     options: tuple[tuple[str, Any], ...] = ()
-    process: str = "native"
+    process: str = "SmolLM2"
 
     def __str__(self) -> str:
         return " ".join([self.model, self.dtype, *(f"{k}={v}" for k, v in self.options)])
@@ -235,8 +243,7 @@ def jobs_of(family: Family) -> Iterator[Job]:
 def unedited_jobs(family: Family) -> tuple[Job, Job]:
     """The base, and the base with an empty layer in it."""
     base, empty = (
-        Job(f"{family} {what}", "float32", family.options, family.process)
-        for what in ("base", "empty")
+        Job(f"{family} {what}", "float32", family.options, family.process) for what in (BASE, EMPTY)
     )
     return base, empty
 
@@ -255,10 +262,27 @@ JOBS = (
 Answers = list[dict[str, Any]]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One of the processes of tests runs a whole module, unless its tests say otherwise."""
+    for item in items:
+        own = item.path.parent == Path(__file__).parent
+        if own and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def in_its_process(process: str) -> pytest.MarkDecorator:
+    """Have one of the processes of tests look at all that a process of vLLM answers."""
+    return pytest.mark.xdist_group(f"vLLM {process}")
+
+
 @dataclass(frozen=True)
 class Served:
-    """What vLLM answered to each job, batch by batch: all prompts at once, all of them again
-    without the log probabilities of the prompt, and the first prompt alone."""
+    """What a process of vLLM answered to each of its jobs, batch by batch.
+
+    The batches are all prompts at once, all of them again without the log probabilities of the
+    prompt, and the first prompt alone.
+    """
 
     version: str
     batches: dict[Job, list[Answers]]
@@ -274,9 +298,12 @@ class Served:
         ]
 
 
+ServedBy = Callable[[str], Served]
+
+
 @pytest.fixture(scope="session")
-def served(python: Path, models: dict[str, Model]) -> Served:
-    """Everything that vLLM is asked offline."""
+def served(python: Path, models: Models) -> ServedBy:
+    """By the name of a process, everything that it is asked offline."""
 
     def asked(prompts: Sequence[Prompt], *, prompt_logprobs: bool) -> list[dict[str, Any]]:
         return [
@@ -285,7 +312,7 @@ def served(python: Path, models: dict[str, Model]) -> Served:
         ]
 
     def description(job: Job) -> dict[str, Any]:
-        model = models[job.model]
+        model = models(job.model)
         return {
             "model": str(model.folder),
             "options": {
@@ -302,11 +329,13 @@ def served(python: Path, models: dict[str, Model]) -> Served:
             ],
         }
 
-    answers: dict[Job, dict[str, Any]] = {}
-    for process in dict.fromkeys(job.process for job in JOBS):
+    @cache
+    def answered(process: str) -> Served:
         jobs = [job for job in JOBS if job.process == process]
-        answers |= zip(jobs, run_vllm(python, [description(job) for job in jobs]), strict=True)
-    return Served(
-        next(iter(answers.values()))["version"],
-        {job: answer["batches"] for job, answer in answers.items()},
-    )
+        answers = run_vllm(python, [description(job) for job in jobs])
+        return Served(
+            answers[0]["version"],
+            {job: answer["batches"] for job, answer in zip(jobs, answers, strict=True)},
+        )
+
+    return answered

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from hubsplice.streams.model import loaded
-from hubsplice.verifying.engines import run_vllm
+from hubsplice.streams.vllm import run_vllm
 from hubsplice.verifying.prompts import builtin_prompts
 from tests.building.conftest import Workshop
 from tests.families.variants import save_tiny

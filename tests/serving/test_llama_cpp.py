@@ -8,8 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from hubsplice.serving.engines import ENGINES
 from hubsplice.streams.model import loaded
 from hubsplice.verifying.behaviour import Behaviour
 from hubsplice.verifying.transcript import Transcript
-from tests.serving.conftest import NEW_TOKENS, Model, SpliceSmolLM2, interpreter
+from tests.serving.conftest import NEW_TOKENS, Model, Models, interpreter
 from tests.serving.judge import Recorded, judge
 
 LLAMA_CPP = ENGINES[EngineKey.LLAMA_CPP]
@@ -40,6 +41,8 @@ TOP = 20
 # By what the converter calls them.
 TYPES = {"f32": "float32", "bf16": "bfloat16"}
 EVERY_BIAS, INSERTED_LAYER = "biases ignored", "inserted layer silenced"
+# One model is enough to show what is found of these; the other has only right files.
+SPOILED_MODEL = "amplified"
 SPOILED = (("f32", EVERY_BIAS), ("bf16", INSERTED_LAYER))
 
 
@@ -99,18 +102,26 @@ class Served:
         return {check.name: check.passed for check in checks}, behaviour
 
 
-@pytest.fixture(scope="module", params=SPLICES)
+ServedBy = Callable[[str], Served]
+
+
+@pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest,
-    llama_cpp: LlamaCpp,
-    splice_smollm2: SpliceSmolLM2,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Served:
-    """A model in every type, and spoiled in several ways, by one process."""
-    folder = tmp_path_factory.mktemp("llama-cpp")
-    model = splice_smollm2(request.param, folder)
+    llama_cpp: LlamaCpp, models: Models, tmp_path_factory: pytest.TempPathFactory
+) -> ServedBy:
+    """One of SPLICES by its name, in every type, by one process."""
+
+    @cache
+    def made(splice: str) -> Served:
+        return serve(llama_cpp, models(splice), splice, tmp_path_factory.mktemp("llama-cpp"))
+
+    return made
+
+
+def serve(llama_cpp: LlamaCpp, model: Model, splice: str, folder: Path) -> Served:
+    """A model in every type; that which is to be spoiled is, in several ways."""
     files = {(kind, ""): convert(llama_cpp, model.folder, kind) for kind in TYPES}
-    for kind, name in SPOILED:
+    for kind, name in SPOILED if splice == SPOILED_MODEL else ():
         file = files[kind, ""]
         path = file.path.with_stem(f"{kind} {name}")
         made = spoil(file.path, path, spoilings(model.folder)[name])
@@ -188,11 +199,20 @@ def run(llama_cpp: LlamaCpp, jobs: list[dict[str, Any]], folder: Path) -> Any:
     return json.loads(made.read_text(encoding="utf-8"))
 
 
+def of_each(splices: Iterable[str]) -> pytest.MarkDecorator:
+    """Tests of splices, each of which one process of tests looks at."""
+    group = pytest.mark.xdist_group
+    return pytest.mark.parametrize(
+        "splice", [pytest.param(name, marks=group(f"llama.cpp {name}")) for name in splices]
+    )
+
+
+@of_each(SPLICES)
 @pytest.mark.parametrize("kind", TYPES)
-def test_llama_cpp_serves_the_edit(served: Served, kind: str) -> None:
+def test_llama_cpp_serves_the_edit(served: ServedBy, splice: str, kind: str) -> None:
     """Every rule of `verify`: the probabilities are those of the weights, and the edit is there."""
-    passed, behaviour = served.judge(kind)
-    print(served.model.folder.name, kind, behaviour.model_dump_json())  # noqa: T201
+    passed, behaviour = served(splice).judge(kind)
+    print(splice, kind, behaviour.model_dump_json())  # noqa: T201
     assert [name for name in passed if not passed[name]] == []
 
 
@@ -210,20 +230,26 @@ def odds_error(served: Served, spoiled: str = "") -> float:
     return largest
 
 
-def test_odds_are_those_of_the_weights(served: Served) -> None:
+@of_each(SPLICES)
+def test_odds_are_those_of_the_weights(served: ServedBy, splice: str) -> None:
     """Without the error of the sum over the vocabulary, which all tokens of a place share."""
-    errors = {spoiled: odds_error(served, spoiled) for spoiled in ("", EVERY_BIAS)}
-    print(served.model.folder.name, errors)  # noqa: T201
-    assert errors[""] < SPLICES[served.model.folder.name]
-    assert errors[EVERY_BIAS] > 1e-2
+    error = odds_error(served(splice))
+    print(splice, error)  # noqa: T201
+    assert error < SPLICES[splice]
 
 
+@of_each([SPOILED_MODEL])
+def test_odds_without_the_biases_are_others(served: ServedBy, splice: str) -> None:
+    assert odds_error(served(splice), EVERY_BIAS) > 1e-2
+
+
+@of_each([SPOILED_MODEL])
 @pytest.mark.parametrize(("kind", "spoiled"), SPOILED)
 def test_an_engine_that_ignores_what_the_edit_needs_is_found(
-    served: Served, kind: str, spoiled: str
+    served: ServedBy, splice: str, kind: str, spoiled: str
 ) -> None:
-    passed, behaviour = served.judge(kind, spoiled)
-    print(served.model.folder.name, kind, spoiled, behaviour.model_dump_json())  # noqa: T201
+    passed, behaviour = served(splice).judge(kind, spoiled)
+    print(splice, kind, spoiled, behaviour.model_dump_json())  # noqa: T201
     assert passed["engine"] is True
     assert passed["layer edits"] is True
     assert passed["weights served"] is False

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from tests.serving.conftest import NEW_TOKENS, Job, Model, Served
+from tests.serving.conftest import NEW_TOKENS, Job, Models, ServedBy, in_its_process
 
 pytestmark = pytest.mark.serving
 
@@ -95,10 +95,14 @@ def _request(port: int, method: str, path: str, body: Any = None) -> tuple[int, 
         connection.close()
 
 
+SERVED_AS = Job("amplified", "bfloat16")
+
+
+@in_its_process(SERVED_AS.process)
 def test_a_completion_is_the_offline_engines(
-    python: Path, models: dict[str, Model], served: Served
+    python: Path, models: Models, served: ServedBy
 ) -> None:
-    model = models["amplified"]
+    model = models(SERVED_AS.model)
     command = printed_command(model.folder / "README.md")
     assert command[2] == model.folder.name
     prompt = model.prompts[0]
@@ -118,7 +122,7 @@ def test_a_completion_is_the_offline_engines(
         )
     assert status == 200, body
     (choice,) = json.loads(body)["choices"]
-    (alone,) = served.batches[Job("amplified", "bfloat16")][2]
+    (alone,) = served(SERVED_AS.process).batches[SERVED_AS][2]
     tokenizer = AutoTokenizer.from_pretrained(model.base)
     assert choice["text"] == tokenizer.decode(alone["tokens"])
     assert choice["logprobs"]["token_logprobs"] == pytest.approx(alone["logprobs"], abs=1e-3)

@@ -12,7 +12,7 @@ import torch
 
 from hubsplice.verifying.behaviour import NAMES
 from tests.conftest import Command
-from tests.serving.conftest import Model
+from tests.serving.conftest import Models
 from tests.verifying.conftest import Spliced
 
 pytestmark = pytest.mark.serving
@@ -22,9 +22,9 @@ BIAS = f"{LAYER}.mlp.gate_proj.bias"
 
 
 @pytest.fixture
-def spliced(models: dict[str, Model], tmp_path: Path) -> Spliced:
+def spliced(models: Models, tmp_path: Path) -> Spliced:
     """A copy of the tiny Llama that may be changed; its layers 2 and 4 are inserted."""
-    model = models["llama float32"]
+    model = models("llama float32")
     return Spliced(shutil.copytree(model.folder, tmp_path / "spliced"), model.base)
 
 

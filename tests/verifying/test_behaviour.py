@@ -248,7 +248,9 @@ def test_the_command_line(spliced: Spliced, command: Command, tmp_path: Path) ->
     assert found["behaviour"]["generated_tokens"] == 6
     assert outcome.code == 0
     # On record, it is a claim for whoever verifies next.
-    assert "on CPU, in float32" in (spliced.folder / "README.md").read_text(encoding="utf-8")
+    assert ", in float32: it serves the edit" in (spliced.folder / "README.md").read_text(
+        encoding="utf-8"
+    )
     again = spliced.verify()
     assert again.passed
     (claim,) = (claim for claim in again.claims if claim.file == "engine-runs.json")

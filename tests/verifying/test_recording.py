@@ -76,13 +76,13 @@ def test_a_run_stands_on_the_card_and_in_its_data(folder: Path) -> None:
     assert run is not None
     today = datetime.datetime.now(datetime.UTC).date()
     said = runs_part(folder)
-    assert f"- vLLM 0.32.0 on CPU, in bfloat16, {today}: it serves the edit." in said
+    assert f"- Verified with vLLM 0.32.0 on CPU, {today}, in bfloat16: it serves the edit." in said
     assert "0.0123 nats a token from the exact hook, noise floor 0.0110" in said
     assert "as its maker says" in said
     assert "That is a claim, which `hubsplice verify me/model --engine vllm`" in said
     assert "is on record" not in said
     (data,) = json.loads((folder / "card.json").read_text())["runs"]
-    assert data.startswith("vLLM 0.32.0 on CPU")
+    assert data.startswith("Verified with vLLM 0.32.0 on CPU")
     listed = read_manifest(folder / "splice.json").files
     assert listed[ENGINE_RUNS] == digest_file(folder / ENGINE_RUNS)
     assert recorded_digest(folder, ENGINE_RUNS) == listed[ENGINE_RUNS].sha256
@@ -101,7 +101,9 @@ def test_without_a_run_the_card_promises_none() -> None:
 
 def test_a_run_that_failed_is_recorded_as_one(folder: Path) -> None:
     record_run(folder, verification(passed=False))
-    assert "NOT passed: edit." in runs_part(folder)
+    said = runs_part(folder)
+    assert "NOT passed: edit." in said
+    assert "erified" not in said
 
 
 def test_a_later_run_takes_the_place_of_the_same(folder: Path) -> None:
@@ -110,7 +112,7 @@ def test_a_later_run_takes_the_place_of_the_same(folder: Path) -> None:
     record_run(folder, verification())
     found = read_engine_runs(folder, read_manifest(folder / "splice.json"))
     assert [(run.engine, run.passed) for run in found] == [("transformers", True), ("vLLM", True)]
-    assert "- transformers 0.32.0, in bfloat16" in runs_part(folder)
+    assert "- Verified with transformers 0.32.0, 2" in runs_part(folder)
 
 
 def test_a_run_says_nothing_of_other_weights(folder: Path) -> None:

@@ -441,6 +441,19 @@ def test_a_card_with_words_of_its_author(told: Spliced, command: Command) -> Non
     assert "written by the author" in shown.out
 
 
+def test_a_card_with_other_figures_than_the_files(told: Spliced) -> None:
+    path = told.folder / "README.md"
+    text = path.read_text(encoding="utf-8")
+    row = next(line for line in text.splitlines() if line.startswith("| splice error"))
+    path.write_text(text.replace(row, re.sub(r"\d", "1", row)) + "\nMine.\n", encoding="utf-8")
+    found = told.verify()
+    (problem,) = told.failed()["card"].problems
+    assert problem.startswith("README.md: Fidelity: it says '| splice error")
+    # What the files say otherwise is not listed as the author's; his words are.
+    (claim,) = (claim for claim in found.claims if claim.file == "README.md")
+    assert claim.stated == '"Mine."'
+
+
 def test_a_card_for_another_model(told: Spliced) -> None:
     (told.folder / "README.md").write_text("# A trusted model\n\nRun it.\n", encoding="utf-8")
     found = told.verify()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from hubsplice.verifying.engines import run_vllm
+from hubsplice.streams.vllm import run_vllm
 
 # It answers as an interpreter does which is asked to run a script, and tells what the script's
 # folder would let it import.
 ANSWERS = """#!{python}
 import json, pathlib, sys
-script, _, made = sys.argv[1:]
+script = sys.argv[1]
 names = sorted(path.stem for path in pathlib.Path(script).parent.glob("*.py"))
-pathlib.Path(made).write_text(json.dumps([{{"importable": names}}]))
+for line in sys.stdin:
+    made = pathlib.Path(json.loads(line)[1])
+    part = made.with_suffix(".part")
+    part.write_text(json.dumps({{"importable": names}}))
+    part.replace(made)
 """
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hubsplice import __version__
+from hubsplice.card.stale import headings, stale_parts
 from hubsplice.checkpoint.companions import CARD, CARD_DATA
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.files.strict_json import parse_object
@@ -24,7 +25,6 @@ CARD_CHECK = "card"
 
 _LARGEST, _MOST_LINES = 1 << 20, 20_000
 _MODEL_ID = re.compile(r'^model_id = (".*")$', re.MULTILINE)
-_HEADING = re.compile(r"^#{1,6} (.+)$")
 _WRITTEN = "written by the author: the manifest and the report do not give it"
 _OTHER_VERSION = (
     "not as this version of hubsplice writes it; the author or another version wrote it"
@@ -47,7 +47,8 @@ def compare_card(
         render: writes it again.
 
     Returns:
-        A check, which fails where there is no card, and what the author wrote.
+        A check, which fails where there is no card, or where its figures are not those of the
+        files; and what the author wrote.
     """
     try:
         found = _read(folder / CARD)
@@ -63,16 +64,20 @@ def compare_card(
     declared = metadata.get("license")
     licences = [None, declared] if isinstance(declared, str) else [None]
     try:
-        given = [_parted(render(model_id, licence)) for licence in licences]
+        given = [render(model_id, licence) for licence in licences]
     except HubspliceError as error:
         return Check.impossible(CARD_CHECK, str(error)), ()
-    claims = min(
-        (
-            [*_metadata_claims(metadata, told, why), *_other_parts(body, written, why)]
-            for told, written in given
-        ),
-        key=len,
+    claims, nearest = min(
+        (([*_claims(metadata, body, *_parted(text), why)], text) for text in given),
+        key=lambda pair: len(pair[0]),
     )
+    # Another version may write its figures in another form.
+    stale = stale_parts(found, nearest) if version == __version__ else ()
+    if stale:
+        problems = [f"{CARD}: {part}" for part in stale]
+        others = {part.part for part in stale}
+        kept = tuple(claim for claim in claims if claim.field.partition(".")[0] not in others)
+        return Check.of(CARD_CHECK, problems, ""), kept
     if model_id is not None and repo_id is not None and model_id != repo_id:
         other = f"the examples load another model than {repo_id}"
         claims.append(AuthorClaim(file=CARD, field="Use", stated=as_json(model_id), why=other))
@@ -144,6 +149,13 @@ def _unquoted(text: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def _claims(
+    metadata: dict[str, Any], body: str, told: dict[str, Any], written: str, why: str
+) -> Iterator[AuthorClaim]:
+    yield from _metadata_claims(metadata, told, why)
+    yield from _other_parts(body, written, why)
+
+
 def _metadata_claims(
     found: dict[str, Any], expected: dict[str, Any], why: str
 ) -> Iterator[AuthorClaim]:
@@ -165,7 +177,7 @@ def _plain(value: object) -> object:
 def _other_parts(found: str, expected: str, why: str) -> Iterator[AuthorClaim]:
     """The headings below which lines differ, each with the first line that was written there."""
     written, given = found.splitlines(), expected.splitlines()
-    headings = _headings(written)
+    below = headings(written)
     seen: dict[str, str] = {}
     matcher = difflib.SequenceMatcher(None, written, given, autojunk=False)
     for kind, start, end, from_, to in matcher.get_opcodes():
@@ -173,19 +185,7 @@ def _other_parts(found: str, expected: str, why: str) -> Iterator[AuthorClaim]:
         missing = [line for line in given[from_:to] if line.strip()]
         if kind == "equal" or not (lines or missing):
             continue
-        part = headings[min(start, len(headings) - 1)] if headings else "no heading"
+        part = below[min(start, len(below) - 1)] if below else "no heading"
         seen.setdefault(part, lines[0] if lines else f"left out: {missing[0]}")
     for part, stated in seen.items():
         yield AuthorClaim(file=CARD, field=part, stated=as_json(stated), why=why)
-
-
-def _headings(lines: list[str]) -> list[str]:
-    """The heading that each line stands below; code is passed over."""
-    found, current, in_code = [], "before any heading", False
-    for line in lines:
-        if line.startswith("```"):
-            in_code = not in_code
-        elif not in_code and (match := _HEADING.match(line)):
-            current = match[1]
-        found.append(current)
-    return found

@@ -20,7 +20,7 @@ from hubsplice.recipe.models import Recipe, Splice
 from hubsplice.recipe.problems import field_path
 from hubsplice.verifying.claim import Claim
 from hubsplice.verifying.edit_terms import terms_of_first_edit
-from hubsplice.verifying.statements.ledger import Comparison, Path
+from hubsplice.verifying.statements.ledger import Comparison, Path, as_json
 from hubsplice.verifying.statements.on_paper import OnPaper
 
 _FROM_RECIPE = "from the recipe"
@@ -138,6 +138,7 @@ class _Splice:
         for offset, (term, (_, compiled)) in enumerate(zip(expected, own, strict=True)):
             path = (*self._path, start + offset)
             self._compare_term(path, edit, shown, term.label)
+            self._compare_held((*path, "held"), edit, on_paper)
             self._compare_amounts((*path, "amounts"), edit, compiled, recording, on_paper)
 
     def _compare_term(self, path: Path, edit: Edit, shown: dict[str, Any], label: str) -> None:
@@ -158,6 +159,23 @@ class _Splice:
         elif self._splice.sae is not None:
             source = self._splice.sae.model_dump(mode="json", exclude_none=True)
             found.agrees(*path, "source", expected=source, source=_FROM_RECIPE)
+
+    def _compare_held(self, path: Path, edit: Edit, on_paper: OnPaper) -> None:
+        """What is counted is calibration's; of what it is counted, the recipe says."""
+        found = self._found
+        if edit.condition is None:
+            found.shows(*path, expected=None, source="for an edit without a condition")
+            return
+        if found.at(*path) is None:
+            return
+        words = [opening.words for opening in edit.condition.openings(on_paper)]
+        gates = words if len(words) > 1 else []
+        told = [gate["words"] for gate in found.at(*path, "gates")]
+        if told != gates:
+            found.problems.append(
+                f"{field_path((*path, 'gates'))}: found {as_json(told)}, expected "
+                f"{as_json(gates)} {_FROM_RECIPE}"
+            )
 
     def _compare_amounts(
         self, path: Path, edit: Edit, term: Term, recording: Recording, on_paper: OnPaper

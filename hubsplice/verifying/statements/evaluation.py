@@ -7,7 +7,13 @@ from pathlib import Path
 
 from hubsplice.checkpoint.manifest import Manifest
 from hubsplice.evaluating.hub_results import hub_files
-from hubsplice.evaluating.results import EVALUATION, Evaluation, is_evaluation, model_digest
+from hubsplice.evaluating.results import (
+    EVALUATION,
+    Evaluation,
+    digest_of,
+    is_evaluation,
+    model_digest,
+)
 from hubsplice.files.plain import read_plain
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.statements.ledger import AuthorClaim, as_json
@@ -56,6 +62,11 @@ def _problems(
         return
     if evaluation.model != model_digest(manifest):
         yield f"{EVALUATION}: it is of other weights, another configuration or another tokenizer"
+    answers = evaluation.answers
+    if answers is not None and answers.asked:
+        given = (len(answers.asked), digest_of(list(answers.asked)))
+        if given != (answers.prompts, answers.prompts_sha256):
+            yield f"{EVALUATION}: answers.asked: not the prompts that its checksum is of"
     expected = hub_files(evaluation)
     for name in sorted({*expected, *(name for name in listed if name != EVALUATION)}):
         try:

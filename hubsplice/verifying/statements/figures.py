@@ -41,6 +41,8 @@ def figure_problems(
             problems.append(f"{field}: found {as_json(found)}, expected {as_json(expected)}")
     if report.amounts != Findings.recorded(claim.manifest).amounts:
         problems.append("amounts: not what the manifest says of it")
+    if report.conditions != claim.manifest.conditions:
+        problems.append("conditions: not what the manifest says of them")
     problems += _edit_problems(report, intervention)
     for number, curve in enumerate(report.curves):
         if (problem := _curve_problem(curve, intervention)) is not None:

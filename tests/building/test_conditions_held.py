@@ -1,0 +1,68 @@
+"""On how much calibration text conditions held stands in everything that a build tells."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from hubsplice.building.findings import Findings
+from hubsplice.building.told import build_summary
+from hubsplice.checkpoint.manifest import read_manifest
+from hubsplice.rendering.content import Line
+from tests.building.conftest import Build
+
+EDITS = """
+  - sae: {path: standard}
+    edits:
+      - {kind: ablate, feature: 3, when: {feature: 7, above: 500}}
+      - {kind: clamp, feature: 9, to: 2, when: {feature: 11}}
+      - kind: steer
+        feature: 13
+        strength: 2
+        when: {all: [{feature: 17}, {feature: 19, above: 900}]}
+      - {kind: steer, feature: 23, strength: 1, when: {feature: 29}}
+      - {kind: ablate, feature: 31}
+"""
+HELD = re.compile(r"the condition held on ([\d,]+) of ([\d,]+) scanned tokens")
+
+
+@pytest.fixture(scope="module")
+def built(make: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Not measured, so that calibration alone says it."""
+    return make(EDITS, tmp_path_factory.mktemp("held") / "built", measure=False)
+
+
+def test_a_build_counts_them(built: Any) -> None:
+    never, often, joined, gated = (one.held for one in built.conditions)
+    assert never.tokens == joined.tokens == 0
+    assert 100 < often.tokens < often.scanned_tokens
+    assert 100 < gated.tokens < gated.scanned_tokens
+    assert [(gate.words, gate.tokens > 100) for gate in joined.gates] == [
+        ("feature 17 is active", True),
+        ("feature 19 is above 900", False),
+    ]
+
+
+def test_everything_says_them(built: Any) -> None:
+    manifest = read_manifest(built.folder / "splice.json")
+    assert manifest.conditions == built.conditions
+    assert Findings.recorded(manifest).conditions == built.conditions
+    told = " ".join(str(part.text) for part in build_summary(built) if isinstance(part, Line))
+    card = (built.folder / "README.md").read_text(encoding="utf-8").replace("\\", "")
+    for one in built.conditions:
+        for text in (" ".join(str(built).split()), told, card):
+            assert str(one) in text
+    assert len(HELD.findall(card)) == 4
+
+
+def test_what_never_held_is_a_warning(built: Any) -> None:
+    first, second = built.warnings
+    assert first.startswith("splices[0].edits[0].when: it held on none of the ")
+    assert "(feature 7 is above 500 on none of them)" in first
+    assert second.startswith("splices[0].edits[2].when: it held on none of the ")
+    assert "(feature 19 is above 900 on none of them)" in second
+    manifest = read_manifest(built.folder / "splice.json")
+    assert manifest.calibration is not None
+    assert manifest.calibration.warnings == (first, second)
