@@ -27,7 +27,7 @@ Answered = tuple[Prompt, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A base and two edits of it.
+    """A base and edits of it.
 
     Attributes:
         layer: behind which the edits are.
@@ -40,12 +40,6 @@ class Kind:
     effect: float
 
 
-TINY = {
-    "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
-    "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
-    "jumps": "after_layer: 1\n    edits: [{kind: gated_steer, vector: {path: v.safetensors}, "
-    "strength: 0.3 x norm, gate: {probe: {path: probe.safetensors}}}]",
-}
 KINDS = {
     "SmolLM2": Kind(
         13,
@@ -58,9 +52,14 @@ KINDS = {
         effect=1.0,
     ),
     # Its MLP has no biases: squares hold the constant.
-    "qwen3": Kind(1, TINY, effect=0.05),
-    # Norms stand behind its blocks: the carrier has them.
-    "gemma3_text": Kind(1, TINY, effect=0.05),
+    "qwen3": Kind(
+        1,
+        {
+            "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
+            "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
+        },
+        effect=0.05,
+    ),
 }
 
 
