@@ -59,8 +59,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         if (kind := options.pop(name.replace("_", "-"), None)) is not None:
             setattr(params, name, {"f32": xllamacpp.ggml_type.GGML_TYPE_F32}[kind])
     if adapters := job.get("adapters"):
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path) for path in adapters]
-        params.lora_init_without_apply = True
+        # A request that names none gets all of them, by the scales that they are loaded with.
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in adapters]
     if options:
         raise ValueError(f"options that this runner does not know: {options}")
     params.n_gpu_layers = 0
