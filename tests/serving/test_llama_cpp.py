@@ -215,7 +215,7 @@ def test_an_engine_that_ignores_what_the_edit_needs_is_found(
     assert passed["weights served"] is False
 
 
-@of_each([SPOILED_MODEL])
+@pytest.mark.parametrize("splice", [SPOILED_MODEL])
 def test_the_command_puts_its_run_on_the_card(
     llama_cpp: LlamaCpp, models: Models, command: Command, tmp_path: Path, splice: str
 ) -> None:
