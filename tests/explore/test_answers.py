@@ -25,7 +25,7 @@ from tests.explore.conftest import LETTER, PLANTED, Planted
 PROMPTS = ["a lazy zebra", "jazz and more of it"]
 
 _BOTH = torch.cat([torch.eye(64), -torch.eye(64)])
-EXACT = {
+EXACT: dict[str, Any] = {
     "W_enc": _BOTH.T.contiguous(),
     "W_dec": _BOTH,
     "b_enc": torch.zeros(128),
