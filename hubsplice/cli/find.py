@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,17 +153,28 @@ def find(
         if not found.features:
             return
         if recipe is None:
-            best = found.features[0].feature
-            print_note(
-                f"next: look at it with --show {best} (and its --sae alone), or write a recipe "
-                "with --recipe FILE"
-            )
+            best = found.features[0]
+            given = {
+                "--model": model,
+                "--revision": revision,
+                "--sae": sae[best.sae],
+                "--after-layer": after_layer,
+                "--text": text,
+                "--prompts": prompts,
+                "--positive": positive,
+            }
+            words = ["hubsplice", "find"]
+            words += [str(w) for pair in given.items() if pair[1] is not None for w in pair]
+            words += [*(["--chat"] if chat else []), "--show", str(best.feature)]
+            print_note(f"next: see what it is active on: {shlex.join(words)}")
+            print_note("--recipe FILE writes a recipe with it")
     else:
         from hubsplice.interface.find import show as show_feature
 
-        if len(sae) != 1 or positive is not None or negative is not None:
-            raise RecipeError("--show: it takes one --sae, and no --positive or --negative")
-        _print(show_feature(show, sae[0], **common), as_json=as_json)
+        if len(sae) != 1 or negative is not None:
+            raise RecipeError("--show: it takes one --sae, and no --negative")
+        shown = show_feature(show, sae[0], positive=positive, chat=chat, **common)
+        _print(shown, as_json=as_json)
     if recipe is not None:
         print_note(f'wrote {recipe}; see what it does: hubsplice try {recipe} "your prompt"')
 

@@ -151,6 +151,8 @@ def sweep(
     else:
         print_content(found.findings())
     print_note(f"answers: {found.answers}")
+    if write and found.chosen is None:
+        print_note(f"{recipe} was left as it was: there is no strength to write into it")
     if found.chosen is None and found.no_room is not None:
         print_note(f"next: other prompts, or --want {'more' if want == Want.LESS else 'less'}")
     elif found.chosen is None:

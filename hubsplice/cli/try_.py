@@ -153,6 +153,11 @@ def try_(
     if as_json:
         warnings = [*trial.warnings, *never]
         print_json({"prompts": [asdict(one) for one in shown], "warnings": warnings})
+    elif trial.misfit:
+        print_note(
+            "next: an SAE of this model and layer; a build refuses one that explains nothing of "
+            "the stream, unless --allow-misfit is given"
+        )
     elif strength is None:
         print_note(f"next: hubsplice try {recipe} --strength …, or hubsplice build {recipe} -o DIR")
     else:

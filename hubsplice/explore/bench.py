@@ -24,6 +24,7 @@ from hubsplice.terminal import Progress
 from hubsplice.text.tokenizer import load_tokenizer
 
 _MODEL = "--model"
+_NAMED = "--sae names the model"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,9 @@ def opened(
     if feature is not None:
         found[0].config.require_feature(feature)
     named = _named(base_model, found[0].config.model_name)
-    resolved = resolve_base(named, revision, weights=False, field=_MODEL)
+    field = _MODEL if base_model is not None else _NAMED
+    with _by_the_sae(base_model):
+        resolved = resolve_base(named, revision, weights=False, field=field)
     config = BaseConfig.open(resolved.folder)
     with _by_its_option():
         architecture = architecture_of(config.config)
@@ -94,7 +97,8 @@ def opened(
         architecture.require_place(ready[-1].place)
         progress("loading the SAEs", number, len(found))
     # The weights last: they take the longest to fetch.
-    fetch_weights(resolved, _MODEL)
+    with _by_the_sae(base_model):
+        fetch_weights(resolved, field)
     BaseCheckpoint.of(config)
     # A relative folder would be looked for beside the recipe that is written.
     name = resolved.repo_id or str(resolved.folder.absolute())
@@ -121,6 +125,17 @@ def _by_its_option() -> Iterator[None]:
     except HubspliceError as error:
         said = re.sub(r"(?m)^base_model\b", _MODEL, str(error))
         raise type(error)(said) from None
+
+
+@contextmanager
+def _by_the_sae(base_model: str | None) -> Iterator[None]:
+    """Say how another base is named, where a problem is of the one that the SAE names."""
+    try:
+        yield
+    except HubspliceError as error:
+        if base_model is not None:
+            raise
+        raise type(error)(f"{error}; name a local copy, or another model, with --model") from None
 
 
 def _named(base_model: str | None, trained_on: str | None) -> str:

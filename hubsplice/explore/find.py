@@ -182,7 +182,7 @@ def _feature(
         active=int(mine.active[index]) / max(1, mine.tokens),
         elsewhere=int(other.active[index]) / max(1, other.tokens),
         mean=float(mine.mean[index]),
-        largest=max(float(mine.largest[index]), float(other.largest[index])),
+        largest=float(mine.largest[index]),
         texts=int(mine.texts[index]),
         effect=effect,
         chance=chance,

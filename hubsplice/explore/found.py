@@ -27,7 +27,7 @@ class FoundFeature:
         active: the share of the text's, or of the first set's, tokens on which it is active.
         elsewhere: the share of the neutral text's, or of the second set's.
         mean: its mean activation there, where it is active.
-        largest: its largest.
+        largest: its largest there.
         texts: in how many of the examples it is active.
         effect: Hedges' g of two sets; None against neutral text.
         chance: the share of shuffled labels under which some feature does as well; None against

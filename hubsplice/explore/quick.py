@@ -47,6 +47,11 @@ class Hook:
     splices: tuple[LoweredSplice, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def misfit(self) -> bool:
+        """Whether a build would refuse it, since an SAE explains nothing of the stream."""
+        return any(splice.fit is not None and splice.fit.misfit for splice in self.splices)
+
 
 class QuickHooks:
     """Turns variants of one recipe, which differ in strengths and layers, into hooks."""

@@ -19,6 +19,8 @@ from hubsplice.terminal import Progress
 
 _BINS = 10
 _WIDEST = 30
+_APART = 15
+"""Tokens between places of one text that are shown, as many as are shown around one."""
 
 
 @dataclass(frozen=True)
@@ -183,15 +185,24 @@ def _contexts(
     position: torch.Tensor,
     top: int,
 ) -> Iterable[Context]:
-    used: set[int] = set()
+    found: list[tuple[float, int, int]] = []
+    again: list[tuple[float, int, int]] = []
     for i in values.argsort(descending=True).tolist():
-        number = int(example[i])
-        if values[i] == 0 or len(used) == top:
-            return
-        if number not in used:
-            used.add(number)
-            text = context(bench.tokenizer, examples[number], int(position[i]))
-            yield Context(float(values[i]), text)
+        if values[i] == 0 or len(found) == top:
+            break
+        one = (float(values[i]), int(example[i]), int(position[i]))
+        if all(number != one[1] for _, number, _ in found):
+            found.append(one)
+        elif len(again) < top and _is_elsewhere(one, (*found, *again)):
+            again.append(one)
+    # Of a single long text, other places are shown too.
+    for value, number, place in sorted((*found, *again[: top - len(found)]), reverse=True):
+        yield Context(value, context(bench.tokenizer, examples[number], place))
+
+
+def _is_elsewhere(one: tuple[float, int, int], others: Iterable[tuple[float, int, int]]) -> bool:
+    """Whether a token is in no text that is shown around another one."""
+    return all(number != one[1] or abs(place - one[2]) > _APART for _, number, place in others)
 
 
 def _histogram(active: torch.Tensor) -> tuple[Bin, ...]:

@@ -25,7 +25,7 @@ def write_starter(
     sae: SaeSource,
     after_layer: int | None,
     feature: int,
-    largest: float,
+    largest: float | None,
     wish: Wish,
     prompts: Iterable[dict[str, str]],
     doubt: str | None,
@@ -35,12 +35,13 @@ def write_starter(
 
     Args:
         path: the recipe's file.
-        base_model: as the recipe is to name it.
+        base_model: a Hub id, or an absolute path.
         revision: its commit; None for a local folder.
         sae: the SAE.
         after_layer: where it reads, if not where it was trained.
         feature: the feature.
-        largest: its largest activation on the text that was read.
+        largest: its largest activation on the user's text; None where there is none, so that a
+            build measures it.
         wish: whether there is to be more of the feature, or none of it.
         prompts: text on which the feature is active, for calibration; the first of it is taken.
         doubt: why the feature may not be what was looked for; None for no doubt.
@@ -50,15 +51,21 @@ def write_starter(
         RecipeError: it would be no recipe.
         OutputError: the file is there already, or can't be written.
     """
-    edit: dict[str, Any] = (
-        {"kind": "ablate", "feature": feature}
-        if wish == "less"
-        else {"kind": "clamp", "feature": feature, "to": "1.0 x max", "max": _rounded(largest)}
-    )
+    edit: dict[str, Any] = {"kind": "ablate", "feature": feature}
+    if wish == "more":
+        edit = {"kind": "clamp", "feature": feature, "to": "1.0 x max"}
+        if largest is not None:
+            edit["max"] = _rounded(largest)
+    folder = path.parent.absolute()
     splice: dict[str, Any] = {} if after_layer is None else {"after_layer": after_layer}
     splice["sae"] = sae.model_dump(mode="json", exclude_none=True)
+    if sae.path is not None:
+        splice["sae"]["path"] = _below(sae.path, folder)
     splice["edits"] = [edit]
-    recipe: dict[str, Any] = {"base_model": base_model}
+    base = Path(base_model)
+    recipe: dict[str, Any] = {
+        "base_model": _below(base, folder) if base.is_absolute() else base_model
+    }
     if revision is not None:
         recipe["revision"] = revision
     recipe["splices"] = [splice]
@@ -70,15 +77,24 @@ def write_starter(
     write_files({path.name: text}, path.parent, force=force)
 
 
-def _comments(wish: Wish, feature: int, largest: float) -> list[str]:
-    found = (
-        f"# Feature {feature}: its largest activation on the text that was read is {largest:.4g}."
-    )
+def _below(path: Path, folder: Path) -> str:
+    """A path as a recipe in the folder may have it, so that both can be moved together."""
+    return f"./{path.relative_to(folder)}" if path.is_relative_to(folder) else str(path)
+
+
+def _comments(wish: Wish, feature: int, largest: float | None) -> list[str]:
+    known = "" if largest is None else f" Its largest activation on your text is {largest:.4g}."
+    found = f"# Feature {feature}.{known}"
     if wish == "less":
         return [
             found,
             "# `ablate` takes the feature away; `scale` with a `factor` below 1 weakens it.",
         ]
+    if largest is None:
+        found += (
+            " `max` is left out, since it was looked at in neutral text; a build measures it.\n"
+            "# With --text or --positive, `find` takes it from your text."
+        )
     return [
         found,
         "# `clamp` holds it at `to` at every token. Try other strengths with `hubsplice try`, and",

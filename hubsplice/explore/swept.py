@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,7 +14,8 @@ from hubsplice.rendering.rendered import Rendered
 Want = Literal["more", "less"]
 
 _WIDTH, _HEIGHT = 56, 10
-_LONGEST = 20
+_LONGEST = 18
+"""Characters of a score's name in a heading: as many as an interval has."""
 _REPEATING = 0.8
 """Of the base's share of word triples that are not repeated; below it answers go in circles."""
 
@@ -128,6 +129,30 @@ class Sweep(Rendered):
             "better."
         )
 
+    @property
+    def left_out(self) -> str | None:
+        """Which strengths could not be recommended, and by which rule; None for none."""
+        better = _better(self.points, self.want)
+        if not better:
+            return None
+        base, *tried = self.points
+        best = _best(better, self.want)
+        towards, side = ("up", "below") if self.want == "more" else ("down", "above")
+        end = "" if base.target is None else f", {towards} to {abs(_reach(base, self.want)):.2g}"
+        rules = (
+            ("no answer counts", [p for p in tried if p.target is None]),
+            (
+                f"within the base's interval{end}",
+                [p for p in tried if p.target is not None and p not in better],
+            ),
+            (
+                f"the interval ends {side} the best, {abs(best):.3g}",
+                [p for p in better if _reach(p, self.want) < best],
+            ),
+        )
+        said = [f"{_names(points)} ({rule})" for rule, points in rules if points]
+        return f"Left out: {'; '.join(said)}." if said else None
+
     def content(self) -> Iterable[Part]:
         """The strengths, a plot, and the choice."""
         for warning in self.warnings:
@@ -186,8 +211,14 @@ class Sweep(Rendered):
                 "told from the best.",
                 Tone.STRONG,
             )
+            if self.left_out is not None:
+                yield Line(self.left_out)
             if self.price is not None:
                 yield Line(self.price, Tone.CAUTION)
+
+
+def _names(points: Sequence[Point]) -> str:
+    return ", ".join(p.name if p.layer is None else f"{p.name} (layer {p.layer})" for p in points)
 
 
 def _with_error(found: SideEffect) -> str:
@@ -200,16 +231,10 @@ def judged(points: tuple[Point, ...], want: Want) -> tuple[Point, ...]:
     The choice has the least divergence of all whose target's interval reaches the best mean, and
     its target is beyond the interval of the base.
     """
-    sign = 1.0 if want == "more" else -1.0
     known = [point for point in points if point.target is not None]
 
     def gain(point: Point) -> float:
-        assert point.target is not None
-        return sign * point.target.value
-
-    def reach(point: Point) -> float:
-        assert point.target is not None
-        return point.target.high if want == "more" else -point.target.low
+        return _gain(point, want)
 
     front = {
         id(point)
@@ -221,18 +246,39 @@ def judged(points: tuple[Point, ...], want: Want) -> tuple[Point, ...]:
             for other in known
         )
     }
-    base, *tried = points
-    better = [
-        point
-        for point in tried
-        if point.target is not None and (base.target is None or gain(point) > reach(base))
-    ]
-    best = max(map(gain, better), default=0.0)
-    near = [point for point in better if reach(point) >= best]
+    better = _better(points, want)
+    near = [point for point in better if _reach(point, want) >= _best(better, want)]
     chosen = min(near, key=lambda point: point.divergence.value, default=None)
     return tuple(
         replace(point, front=id(point) in front, chosen=point is chosen) for point in points
     )
+
+
+def _better(points: Sequence[Point], want: Want) -> list[Point]:
+    """The strengths whose target is beyond the interval of the base."""
+    base, *tried = points
+    return [
+        point
+        for point in tried
+        if point.target is not None
+        and (base.target is None or _gain(point, want) > _reach(base, want))
+    ]
+
+
+def _best(better: Sequence[Point], want: Want) -> float:
+    return max((_gain(point, want) for point in better), default=0.0)
+
+
+def _gain(point: Point, want: Want) -> float:
+    """The target, with the sign that makes more of it better."""
+    assert point.target is not None
+    return point.target.value if want == "more" else -point.target.value
+
+
+def _reach(point: Point, want: Want) -> float:
+    """The better end of its interval, with the same sign."""
+    assert point.target is not None
+    return point.target.high if want == "more" else -point.target.low
 
 
 def plot(points: tuple[Point, ...]) -> str:

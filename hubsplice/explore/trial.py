@@ -45,8 +45,9 @@ class Trial:
         *,
         plain: bool,
         conditions: Mapping[str, Conditions] | None = None,
+        misfit: bool = False,
     ) -> None:
-        self.warnings = warnings
+        self.warnings, self.misfit = warnings, misfit
         self._conditions = conditions or {}
         self._model, self._tokenizer, self._edits = model, tokenizer, edits
         self._sampling, self._ends = sampling, ends
@@ -192,4 +193,5 @@ def trial(
             tuple(dict.fromkeys(doubts)),
             plain=plain,
             conditions={name: Conditions(hook.intervention, hook.splices) for name, hook in ready},
+            misfit=any(hook.misfit for _, hook in ready),
         )

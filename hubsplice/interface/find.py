@@ -138,6 +138,8 @@ def show(
     after_layer: int | None = None,
     text: Texts | None = None,
     prompts: Texts | None = None,
+    positive: Texts | None = None,
+    chat: bool = False,
     top: int = 10,
     tokens: int = 8192,
     recipe: AnyPath | None = None,
@@ -155,9 +157,12 @@ def show(
         after_layer: as in `find`.
         text: plain text to look for it in; text that comes with hubsplice where none is given.
         prompts: questions to look for it in, put through the chat template.
+        positive: examples to look for it in, read as in `find`.
+        chat: as in `find`.
         top: how many texts are shown.
         tokens: of the text that comes with hubsplice.
-        recipe: a file to write a recipe to.
+        recipe: a file to write a recipe to. Its strength counts in the largest activation on the
+            text that is given; without one, a build measures that.
         wish: as in `find`.
         force: as in `find`.
         progress: as in `build`.
@@ -172,14 +177,16 @@ def show(
         CheckpointError: files are missing or damaged, or the Hub can't be reached.
         OutputError: the recipe can't be written.
     """
-    if text is not None and prompts is not None:
-        raise RecipeError("give one of --text and --prompts; found both")
+    options = {"--text": text, "--prompts": prompts, "--positive": positive}
+    given = [option for option, value in options.items() if value is not None]
+    if len(given) > 1:
+        raise RecipeError(f"give one of {', '.join(options)}; found {' and '.join(given)}")
     _require_counts(top, tokens)
     if recipe is not None:
         _require_new(as_path(recipe), force=force)
-    given = [_texts(v, n) for n, v in (("--text", text), ("--prompts", prompts)) if v is not None]
+    texts = [_texts(v, option) for option, v in options.items() if v is not None]
     from hubsplice.explore.bench import opened
-    from hubsplice.explore.examples import neutral, plain, questions
+    from hubsplice.explore.examples import beginnings, neutral, plain, questions
     from hubsplice.explore.show import show_feature
 
     with (
@@ -187,12 +194,12 @@ def show(
         opened(_name(model), revision, _names(sae), after_layer, report, feature=feature) as bench,
     ):
         examples: Sequence[Example]
-        if text is not None:
-            examples = plain(given[0], bench.tokenizer, "--text")
-        elif prompts is not None:
-            examples = questions(given[0], bench.tokenizer, "--prompts")
-        else:
+        asked = prompts is not None or (positive is not None and chat)
+        if not given:
             examples = neutral(bench.tokenizer, tokens, 0)
+        else:
+            of = questions if asked else plain if positive is None else beginnings
+            examples = of(texts[0], bench.tokenizer, given[0])
         shown = show_feature(bench, feature, examples, top=top, progress=report)
         if recipe is not None:
             if not shown.active and wish == "more":
@@ -200,10 +207,11 @@ def show(
                     f"feature: {feature} was never active, so that no strength is known; give "
                     "text on which it is (--text)"
                 )
-            form = "text" if prompts is None else "user"
+            # In text of other kinds, other tokens may be what it is largest on.
+            largest = shown.largest if given else None
             _write(
-                bench, 0, feature, shown.largest, wish, as_path(recipe), after_layer,
-                given[0] if given else (), form, force=force,
+                bench, 0, feature, largest, wish, as_path(recipe), after_layer,
+                texts[0] if given else (), "user" if asked else "text", force=force,
             )  # fmt: skip
     return shown
 
@@ -242,7 +250,7 @@ def _write(
     bench: Bench,
     number: int,
     feature: int,
-    largest: float,
+    largest: float | None,
     wish: Literal["more", "less"],
     path: Path,
     after_layer: int | None,

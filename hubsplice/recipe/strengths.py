@@ -83,7 +83,10 @@ def knob(recipe: Recipe, number: int | None) -> Knob:
         found = [k for s, e, edit in edits if (k := knob_of(s, e, edit)) is not None]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(f"{i} ({edit.kind})" for i, (_, _, edit) in enumerate(edits))
+        known = ", ".join(
+            f"{i} ({edit.kind}{f', {edit.label!r}' if edit.label else ''})"
+            for i, (_, _, edit) in enumerate(edits)
+        )
         raise RecipeError(
             f"--edit: missing; the recipe has {len(found)} edits with a strength, expected one; "
             f"its edits: {known or 'none'}"

@@ -6,11 +6,12 @@ import io
 from collections.abc import Iterable
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from hubsplice.rendering.content import Code, Part, Table, Tone
+from hubsplice.rendering.fitting import Fitted, fitted
 from hubsplice.visible import visible
 
 _STYLES = {
@@ -24,9 +25,6 @@ _STYLES = {
 
 _MARKED = r"‹[^›]*›|«[^»]*»"
 """Tokens and words that a table marks; where there are no colours the marks are seen alone."""
-
-_WIDEST_WORD = 24
-"""Of a column of text beside numbers, in characters; longer words are broken."""
 
 
 def drawn(content: Iterable[Part]) -> RenderableType:
@@ -45,7 +43,7 @@ def as_text(content: Iterable[Part]) -> str:
 
 def _part(part: Part) -> RenderableType:
     if isinstance(part, Table):
-        return _of_text(part) if part.text_columns >= len(part.columns) else _of_numbers(part)
+        return _of_text(part) if part.text_columns >= len(part.columns) else _OfNumbers(part)
     if isinstance(part, Code):
         return Text(visible(part.text), no_wrap=True, overflow="ignore")
     return Text(visible(part.text), style=_STYLES[part.tone])
@@ -60,7 +58,19 @@ def _of_text(table: Table) -> RichTable:
     return drawn
 
 
-def _of_numbers(table: Table) -> RichTable:
+class _OfNumbers:
+    """A table of numbers, drawn once the width is known."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for piece in fitted(_visible(self._table), options.max_width):
+            yield _piece(piece)
+
+
+def _piece(piece: Fitted) -> RichTable:
+    table = piece.table
     drawn = RichTable(
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
@@ -68,20 +78,19 @@ def _of_numbers(table: Table) -> RichTable:
         title=_title(table),
         title_justify="left",
     )
-    for index, (name, *cells) in enumerate(zip(table.columns, *table.rows, strict=True)):
-        is_text = index < table.text_columns
-        longest = max((len(word) for cell in (name, *cells) for word in cell.split()), default=0)
-        drawn.add_column(
-            _cell(name),
-            justify="left" if is_text else "right",
-            overflow="fold",
-            # On a narrow terminal lines are broken between words, and numbers never. A word such as
-            # a regular expression may be as long as a line, and would push numbers off it.
-            min_width=min(longest, _WIDEST_WORD) if is_text else longest,
-        )
+    for index, (name, width) in enumerate(zip(table.columns, piece.widths, strict=True)):
+        justify: JustifyMethod = "left" if index < table.text_columns else "right"
+        # rich would narrow some columns, and then cut others off, to get at the same width.
+        drawn.add_column(_cell(name), justify=justify, overflow="fold", width=width)
     for row in table.rows:
         drawn.add_row(*map(_cell, row))
     return drawn
+
+
+def _visible(table: Table) -> Table:
+    """The table as it will be read; what is spelled out takes more room."""
+    rows = tuple(tuple(map(visible, row)) for row in table.rows)
+    return Table(tuple(map(visible, table.columns)), rows, table.text_columns, table.title)
 
 
 def _cell(text: str) -> Text:

@@ -18,10 +18,20 @@ from hubsplice.explore.trial import Trial
 from hubsplice.explore.words import changed_words, marked
 from hubsplice.recipe.strengths import knob, with_strength
 from hubsplice.streams.model import hooked, hooked_rows
+from tests.building.conftest import save_sae
 from tests.conftest import Command
 from tests.explore.conftest import LETTER, PLANTED, Planted
 
 PROMPTS = ["a lazy zebra", "jazz and more of it"]
+
+_BOTH = torch.cat([torch.eye(64), -torch.eye(64)])
+EXACT: dict[str, Any] = {
+    "W_enc": _BOTH.T.contiguous(),
+    "W_dec": _BOTH,
+    "b_enc": torch.zeros(128),
+    "b_dec": torch.zeros(64),
+}
+"""An SAE that fits anything."""
 
 
 @pytest.fixture
@@ -148,10 +158,13 @@ def test_a_strength_sets_the_field_in_its_own_unit(fields: dict[str, Any]) -> No
         ([{"kind": "scale", "feature": 1, "factor": 2}], 0, "1 x max", "expected a plain number"),
         ([{"kind": "add", "feature": 1, "strength": 2}], None, "loud", "--strength: expected a"),
         (
-            [{"kind": "add", "feature": i, "strength": 2} for i in (1, 2)],
+            [
+                {"kind": "add", "feature": 1, "strength": 2, "label": "music, a little"},
+                {"kind": "add", "feature": 2, "strength": 2},
+            ],
             None,
             "1",
-            "has 2 edits with a strength",
+            r"has 2 edits with a strength, .*: 0 \(add, 'music, a little'\), 1 \(add\)",
         ),
     ],
 )
@@ -188,6 +201,24 @@ def test_the_command_shows_columns(
     found = json.loads(command(*common, "--json").out)
     assert [len(one["answers"]) for one in found["prompts"]] == [3]
     assert command("try", "r.yaml").code == 2
+
+
+@pytest.mark.parametrize("strength", [[], ["--strength", "1"]])
+def test_a_build_that_would_be_refused_is_not_recommended(
+    fields: dict[str, Any], command: Command, tmp_path: Path, strength: list[str]
+) -> None:
+    arguments = ("try", "r.yaml", "a zebra", "--max-new-tokens", "2", *strength)
+    save_sae(tmp_path / "exact", "standard", d_sae=128, **EXACT)
+    save_sae(tmp_path / "scaled", "standard", d_sae=128, **EXACT | {"W_enc": 10 * EXACT["W_enc"]})
+    told = {}
+    for name in ("exact", "scaled"):
+        fields["splices"][0]["sae"]["path"] = str(tmp_path / name)
+        write(fields, tmp_path)
+        outcome = command(*arguments)
+        assert outcome.code == 0, outcome.err
+        told[name] = outcome.err.splitlines()[-1]
+    assert told["exact"].startswith("next: hubsplice ")
+    assert told["scaled"].startswith("next: an SAE of this model and layer; a build refuses")
 
 
 def test_a_conversation_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,86 @@ def test_one_feature_is_shown(planted: Planted) -> None:
     assert f"Active on {letters} of" in str(shown)
 
 
+def test_one_long_text_is_shown_at_several_places(planted: Planted) -> None:
+    text = "a zebra in the calm and quiet park of our town. " * 4
+    options: dict[str, Any] = {"model": planted.base, "text": [text], "progress": False}
+    shown = hubsplice.show(PLANTED, planted.sae, top=3, **options)
+    assert [context.text.count("«z»") for context in shown.contexts] == [1, 1, 1]
+    values = [context.activation for context in shown.contexts]
+    assert values == sorted(values, reverse=True)
+    assert len(hubsplice.show(PLANTED, planted.sae, top=1, **options).contexts) == 1
+
+
+def test_the_command_that_is_told_shows_the_feature_in_the_same_examples(
+    planted: Planted, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "with z.txt").write_text("\n".join(WITH), encoding="utf-8")
+    (tmp_path / "b.txt").write_text("\n".join(WITHOUT), encoding="utf-8")
+    given = ["--model", str(planted.base), "--sae", str(planted.sae), "--positive", "with z.txt"]
+    found = command("find", *given, "--negative", "b.txt")
+    assert found.code == 0, found.err
+    (line,) = (line for line in found.err.splitlines() if line.startswith("next: "))
+    words = shlex.split(line.partition("hubsplice ")[2])
+    assert words == ["find", *given, "--show", str(PLANTED)]
+    shown = command(*words, "--json", "--recipe", "r.yaml")
+    assert shown.code == 0, shown.err
+    feature = json.loads(shown.out)
+    assert len(feature["contexts"]) == len(WITH)
+    (edit,) = hubsplice.load_recipe(tmp_path / "r.yaml").splices[0].edits
+    assert edit.model_dump()["max"] == pytest.approx(feature["largest"], rel=1e-5)
+    assert "on your text" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    refused = command(*words, "--negative", "b.txt")
+    assert (refused.code, refused.out) == (2, "")
+    assert "no --negative" in refused.err
+
+
+def test_a_recipe_from_neutral_text_leaves_the_maximum_to_the_build(
+    planted: Planted, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.yaml"
+    options: dict[str, Any] = {"model": planted.base, "tokens": 512, "progress": False}
+    hubsplice.show(PLANTED, planted.sae, recipe=path, **options)
+    (edit,) = hubsplice.load_recipe(path).splices[0].edits
+    assert edit.model_dump()["max"] is None
+    assert "`max` is left out" in path.read_text(encoding="utf-8")
+
+
+def test_the_maximum_is_that_of_the_text_and_not_of_what_it_is_compared_with(
+    planted: Planted,
+) -> None:
+    largest = {
+        texts: hubsplice.show(
+            PLANTED, planted.sae, model=planted.base, positive=texts, progress=False
+        ).largest
+        for texts in (("zz", "a z"), ("buzz", "fizz"))
+    }
+    small, large = sorted(largest, key=lambda texts: largest[texts])
+    assert largest[small] < 0.999 * largest[large]
+    found = find(planted, positive=small * 4, negative=[*large, "no", "in", "on"], top=96)
+    (own,) = (one for one in found.features if one.feature == PLANTED)
+    assert own.largest == pytest.approx(largest[small], rel=1e-4)
+
+
+def test_what_lies_beside_the_recipe_is_named_relative_to_it(
+    planted: Planted, tmp_path: Path
+) -> None:
+    base = shutil.copytree(planted.base, tmp_path / "models/base")
+    sae = shutil.copytree(planted.sae, tmp_path / "sae")
+    options: dict[str, Any] = {"tokens": 512, "progress": False, "text": WITH}
+    hubsplice.show(PLANTED, sae, model=base, recipe=tmp_path / "r.yaml", **options)
+    text = (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    assert "base_model: ./models/base\n" in text
+    assert "path: ./sae\n" in text
+    recipe = hubsplice.load_recipe(tmp_path / "r.yaml")
+    assert recipe.base_model == str(base)
+    assert recipe.splices[0].sae == SaeSource(path=sae)
+    (tmp_path / "recipes").mkdir()
+    hubsplice.show(PLANTED, sae, model=base, recipe=tmp_path / "recipes/r.yaml", **options)
+    text = (tmp_path / "recipes/r.yaml").read_text(encoding="utf-8")
+    assert f"base_model: {base}\n" in text
+    assert f"path: {sae}\n" in text
+
+
 def test_the_lens_reads_through_the_final_norm(planted: Planted) -> None:
     model = AutoModelForCausalLM.from_pretrained(planted.base, dtype=torch.float32)
     with torch.no_grad():
@@ -202,6 +283,24 @@ def test_what_can_not_be_searched(planted: Planted, options: dict[str, Any], mes
 def test_saes_that_are_not_there(planted: Planted, sae: str, message: str) -> None:
     with pytest.raises(hubsplice.RecipeError, match=message):
         hubsplice.find(sae, model=planted.base, text=["a b"], progress=False)
+
+
+def test_a_model_that_the_sae_names_is_not_blamed_on_an_option_that_was_not_given(
+    planted: Planted, tmp_path: Path
+) -> None:
+    sae = shutil.copytree(planted.sae, tmp_path / "sae")
+    config = json.loads((sae / "cfg.json").read_text(encoding="utf-8"))
+    config["metadata"]["model_name"] = "nobody/nothing"
+    (sae / "cfg.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(hubsplice.HubspliceError) as caught:
+        hubsplice.find(sae, text=["a b"], progress=False)
+    said = str(caught.value)
+    assert said.startswith("--sae names the model: 'nobody/nothing'")
+    assert said.endswith("; name a local copy, or another model, with --model")
+    with pytest.raises(hubsplice.HubspliceError) as caught:
+        hubsplice.find(sae, model="nobody/nothing", text=["a b"], progress=False)
+    assert str(caught.value).startswith("--model: 'nobody/nothing'")
+    assert "local copy" not in str(caught.value)
 
 
 def test_a_feature_that_the_sae_lacks(planted: Planted) -> None:

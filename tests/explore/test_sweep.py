@@ -161,6 +161,20 @@ def test_the_command_writes_strength_evidence_and_picture(
     assert len(list(drawing.iter("{http://www.w3.org/2000/svg}circle"))) == 4
 
 
+def test_a_recipe_without_a_better_strength_stays_and_that_is_said(
+    recipe: Path, command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "p.txt").write_text("\n".join(PROMPTS), encoding="utf-8")
+    text = recipe.read_text(encoding="utf-8")
+    outcome = command(
+        *("sweep", "r.yaml", "--prompts", "p.txt", "--score", "regex=never, ever", "--strengths"),
+        *("1", "--max-new-tokens", "2", "--neutral-tokens", "256", "--write"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert "r.yaml was left as it was" in outcome.err
+    assert recipe.read_text(encoding="utf-8") == text
+
+
 def test_a_strength_is_written_and_all_else_stays(recipe: Path) -> None:
     text = recipe.read_text(encoding="utf-8")
     found = knob(hubsplice.load_recipe(recipe), None)
@@ -193,6 +207,31 @@ def test_the_choice_is_the_cheapest_that_can_not_be_told_from_the_best() -> None
     assert [p.name for p in down if p.chosen] == ["a"]
 
 
+def test_strengths_that_the_rules_leave_out_are_named() -> None:
+    def told(want: Literal["more", "less"], *points: Point) -> str:
+        found = Sweep("e", "l", ("regex=x",), want, judged(points, want), 8, 256, "a.jsonl")
+        return " ".join(str(found).split())
+
+    base = point("base", (0.0, 0.0, 0.39), 0.0)
+    weak, some = point("0.5", (0.167, 0.03, 0.56), 0.109), point("1", (0.5, 0.19, 0.81), 0.228)
+    best = point("1.5", (0.833, 0.44, 0.97), 0.455)
+    assert (
+        "→ 1.5: the least divergence among the strengths that can't be told from the best. Left "
+        "out: 0.5 (within the base's interval, up to 0.39); 1 (the interval ends below the best, "
+        "0.833)." in told("more", base, weak, some, best)
+    )
+    near = point("1", (0.5, 0.19, 0.84), 0.228)
+    assert "Left out: 0.5 (within" in told("more", base, weak, near, best)
+    assert "ends below" not in told("more", base, weak, near, best)
+    assert "Left out" not in told("more", base, near, best)
+    assert "Left out" not in told("more", base, weak)
+    base, some = point("base", (0.9, 0.7, 1.0), 0.0), point("2", (0.5, 0.3, 0.6), 0.1)
+    less = told("less", base, point("1", (0.8, 0.6, 0.9), 0.1), some, point("3", (0.1, 0, 0.2), 1))
+    assert "1 (within the base's interval, down to 0.7); 2 (the interval ends above" in less
+    unknown = replace(best, name="a", scores=(None,))
+    assert "Left out: a (no answer counts)." in told("more", weak, best, unknown)
+
+
 def test_answers_that_go_in_circles_are_told() -> None:
     def swept(distinct: float) -> str:
         base, best = point("base", (0.5, 0.4, 0.6), 0.0), point("a", (0.1, 0.0, 0.2), 0.1)
@@ -221,6 +260,29 @@ def test_a_base_that_leaves_no_room_is_told(
     points = (point("base", (base, 0.0, 1.0), 0.0), point("a", (base, 0.0, 1.0), 0.1))
     found = Sweep("e", "l", ("regex=x",), want, judged(points, want), 8, 256, "a.jsonl")
     assert says in str(found)
+
+
+def test_all_columns_of_a_sweep_stand_beside_each_other_in_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    points = tuple(
+        replace(
+            point(name, (0.167, 0.03, 0.56), 0.0604),
+            divergence=Mean(0.0604, 0.043, 0.078, 8),
+            perplexity=34.63,
+            distinct=Mean(0.9, 0.8, 1.0, 8),
+        )
+        for name in ("base", "1.5 x max")
+    )
+    scorer = r"regex=(?i)\b(music|song)"
+    shown = str(Sweep("e", "l", (scorer,), "more", judged(points, "more"), 8, 256, "a.jsonl"))
+    (heading,) = (line for line in shown.splitlines() if "strength  " in line)
+    assert heading.split()[2:] == ["KL", "perplexity", "distinct", "words"]
+    rows = [line.split() for line in shown.splitlines() if "34.63" in line]
+    assert [row[-3:] for row in rows] == [["34.63", "0.90", "5"]] * 2
+    assert "[0.043, 0.078]" in shown
+    assert "1.5 x max " in shown
 
 
 def test_intervals() -> None:

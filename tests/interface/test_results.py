@@ -120,6 +120,30 @@ def test_a_long_word_leaves_the_numbers_on_the_line(monkeypatch: pytest.MonkeyPa
     assert pattern in re.sub(r"\s|0\.0625.*", "", shown)
 
 
+@pytest.mark.parametrize("width", [30, 50, 72, 80, 90, 120, 200])
+@pytest.mark.parametrize("text_columns", [0, 2])
+def test_no_column_is_cut_whatever_the_width(
+    monkeypatch: pytest.MonkeyPatch, width: int, text_columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ("", "strength", "score", "KL", "perplexity", "distinct", "words", "task acc,none")
+    row = ("→•", "1.5 x max", "0.833 [0.44, 0.97]", "0.0604 [0.043, 0.078]", "44.18", "0.98")
+    table = Table(names, ((*row, "1,234", "0.25 ± 0.043"),), text_columns)
+    shown = as_text([table])
+    assert max(map(len, shown.splitlines())) <= width
+    for cell in (*names, *row, "1,234", "0.25 ± 0.043"):
+        for word in cell.split():
+            assert word in shown, (word, shown)
+    if width >= 50:
+        assert "[0.44, 0.97]" in shown
+        assert "[0.043, 0.078]" in shown
+    if width == 80 and text_columns:
+        assert shown.count("─\n") == 2
+    if width == 120:
+        assert "0.833 [0.44, 0.97]  0.0604 [0.043, 0.078]" in shown
+        assert shown.count("─\n") == 1
+
+
 def test_a_tone_for_every_verdict() -> None:
     assert [Tone.of(passed) for passed in (True, False, None)] == [
         Tone.GOOD,
