@@ -158,6 +158,7 @@ class CardContext:
     on_hub: bool
     base: Markdown
     base_commit: Markdown | None
+    base_weights: Markdown | None
     previous_base: Markdown | None
     architecture: str
     former_architecture: str | None
@@ -245,6 +246,7 @@ def card_context(
         on_hub="/" in model_id and _REPO_ID.fullmatch(model_id) is not None,
         base=_model(manifest.base),
         base_commit=_commit(manifest.base),
+        base_weights=_weights(manifest.base),
         previous_base=_model(previous.base) if previous is not None else None,
         architecture=after,
         former_architecture=before if before != after else None,
@@ -479,6 +481,15 @@ def _model(base: BaseRecord) -> Markdown:
     if base.repo_id is None or not _REPO_ID.fullmatch(base.repo_id):
         return code(base.name)
     return Markdown(f"[{base.repo_id}](https://huggingface.co/{base.repo_id})")
+
+
+def _weights(base: BaseRecord) -> Markdown | None:
+    """What a copy of the base is known by, where nothing says where to get one."""
+    weights = base.first_weights
+    if base.repo_id is not None or weights is None:
+        return None
+    name, sha256 = weights
+    return Markdown(f"the SHA-256 of its {code(name)} is {code(sha256)}")
 
 
 def _license(terms: BaseTerms) -> str | None:

@@ -71,10 +71,16 @@ def test_metadata() -> None:
 
 
 def test_metadata_of_a_local_base_of_unknown_licence() -> None:
-    text = rendered(manifest=manifest(base={"name": "my-folder", "files": {}}, files={}))
+    text = rendered(
+        manifest=manifest(
+            base={"name": "my-folder", "files": {"model.safetensors": {"size": 9, "sha256": SHA}}},
+            files={},
+        )
+    )
     data = metadata(text)
     assert not {"base_model", "base_model_relation", "license"} & set(data)
     assert "- Base: `my-folder`, a local folder." in text
+    assert f"the SHA-256 of its `model.safetensors` is `{SHA}`." in text
     assert "- Licence of the base: not found" in text
 
 
