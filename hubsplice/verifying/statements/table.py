@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hubsplice.rendering.content import Table
 from hubsplice.verifying.statements.ledger import AuthorClaim
 
-_SHOWN = 8
+_SHOWN = 20
 _NOTHING = ("null", "[]", "{}")
 
 
