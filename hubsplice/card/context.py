@@ -731,17 +731,28 @@ def _range(first: int, last: int) -> str:
 
 
 def _sources(manifest: Manifest) -> Table:
-    rows = dict.fromkeys(
-        (
-            ", ".join(f"{name} = {value}" for name, value in _flat(term.source)),
-            MISSING if term.source_sha256 is None else code(term.source_sha256),
-        )
-        for layer in manifest.edits
-        for term in layer.terms
-        # Of a local file nothing may be known.
-        if term.source or term.source_sha256
-    )
+    rows: dict[tuple[str, str], None] = {}
+    for layer in manifest.edits:
+        for term in layer.terms:
+            source = ", ".join(f"{name} = {value}" for name, value in _flat(term.source))
+            source = source or _examples(term.edit.get("contrast"))
+            # Of a local file nothing may be known.
+            if source or term.source_sha256:
+                sha256 = MISSING if term.source_sha256 is None else code(term.source_sha256)
+                rows[source, sha256] = None
     return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)
+
+
+def _examples(contrast: JsonValue) -> str:
+    """The two sets that a direction is learned from, by file or number; empty without them."""
+    if not isinstance(contrast, dict):
+        return ""
+    sides = [contrast.get(side) for side in ("positive", "negative")]
+    positive, negative = (
+        f"{count(len(side))} examples" if isinstance(side, list) else PurePath(str(side)).name
+        for side in sides
+    )
+    return f"contrast of {positive} and {negative}"
 
 
 def _chosen(record: CalibrationRecord) -> str:

@@ -497,6 +497,21 @@ def test_a_target_without_biases() -> None:
     assert not re.search(r"\| (yes|\*\*no)", text)
 
 
+@pytest.mark.parametrize(
+    ("sides", "shown"),
+    [
+        (("music.txt", "plain.txt"), "contrast of music.txt and plain.txt"),
+        ((["a", "b"], ["c"]), "contrast of 2 examples and 1 examples"),
+    ],
+)
+def test_the_source_of_a_learned_direction_is_its_examples(sides: Any, shown: str) -> None:
+    contrast = dict(zip(("positive", "negative"), sides, strict=True))
+    learned = term(source={}, source_sha256=None, edit={"kind": "steer", "contrast": contrast})
+    layer = {"site": 1, "construction": "prenorm", "constants": {}, "terms": [learned]}
+    text = rendered(manifest=manifest(layers=[layer, layer]))
+    assert row(text, shown, "–")
+
+
 def test_provenance() -> None:
     text = rendered()
     link = f"https://huggingface.co/owner/Some-Model_1B/tree/{COMMIT}"
