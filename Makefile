@@ -82,7 +82,7 @@ test-serving: environments
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 		HUBSPLICE_VLLM_PYTHON=$(CURDIR)/$(VLLM_BIN)/python \
 		HUBSPLICE_LLAMACPP_PYTHON=$(CURDIR)/$(LLAMACPP_DIR)/bin/python \
-		$(BIN)/python -m pytest -n 2 --dist loadgroup -m "serving and not slow" \
+		$(BIN)/python -m pytest -n 2 --dist loadfile -m "serving and not slow" \
 		tests/serving tests/serve
 
 # On a machine with a CUDA card, by a Python that has a PyTorch for it: `make test-gpu PYTHON=...`.

@@ -258,7 +258,8 @@ def page(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> str:
                 ", as other families would compute it"
                 if any("--family" in c for c in commands)
                 else ""
-            ),
+            )
+            + (", merged and as adapters" if any("--adapter" in c for c in commands) else ""),
             "",
             f"The {arguments.features} features that contribute most after layer "
             f"{arguments.layer}, edited at once. {' '.join(about)} Held-out text "

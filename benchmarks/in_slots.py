@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,16 +12,19 @@ from torch.nn import functional
 
 from hubsplice.compiling.construct import compile_site
 from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.held_norms import SILENT_CHANNELS
 from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.constructions.slots import (
     DOWN,
     GATE,
+    MOST_PLAIN,
     UP,
     Factors,
     Slots,
     in_slots,
 )
-from hubsplice.families.architecture import Architecture
+from hubsplice.families.architecture import Architecture, Held
 from hubsplice.families.tensors import ATTENTION_OUTPUT
 from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
@@ -74,6 +77,12 @@ def compile_forms(
     layer = compile_site(architecture, site, activations, dtype)
     if not adapter:
         return {"": layer}
+    if isinstance(layer, SandwichLayer):
+        # The base may be of another family, whose norms say nothing: the stream does.
+        quiet = activations.reference.var(dim=0).argsort()[:SILENT_CHANNELS].tolist()
+        held = Held(tuple(quiet), min(architecture.intermediate_size, MOST_PLAIN))
+        carried = replace(architecture, held=held)
+        return {"": layer, "adapter": compile_site(carried, site, activations, dtype)}
     assert isinstance(layer, SplicedLayer)
     slots = Slots.fitting(room := architecture.intermediate_size)
     width = architecture.projections[ATTENTION_OUTPUT].inputs

@@ -630,8 +630,9 @@ def summary(
 
 def page(results: list[dict[str, Any]]) -> str:
     """What results/ keeps: what was measured, when and where, and the figures."""
+    adapters = any("--adapter" in r["command"] for r in results)
     lines = [
-        "# Single rare features",
+        f"# Single rare features{', merged and as adapters' if adapters else ''}",
         "",
         "Each row is one feature, edited alone in one way: ablated, scaled by -2, clamped where "
         "active at half of the largest activation seen, or steered along its decoder by 0.1 of "

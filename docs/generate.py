@@ -106,6 +106,10 @@ _CONDITIONS = (
     " condition's features may be of an SAE that normalises its input; `check` says so. A condition"
     " reads the token's own stream at the edited place, and so nothing of positions, of prompt or"
     " answer, or of what comes later.",
+    "A condition may read a feature of another SAE: `{feature: 7, sae: {path: other}}`. That SAE"
+    " has to read the stream at the edit's own place, since a layer sees no other one; and its"
+    " features need thresholds of their own, as those of TopK SAEs have not. Whether it fits"
+    " the base is not measured.",
     "A condition that never holds makes an edit that never acts. `check` reads no text, and says"
     " which edits take two layers. `try` says on how many tokens of prompts and answers each"
     " condition held, and `build` on how many of the calibration text, measured or not; report,"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
+from hubsplice.adapters.quiet_channels import quiet_channels
+from hubsplice.checkpoint.base import BaseCheckpoint
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST
 from hubsplice.checkpoint.fingerprint import carrier_fingerprint, recorded_slots
 from hubsplice.checkpoint.layer_map import LayerMap, inserted_places
@@ -16,8 +18,10 @@ from hubsplice.checkpoint.layout import NewTensor
 from hubsplice.checkpoint.manifest import CARRIER, Manifest, SlotsRecord, read_manifest
 from hubsplice.checkpoint.original_config import original_config
 from hubsplice.checkpoint.padded import Padded
-from hubsplice.compiling.construct import empty_layer
+from hubsplice.compiling.construct import FORMS, empty_layer, held_norms
 from hubsplice.compiling.linker import Linker
+from hubsplice.constructions.held_norms import SILENT_CHANNELS, HeldNorms
+from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.constructions.slots import (
     Factors,
     Slots,
@@ -26,7 +30,7 @@ from hubsplice.constructions.slots import (
     square_rows,
 )
 from hubsplice.errors import CheckpointError, UnsupportedError
-from hubsplice.families.architecture import Architecture, architecture_of
+from hubsplice.families.architecture import Architecture, Held, architecture_of
 from hubsplice.families.blocks import Construction
 from hubsplice.families.tensors import ATTENTION_OUTPUT, GATED_MLP
 from hubsplice.files.plain import read_plain
@@ -51,17 +55,13 @@ def require_slots(architecture: Architecture) -> None:
     """
     block = architecture.family.becomes.block
     experts = architecture.family.dense_layers is not None
-    if block.construction in (Construction.PRENORM, Construction.BIAS_FREE) and not experts:
+    if block.construction is not Construction.LAYERNORM and not experts:
         return
     name = architecture.family.becomes.name
     reasons = {
         Construction.BIAS_FREE: "it is a mixture of experts, and no engine was found to confine "
         "LoRA to its inserted layer",
         Construction.LAYERNORM: "its MLP is not gated, and no slots were worked out for it",
-        Construction.SANDWICH: "a norm stands behind its MLP, whose weights an edit has to choose, "
-        "and a LoRA adapter changes no norm",
-        Construction.POST_NORM: "a norm stands behind its MLP, whose weights an edit has to "
-        "choose, and a LoRA adapter changes no norm",
     }
     raise UnsupportedError(
         f"{name} can't be a carrier: {reasons[block.construction]}; build a merged checkpoint "
@@ -99,8 +99,12 @@ def slot_tensors(
         dtype: of the tensors; every bias is exact in it.
     """
     names, layout = linker.filled_names(splice), linker.inserted_layout(splice)
+    kind = linker.architecture.family.becomes.block.construction
     filled = {f"{prefix_of(linker, splice)}{VALUES}.bias": torch.ones(1)}
-    if slots.squares:
+    if slots.silent:
+        norms = HeldNorms.of(slots.silent, linker.architecture.hidden_size, FORMS[kind], dtype)
+        filled |= {names["attention_norm"]: norms.attention, names["output_norm"]: norms.output}
+    elif slots.squares:
         rows = square_rows(linker.architecture.hidden_size, dtype)
         filled |= {names["gate_weight"]: rows, names["up_weight"]: rows}
     else:
@@ -115,18 +119,23 @@ def prefix_of(linker: Linker, splice: int) -> str:
     return name
 
 
-def empty_slots(architecture: Architecture, total: int | None) -> Slots:
+def empty_slots(base: BaseCheckpoint, architecture: Architecture, total: int | None) -> Slots:
     """The slots of each inserted layer of a carrier.
 
     Args:
-        architecture: what its base is.
+        base: its base.
+        architecture: what that is.
         total: how many there are for edits; None for as many as common recipes need.
 
     Raises:
         UnsupportedError: a layer has too few neurons for any.
     """
     room = architecture.intermediate_size
-    if architecture.family.becomes.block.construction is Construction.BIAS_FREE:
+    construction = architecture.family.becomes.block.construction
+    if construction in FORMS:
+        slots = Slots.behind_norms(quiet_channels(base, architecture), room, total)
+        needed = slots.plain > 0
+    elif construction is Construction.BIAS_FREE:
         slots = Slots.bias_free(architecture.hidden_size, room, total)
         needed = slots.plain > 0
     else:
@@ -144,9 +153,16 @@ def slots_of(manifest: Manifest, architecture: Architecture) -> Slots:
         CheckpointError: the manifest is of no carrier, or of one of another family or size.
     """
     slots = Slots(**recorded_slots(manifest).model_dump())
-    bias_free = architecture.family.becomes.block.construction is Construction.BIAS_FREE
-    squares = 2 * architecture.hidden_size if bias_free else 0
-    if slots.squares != squares or slots.of_bias_free != bias_free:
+    width = architecture.hidden_size
+    construction = architecture.family.becomes.block.construction
+    behind = construction in FORMS
+    bias_free = construction is Construction.BIAS_FREE
+    if (
+        slots.squares != (2 * width if bias_free else 0)
+        or slots.of_bias_free != (bias_free or behind)
+        or len({*slots.silent}) != (SILENT_CHANNELS if behind else 0)
+        or any(channel >= width for channel in slots.silent)
+    ):
         raise CheckpointError(f"{MANIFEST}: slots: they are not of kinds that this family has")
     if slots.total > architecture.intermediate_size:
         raise CheckpointError(f"slots: found {slots.total}, and a layer has fewer neurons")
@@ -155,7 +171,7 @@ def slots_of(manifest: Manifest, architecture: Architecture) -> Slots:
 
 def slots_record(slots: Slots) -> SlotsRecord:
     """Slots as a manifest has them."""
-    return SlotsRecord(**slots.counts)
+    return SlotsRecord(**slots.counts, silent=slots.silent)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +206,9 @@ class Carrier:
         )
         architecture = architecture_of(config)
         require_slots(architecture)
-        slots_of(manifest, architecture)
+        slots = slots_of(manifest, architecture)
+        if slots.silent:
+            architecture = replace(architecture, held=Held(slots.silent, slots.plain))
         return Carrier(folder, manifest, architecture, repo_id, commit)
 
     @property
@@ -202,6 +220,15 @@ class Carrier:
     def slots(self) -> Slots:
         """Those of each inserted layer."""
         return slots_of(self.manifest, self.architecture)
+
+    def norms(self, dtype: torch.dtype) -> SandwichLayer | None:
+        """An inserted layer's norms, in a layer of no neurons; None where edits need none."""
+        held = held_norms(self.architecture, dtype)
+        if held is None:
+            return None
+        layer = empty_layer(self.architecture, dtype)
+        assert isinstance(layer, SandwichLayer)
+        return replace(layer, attention_norm=held.attention, output_norm=held.output)
 
     @property
     def fingerprint(self) -> str:

@@ -158,6 +158,7 @@ def _layers(
             )
         if slots is not None:
             roles = dict(changes[splice])
+            dtype = next(iter(roles.values())).a.dtype
             try:
                 layer = recovered(
                     roles,
@@ -165,6 +166,7 @@ def _layers(
                     _numbers(slots),
                     _number(record.constants.get("constant_slot")),
                     _number(record.constants.get("squares_at")),
+                    carrier.norms(dtype),
                 )
             except (IndexError, RuntimeError) as error:
                 raise CheckpointError(f"{ADAPTER_WEIGHTS}: wrong shapes: {error}") from None

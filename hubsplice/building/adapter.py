@@ -162,7 +162,8 @@ def _in_layers(plan: Plan, carrier: Carrier) -> Plan:
                 f"MODEL --after-layer {wanted}"
             )
     splices = tuple(replace(planned, in_bias=False) for planned in plan.splices)
-    return replace(plan, splices=splices)
+    architecture = replace(plan.architecture, held=carrier.architecture.held)
+    return replace(plan, splices=splices, architecture=architecture)
 
 
 def _require_base(plan: OpenPlan, carrier: Carrier, progress: Progress) -> None:

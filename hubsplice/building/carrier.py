@@ -68,6 +68,9 @@ class CarrierResult(Rendered):
             f"Room in each for {counts['plain']} neurons: an ablation or a cap takes one or two, a "
             "clamp where active or a gated steer 65 in bfloat16, and attention sinks up to eight."
             if self.slots.squares
+            else f"Room in each for {counts['plain']} neurons: four are the same for all edits; "
+            "every line, ramp and jump has copies as far as there is room."
+            if self.slots.silent
             else f"Room in each for {counts['bends']} ramps, {counts['below']} jumps and "
             f"{counts['lines']} lines: an ablation or a cap takes a line or a ramp or two, a clamp "
             "where active or a gated steer a jump or more, and attention sinks up to eight jumps."
@@ -113,7 +116,7 @@ def build_carrier(
     require_stock(base)
     places = [Place(layer) for layer in sorted(set(after_layers))]
     linker = Linker(architecture, architecture.layer_map(places))
-    slots = empty_slots(architecture, total_slots)
+    slots = empty_slots(base, architecture, total_slots)
     dtype = stored_precision(base)
     tensors = carrier_tensors(linker, slots, dict(linker.bias_tensors(base.tensors)), dtype)
     config = linker.config(dtype)

@@ -156,6 +156,11 @@ def _reproduction(adapter: Path, folder: Path) -> dict[str, FileDigest]:
 
 def _differences(adapter: OpenAdapter) -> Iterator[str]:
     for layer in adapter.manifest.layers:
+        if adapter.carrier.slots.silent and layer.terms:
+            yield (
+                f"layer {layer.place}: its norms are the carrier's, which leave out one channel; a "
+                "direct build chooses norms for the edit"
+            )
         rounded = layer.constants.get("rounded_biases")
         if rounded:
             yield (

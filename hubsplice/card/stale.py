@@ -14,7 +14,7 @@ from dataclasses import dataclass
 METADATA = "metadata"
 """What stands above the card's first heading in its YAML is named so."""
 
-_FENCE = "---"
+_FENCE, _CODE = "---", "```"
 _HEADING = re.compile(r"^#{1,6} (.+)$")
 _NUMBER = re.compile(r"[-−+~]?\d[\d,]*(?:\.\d+)?(?:e-?\d+)?%?")
 _DIGEST = re.compile(r"\b[0-9a-f]{12,64}\b")
@@ -92,7 +92,7 @@ def headings(lines: Sequence[str]) -> list[str]:
     """The heading that each line of a card stands below; code is passed over."""
     found, current, in_code = [], "before any heading", False
     for line in lines:
-        if line.startswith("```"):
+        if line.startswith(_CODE):
             in_code = not in_code
         elif not in_code and (match := _HEADING.match(line)):
             current = match[1]
@@ -101,17 +101,20 @@ def headings(lines: Sequence[str]) -> list[str]:
 
 
 def _lines(text: str) -> list[_Line]:
+    """The lines that may hold figures: what stands in a block of code is an example."""
     lines = text.splitlines()
     below = headings(lines)
     if lines[:1] == [_FENCE] and _FENCE in lines[1:]:
         end = lines.index(_FENCE, 1)
         below[: end + 1] = [METADATA] * (end + 1)
-    return [
+    found, in_code = [], False
+    for part, line in zip(below, map(str.strip, lines), strict=True):
+        if line.startswith(_CODE):
+            in_code = not in_code
         # An editor may have drawn a table anew: how wide it is says nothing.
-        _Line(part, _SPACE.sub(" ", line.strip()))
-        for part, line in zip(below, lines, strict=True)
-        if line.strip() and not _RULE.fullmatch(line.strip())
-    ]
+        elif line and not in_code and not _RULE.fullmatch(line):
+            found.append(_Line(part, _SPACE.sub(" ", line)))
+    return found
 
 
 def _without(lines: Sequence[_Line], others: Sequence[_Line]) -> list[_Line]:

@@ -221,6 +221,11 @@ class SlotsRecord(Record):
         0, description="Without biases: both read one channel, and after all of them its negative."
     )
     plain: NonNegativeInt = Field(0, description="Without biases, and read nothing.")
+    silent: tuple[NonNegativeInt, ...] = Field(
+        (),
+        description="Where norms stand behind blocks: the channels that those of the empty layer "
+        "silence, the first one behind the MLP, the others behind attention.",
+    )
 
 
 class CarrierRecord(Record):

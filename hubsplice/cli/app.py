@@ -181,12 +181,12 @@ Limit = Annotated[
         show_default=False,
     ),
 ]
-VllmPython = Annotated[
+EnginePython = Annotated[
     Path | None,
     typer.Option(
         "--python",
         metavar="PATH",
-        help="The Python interpreter of vLLM's environment. [default: this one]",
+        help="The Python interpreter of the engine's environment. [default: this one]",
         show_default=False,
     ),
 ]

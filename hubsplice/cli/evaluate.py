@@ -12,6 +12,7 @@ import typer
 from hubsplice.cli.app import (
     SCORE,
     AsJson,
+    EnginePython,
     IncludePath,
     Limit,
     LocalBase,
@@ -22,7 +23,6 @@ from hubsplice.cli.app import (
     SplicedFolder,
     Temperature,
     TopP,
-    VllmPython,
 )
 from hubsplice.terminal import print_content, print_json, print_note
 
@@ -66,7 +66,7 @@ def evaluate(
             "read by transformers.",
         ),
     ] = Backend.HF,
-    python: VllmPython = None,
+    python: EnginePython = None,
     model_args: Annotated[
         str,
         typer.Option(

@@ -12,9 +12,9 @@ from hubsplice.cli.app import (
     AdaptersCarrier,
     AsJson,
     Base,
+    EnginePython,
     Revision,
     SplicedModel,
-    VllmPython,
 )
 from hubsplice.errors import CheckpointError
 from hubsplice.terminal import print_content, print_json, print_line
@@ -25,6 +25,7 @@ class EngineName(enum.StrEnum):
 
     TRANSFORMERS = "transformers"
     VLLM = "vllm"
+    LLAMA_CPP = "llama.cpp"
 
 
 class ServedDtype(enum.StrEnum):
@@ -53,7 +54,15 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    python: VllmPython = None,
+    python: EnginePython = None,
+    converter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="convert_hf_to_gguf.py in llama.cpp's sources, for --engine llama.cpp.",
+            show_default=False,
+        ),
+    ] = None,
     prompts: Annotated[
         Path | None,
         typer.Option(
@@ -105,6 +114,7 @@ def verify(
         engine=engine.value if engine else None,
         dtype=dtype.value if dtype else None,
         python=python,
+        converter=converter,
         prompts=prompts,
         max_new_tokens=max_new_tokens,
         streams=streams,

@@ -162,6 +162,7 @@ class _Pass:
                 seen=None if seen is None else seen.at(planned.place),
                 learned=self.learned[i],
                 held=None if seen is None else seen.held_at(planned.place),
+                gate_saes=self.plan.gate_saes[i],
             )
             lowered.append(splice)
             unchanged = (

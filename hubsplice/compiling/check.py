@@ -59,13 +59,15 @@ class SpliceSummary:
         place: where the stream would be edited.
         sae: the SAE; None for a splice of vectors and probes alone.
         edits: how many edits there are of each kind.
-        features: how many different SAE features they read or write.
+        features: how many different features of it they read or write.
+        gate_saes: the SAEs that only conditions read.
     """
 
     place: Place
     sae: SaeSummary | None
     edits: Mapping[str, int]
     features: int
+    gate_saes: tuple[SaeSummary, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,8 +129,8 @@ class CheckReport(Rendered):
     def findings(self) -> Iterable[Part]:
         """What is spliced where, what the strengths come to, and what the build would take."""
         yield self.table
-        saes = dict.fromkeys(str(splice.sae) for splice in self.splices if splice.sae)
-        yield from map(Line, saes)
+        saes = [sae for s in self.splices for sae in (s.sae, *s.gate_saes) if sae is not None]
+        yield from map(Line, dict.fromkeys(map(str, saes)))
         yield from (Line(str(amounts)) for amounts in self.amounts)
         if self.in_two_layers:
             yield from (Line(f"{label}: two layers") for label in self.in_two_layers)
@@ -173,6 +175,7 @@ def _summary(planned: PlannedSplice) -> SpliceSummary:
         sae=None if planned.sae is None else _sae_summary(planned.sae),
         edits=dict(sorted(Counter(edit.kind for edit in edits).items())),
         features=len({index for edit in edits for index in edit.all_indices()}),
+        gate_saes=tuple(map(_sae_summary, planned.gate_saes.values())),
     )
 
 

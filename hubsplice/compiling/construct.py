@@ -13,6 +13,7 @@ from hubsplice.constructions import bias_free, layernorm, prenorm, sandwich
 from hubsplice.constructions.bias_free import compile_bias_free
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.held_norms import HeldNorms
 from hubsplice.constructions.layernorm import compile_layernorm
 from hubsplice.constructions.layernorm_layer import PlainLayer
 from hubsplice.constructions.prenorm import compile_prenorm
@@ -27,10 +28,11 @@ from hubsplice.intervention.place import Place
 from hubsplice.intervention.site import Site, Term
 from hubsplice.streams.calibration import SiteActivations
 
-_FORMS: dict[Construction, SandwichForm] = {
+FORMS: dict[Construction, SandwichForm] = {
     Construction.SANDWICH: SANDWICH,
     Construction.POST_NORM: POST_NORM,
 }
+"""How the blocks of a construction differ that normalises what they write."""
 
 
 def compile_site(
@@ -84,7 +86,17 @@ def construct(
                 site, activations, dtype, activation=base.activation, room=room
             )
         case Construction.SANDWICH | Construction.POST_NORM as kind:
-            return compile_sandwich(site, activations, dtype, room, _FORMS[kind])
+            held = held_norms(base, dtype)
+            room = base.held.neurons if base.held else room
+            return compile_sandwich(site, activations, dtype, room, FORMS[kind], held=held)
+
+
+def held_norms(base: Architecture, dtype: torch.dtype) -> HeldNorms | None:
+    """The norms that a carrier's empty layers have already; None where edits choose them."""
+    if base.held is None:
+        return None
+    form = FORMS[base.family.becomes.block.construction]
+    return HeldNorms.of(base.held.silent, base.hidden_size, form, dtype)
 
 
 def construction_constants(base: Architecture, dtype: torch.dtype) -> dict[str, Any]:
@@ -108,7 +120,7 @@ def construction_constants(base: Architecture, dtype: torch.dtype) -> dict[str, 
             del chosen["knots"]
         case Construction.SANDWICH | Construction.POST_NORM:
             chosen = asdict(sandwich.CONSTANTS[dtype])
-            chosen |= {"half_gap": _FORMS[kind].saturation, "saturation": 0.0}
+            chosen |= {"half_gap": FORMS[kind].saturation, "saturation": 0.0}
     return chosen | {"construction": kind.value}
 
 
@@ -123,7 +135,7 @@ def empty_layer(base: Architecture, dtype: torch.dtype) -> CompiledLayer:
         case Construction.LAYERNORM:
             return PlainLayer.empty(width, dtype, base.activation)
         case Construction.SANDWICH | Construction.POST_NORM as kind:
-            return SandwichLayer.empty(width, dtype, _FORMS[kind])
+            return SandwichLayer.empty(width, dtype, FORMS[kind])
 
 
 def stacked(base: Architecture, layer: CompiledLayer, place: Place) -> tuple[CompiledLayer, ...]:

@@ -142,7 +142,7 @@ class Linker:
         parts = {part.name: part for entry in base_tensors.values() for part in base.split(entry)}
         for layer in range(base.num_layers):
             for projection, sizes in base.base_projections(layer).items():
-                name = self._stored_name(parts, f"{layer}.{projection}")
+                name = self.stored_name(parts, f"{layer}.{projection}")
                 dtype = _dtype_of(parts, f"{name}.weight", sizes.shape)
                 bias = f"{name}.bias"
                 if bias in parts:
@@ -157,10 +157,10 @@ class Linker:
 
     def output_bias_name(self, base_tensors: Mapping[str, TensorEntry], layer: int) -> str:
         """The name in the result of the output bias of a layer of the base."""
-        stored = self._stored_name(base_tensors, f"{layer}.{self.architecture.output_bias}")
+        stored = self.stored_name(base_tensors, f"{layer}.{self.architecture.output_bias}")
         return self.rename(f"{stored}.bias")
 
-    def _stored_name(self, tensors: Mapping[str, TensorEntry], name: str) -> str:
+    def stored_name(self, tensors: Mapping[str, TensorEntry], name: str) -> str:
         """The name of a layer's part with the prefix that the base's file uses."""
         named = (f"{prefix}{name}" for prefix in self._result.prefixes)
         return next((n for n in named if f"{n}.weight" in tensors), self._result.prefix + name)

@@ -26,6 +26,7 @@ from hubsplice.features.extract import CalibratedGate
 from hubsplice.features.fit import measure_fit
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.features.held import Held
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.topk import calibrate_thresholds
 from hubsplice.intervention.normalization import Normalization
@@ -77,6 +78,7 @@ def lower_splice(
     seen: Mapping[str, Activity] | None,
     learned: Learned,
     held: Mapping[int, Held] | None = None,
+    gate_saes: Mapping[SaeSource, LoadedSae] | None = None,
 ) -> LoweredSplice:
     """Lower all edits of a splice.
 
@@ -91,6 +93,7 @@ def lower_splice(
             serve only to look for text, so that 1 can stand for a maximum of zero.
         learned: what was learned from the splice's examples.
         held: on how many tokens of other text the condition of an edit held, by the edit's number.
+        gate_saes: the SAEs that only conditions read.
 
     Raises:
         HubspliceError: of the class of the first problem, one line per edit that has one.
@@ -115,7 +118,9 @@ def lower_splice(
             for name, found in activity.items()
         }
     statistics = SiteStatistics(norm, activity)
-    sources = SpliceSources(sae, h.shape[1], statistics, gates, learned, place.after)
+    sources = SpliceSources(
+        sae, h.shape[1], statistics, gates, learned, place.after, gate_saes or {}
+    )
     fit = None
     if seen is not None and sae is not None and indices:
         fit = measure_fit(sae, by_chance, statistics.activity)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,7 @@ from hubsplice.compiling.linker import Linker
 from hubsplice.compiling.plan import Plan, PlannedSplice
 from hubsplice.compiling.precision import precision_of
 from hubsplice.families.architecture import Architecture
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae import LoadedSae, load_sae
 from hubsplice.recipe.models import Recipe
 
@@ -26,12 +28,14 @@ class OpenPlan:
         base: the base's files.
         dtype: the precision to compile for.
         saes: the SAE of each of the plan's splices, in their order; None for one without.
+        gate_saes: the SAEs that only conditions of each splice read.
     """
 
     plan: Plan
     base: BaseCheckpoint
     dtype: torch.dtype
     saes: tuple[LoadedSae | None, ...]
+    gate_saes: tuple[Mapping[SaeSource, LoadedSae], ...]
 
     @property
     def recipe(self) -> Recipe:
@@ -77,4 +81,8 @@ def open_plan(plan: Plan) -> OpenPlan:
     fetch_weights(plan.resolved)
     base = BaseCheckpoint.of(plan.base)
     saes = tuple(None if splice.sae is None else load_sae(splice.sae) for splice in plan.splices)
-    return OpenPlan(plan, base, precision_of(plan.recipe, base), saes)
+    gates = tuple(
+        {source: load_sae(found) for source, found in splice.gate_saes.items()}
+        for splice in plan.splices
+    )
+    return OpenPlan(plan, base, precision_of(plan.recipe, base), saes, gates)

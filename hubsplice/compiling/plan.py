@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
 
 from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
@@ -11,6 +13,7 @@ from hubsplice.checkpoint.stock import require_stock
 from hubsplice.compiling.beforehand import beforehand
 from hubsplice.compiling.carrying import in_bias
 from hubsplice.compiling.conditional import require_two_layers
+from hubsplice.compiling.gate_saes import gate_saes
 from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.errors import HubspliceError, RecipeError
@@ -19,13 +22,14 @@ from hubsplice.families.blocks import Construction
 from hubsplice.families.engines import EngineKey
 from hubsplice.families.served import architecture_for
 from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_files import require_weights
 from hubsplice.features.sae_match import match_warnings, require_width, site_place
 from hubsplice.features.sae_support import config_warnings, require_supported
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe, Splice
-from hubsplice.recipe.pinned import with_base_commit, with_sae_commits, with_saes
+from hubsplice.recipe.pinned import with_base_commit, with_edits, with_sae_commits, with_saes
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +46,7 @@ class PlannedSplice:
         conditions: what reports call its edits under conditions.
         in_two_layers: those of them that need a layer which marks tokens, in front of the one that
             edits.
+        gate_saes: the SAEs that only conditions read, by what they call them.
     """
 
     index: int
@@ -51,6 +56,7 @@ class PlannedSplice:
     in_bias: bool
     conditions: tuple[str, ...] = ()
     in_two_layers: tuple[str, ...] = ()
+    gate_saes: Mapping[SaeSource, FoundSae] = dataclass_field(default_factory=dict)
 
     @property
     def conditional(self) -> bool:
@@ -148,7 +154,31 @@ def make_plan(recipe: Recipe) -> Plan:
             )
         config = None if found.sae is None else found.sae.config
         room = None if found.in_bias else architecture.intermediate_size
-        rehearsal = rehearse(splice, found.place, config, architecture.hidden_size, room, field)
+        gates = gate_saes(
+            splice.edits,
+            found.place,
+            architecture.hidden_size,
+            field,
+            lambda sae: as_trained(sae, architecture),
+        )
+        if gates.problems:
+            problems += gates.problems
+            continue
+        splice = splice.model_copy(update={"edits": gates.edits})
+        found = replace(
+            found,
+            splice=found.splice.model_copy(update={"edits": gates.edits}),
+            gate_saes=gates.found,
+        )
+        rehearsal = rehearse(
+            splice,
+            found.place,
+            config,
+            architecture.hidden_size,
+            room,
+            field,
+            {source: sae.config for source, sae in gates.found.items()},
+        )
         problems += rehearsal.problems
         found = replace(
             found, conditions=rehearsal.conditions, in_two_layers=rehearsal.in_two_layers
@@ -160,13 +190,15 @@ def make_plan(recipe: Recipe) -> Plan:
                 problems.append(type(error)(f"{field}: {error}"))
         amounts += rehearsal.amounts
         warnings += rehearsal.warnings
-        if found.sae is not None:
-            doubts = (
-                *match_warnings(found.sae.config, names, splice.place),
-                *config_warnings(found.sae.config),
-                *found.sae.notes,
-            )
-            warnings += [f"{field}: {doubt}" for doubt in doubts]
+        saes = [(found.sae, splice.place), *((sae, None) for sae in found.gate_saes.values())]
+        for sae, place in saes:
+            if sae is not None:
+                doubts = (
+                    *match_warnings(sae.config, names, place),
+                    *config_warnings(sae.config),
+                    *sae.notes,
+                )
+                warnings += [f"{field}: {doubt}" for doubt in doubts]
         planned.append(found)
     try:
         recipe = with_sae_dataset(recipe, [p.sae.config for p in planned if p.sae is not None])
@@ -181,6 +213,7 @@ def make_plan(recipe: Recipe) -> Plan:
     recipe = with_base_commit(recipe, resolved.commit)
     recipe = with_saes(recipe, {p.index: p.sae.source for p in planned if p.sae is not None})
     recipe = with_sae_commits(recipe, {p.index: p.sae.commit for p in planned if p.sae is not None})
+    recipe = with_edits(recipe, {p.index: p.splice.edits for p in planned if p.gate_saes})
     planned.sort(key=lambda splice: splice.place)
     return Plan(
         recipe, resolved, base, architecture, tuple(planned), tuple(warnings), tuple(amounts)

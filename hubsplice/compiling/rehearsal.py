@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubsplice.compiling.contradictions import contradictions
@@ -16,6 +16,7 @@ from hubsplice.edits.clamp_projection import ClampProjection
 from hubsplice.edits.project import Project
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.features.amounts import EditAmounts
+from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import SaeConfig
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Splice
@@ -47,6 +48,7 @@ def rehearse(
     hidden_size: int,
     room: int | None,
     field: str,
+    gates: Mapping[SaeSource, SaeConfig] | None = None,
 ) -> Rehearsal:
     """Lower all edits of a splice, and keep what was found on the way.
 
@@ -57,8 +59,10 @@ def rehearse(
         hidden_size: the width of the base's residual stream.
         room: how many neurons a layer has; None where no layer carries the splice.
         field: how the recipe calls the splice, for messages (`splices[0]`).
+        gates: the configurations of the SAEs that only conditions read.
     """
-    lowered, problems = lowered_edits(splice.edits, StandIns(sae, hidden_size, place.after), field)
+    sources = StandIns(sae, hidden_size, place.after, gates)
+    lowered, problems = lowered_edits(splice.edits, sources, field)
     together = contradictions(lowered)
     problems += map(RecipeError, together.problems)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
 from hubsplice.features.extract import CalibratedGate, extract_feature
 from hubsplice.features.probe import load_probe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.features.sae import LoadedSae
 from hubsplice.features.vector import load_subspace, load_vector
 from hubsplice.intervention.normalization import Normalization
@@ -34,6 +34,7 @@ class SpliceSources:
         gates: calibrated thresholds by feature index, for TopK and AbsTopK.
         learned: what was learned from the splice's examples.
         layer: the layer whose output is edited; None for a place within a layer.
+        gate_saes: the SAEs that only conditions read.
     """
 
     sae: LoadedSae | None
@@ -42,12 +43,18 @@ class SpliceSources:
     gates: Mapping[int, CalibratedGate] = field(default_factory=dict)
     learned: Learned = field(default_factory=Learned)
     layer: int | None = None
+    gate_saes: Mapping[SaeSource, LoadedSae] = field(default_factory=dict)
 
     def feature(self, index: int) -> Feature:
         """The feature with this index in the splice's SAE."""
         if self.sae is None:
             raise RecipeError(f"feature: {index} needs an SAE, and this splice has no `sae`")
         return extract_feature(self.sae, index, self.gates.get(index))
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        """A feature of another SAE."""
+        feature = extract_feature(self.gate_saes[sae], index)
+        return replace(feature, name=f"{feature.name} of {sae.title}")
 
     def vector(self, source: TensorSource) -> Tensor:
         """A steering vector, shape [d], float32."""

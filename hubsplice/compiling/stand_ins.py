@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from hubsplice.features.base import Feature, Probe
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, Examples, LearnedProbe
 from hubsplice.features.probe import load_probe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.features.sae_config import SaeConfig
 from hubsplice.features.vector import load_subspace, load_vector
 from hubsplice.intervention.normalization import Normalization
@@ -29,8 +30,14 @@ _FAR_AWAY = 1e12
 class StandIns:
     """Sources whose features are in range and mean nothing: what lowering asks for is checked."""
 
-    def __init__(self, sae: SaeConfig | None, hidden_size: int, layer: int | None = None) -> None:
-        self._sae = sae
+    def __init__(
+        self,
+        sae: SaeConfig | None,
+        hidden_size: int,
+        layer: int | None = None,
+        gates: Mapping[SaeSource, SaeConfig] | None = None,
+    ) -> None:
+        self._sae, self._gates = sae, gates or {}
         self._hidden_size = hidden_size
         self._layer = layer
         self._unknown: list[Tensor] = []
@@ -38,24 +45,33 @@ class StandIns:
     def feature(self, index: int) -> Feature:
         if self._sae is None:
             raise RecipeError(f"feature {index} is of an SAE, and the splice has none")
-        if not 0 <= index < self._sae.d_sae:
-            raise RecipeError(
-                f"feature: {index} is out of range; {self._sae.origin} has features 0 to "
-                f"{self._sae.d_sae - 1}"
-            )
         # Of every index its own, so that two edits are of one feature if they are, and only then.
-        axis = torch.randn(self._hidden_size, generator=torch.Generator().manual_seed(index))
+        return self._stand_in(f"feature {index}", self._sae, index, index)
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        if sae not in self._gates:
+            raise RecipeError(f"{index} is of {sae.title}, which is not at hand")
+        digest = hashlib.sha256(f"{index} {sae.model_dump_json()}".encode()).digest()
+        seed = int.from_bytes(digest[:6], "big")
+        return self._stand_in(f"feature {index} of {sae.title}", self._gates[sae], index, seed)
+
+    def _stand_in(self, name: str, sae: SaeConfig, index: int, seed: int) -> Feature:
+        if not 0 <= index < sae.d_sae:
+            raise RecipeError(
+                f"feature: {index} is out of range; {sae.origin} has features 0 to {sae.d_sae - 1}"
+            )
+        axis = torch.randn(self._hidden_size, generator=torch.Generator().manual_seed(seed))
         axis /= axis.norm()
-        threshold = 0.0 if self._sae.architecture == "standard" else _FAR_AWAY
+        threshold = 0.0 if sae.architecture == "standard" else _FAR_AWAY
         scalings = {kind.value: kind for kind in Normalization}
         return Feature(
-            name=f"feature {index}",
+            name=name,
             encoder=axis,
             bias=0.0,
             activation=PiecewiseLinear.jump_relu(threshold),
             threshold=threshold,
             decoder=axis,
-            normalization=scalings.get(self._sae.normalize_activations, Normalization.NONE),
+            normalization=scalings.get(sae.normalize_activations, Normalization.NONE),
         )
 
     def vector(self, source: TensorSource) -> Tensor:

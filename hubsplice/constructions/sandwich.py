@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from hubsplice.constructions.decomposition import Affine, Parts, decompose, directions, offsets
+from hubsplice.constructions.held_norms import HeldNorms
 from hubsplice.constructions.jump_ramps import ramp_widths
 from hubsplice.constructions.neurons import Neurons
 from hubsplice.constructions.ramp_width import RAMP_SIGMAS
@@ -59,6 +60,7 @@ def compile_sandwich(
     room: int,
     form: SandwichForm = SANDWICH,
     constants: SandwichConstants | None = None,
+    held: HeldNorms | None = None,
 ) -> SandwichLayer:
     """Compile a site's terms into one inserted layer.
 
@@ -69,12 +71,21 @@ def compile_sandwich(
         room: how many neurons a layer has; jumps take what is left of them.
         form: how the family's block differs from others.
         constants: overrides `CONSTANTS[dtype]`.
+        held: the norms, where the layer has some already.
+
+    Raises:
+        UnsupportedError: the edit is too large for norms that are held.
     """
     constants = constants or CONSTANTS[dtype]
     if not site.terms:
-        return SandwichLayer.empty(activations.reference.shape[1], dtype, form)
+        empty = SandwichLayer.empty(activations.reference.shape[1], dtype, form)
+        return (
+            empty
+            if held is None
+            else replace(empty, attention_norm=held.attention, output_norm=held.output)
+        )
     parts = decompose(site, activations)
-    frame = choose_frame(site, parts, activations, dtype, form, constants)
+    frame = choose_frame(site, parts, activations, dtype, form, constants, held)
     view = _View.of(site, activations, frame, constants)
     blocks = [
         _probes(parts.jumps, view),

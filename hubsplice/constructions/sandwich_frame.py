@@ -25,10 +25,12 @@ import torch
 from torch import Tensor
 
 from hubsplice.constructions.decomposition import Affine, Parts
+from hubsplice.constructions.held_norms import LENGTH_CHANNELS, HeldNorms, exact_gain
 from hubsplice.constructions.jump_ramps import ramp_widths
 from hubsplice.constructions.ramp_width import NARROWEST_RAMP
 from hubsplice.constructions.sandwich_form import SandwichForm
 from hubsplice.constructions.sandwich_layer import SandwichLayer
+from hubsplice.errors import UnsupportedError
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Site
 from hubsplice.streams.calibration import SiteActivations
@@ -70,9 +72,6 @@ class SandwichConstants:
 # them; a constant on them would cost the most.
 _LARGEST_MEAN, _WIDEST = 3.0, 1.5
 _SPARE_CHANNELS = 16
-
-# How many channels bring what attention adds to the length that its norm divides by.
-_LENGTH_CHANNELS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,9 +126,16 @@ def choose_frame(
     dtype: torch.dtype,
     form: SandwichForm,
     constants: SandwichConstants,
+    held: HeldNorms | None = None,
 ) -> Frame:
-    """Choose a frame for a site's parts."""
+    """Choose a frame for a site's parts.
+
+    Raises:
+        UnsupportedError: the edit is too large for norms that are held.
+    """
     stream = _Stream.of(site, parts, activations, dtype)
+    if held is not None:
+        return _held_frame(stream, parts, activations.eps, form, constants, held)
     if not (constants.spread or _affines(parts) or parts.scaled_constants):
         return _constant_frame(stream, activations.eps, form, constants)
     added = torch.zeros_like(stream.mean)
@@ -369,16 +375,58 @@ def _steadied_frame(
     constants: SandwichConstants,
 ) -> Frame:
     output_norm = _single_channel_norm(stream, added, channels, form, constants)
+    carried = _carried(stream, added, form.gain(output_norm))
+    carried[channels] = 0.0
+    return _single_channel_frame(output_norm, stream, carried, channels, eps, form)
+
+
+def _carried(stream: _Stream, added: Tensor, gains: Tensor) -> Tensor:
+    """What attention is to carry of what it would add [d], as the norm takes it back exactly.
+
+    A power of two times the dominant part is rounded as that is, and the norm takes their common
+    rounding away: what attention added is taken back to the last bit.
+    """
     constant = stream.constant
-    # A power of two times the dominant part is rounded as that is, and the norm takes their
-    # common rounding away: what attention added is taken back to the last bit.
-    unit = form.gain(output_norm) * math.sqrt(len(added))
+    unit = gains * math.sqrt(len(added))
     nearest = torch.exp2(((constant - added) / unit).abs().clamp(min=1e-300).log2().round())
     exact = (constant - added).sign() * unit * nearest
     carries = (added.abs() > constant.abs()) & (added.abs() > 1e-3 * stream.sd)
-    carries[channels] = False
-    carried = torch.where(carries, constant - exact, 0.0)
-    return _single_channel_frame(output_norm, stream, carried, channels, eps, form)
+    return torch.where(carries, constant - exact, 0.0)
+
+
+def _held_frame(
+    stream: _Stream,
+    parts: Parts,
+    eps: float,
+    form: SandwichForm,
+    constants: SandwichConstants,
+    held: HeldNorms,
+) -> Frame:
+    """A frame of norms that are there already.
+
+    What edits write on one channel is lost, but for what is constant: attention adds that.
+    """
+    silent = torch.tensor(held.silent)
+    channels, lengths = silent[:1], silent[1:]
+    output_norm = held.output.to(stream.dtype)
+    gains = form.gain(output_norm)
+    added = torch.zeros_like(stream.constant)
+    rest = stream.steady.index_fill(0, silent, value=False)
+    varies = bool(_affines(parts) or parts.scaled_constants)
+    if rest.any() and _affines(parts):
+        added = _cheapest(stream, parts, rest, added, constants)
+    if float(_gains(stream, added, constants, 1.0)[0]) > float(gains.max()):
+        raise UnsupportedError(
+            "an edit is so large that the norms of the carrier's empty layer can't write it; build "
+            "a merged checkpoint"
+        )
+    carried = _carried(stream, added, gains) if varies else stream.constant.clone()
+    carried[channels], carried[lengths] = stream.constant[channels], 0.0
+    layer = _with_attention(carried, output_norm, eps, form, held)
+    added = layer.attention_constant(eps).double()
+    down = _down(gains).index_fill(0, channels, 0.0)
+    dominant = torch.ones(1, dtype=torch.float64)
+    return Frame(layer, added, stream.constant - added, channels, dominant, down)
 
 
 def _constant_frame(
@@ -386,7 +434,7 @@ def _constant_frame(
 ) -> Frame:
     """Attention adds an edit that is a constant, but on the channels that hear it least."""
     constant = stream.constant
-    least = (constant.abs() / stream.grain).topk(_LENGTH_CHANNELS + 1, largest=False).indices
+    least = (constant.abs() / stream.grain).topk(LENGTH_CHANNELS + 1, largest=False).indices
     channels = least[:1]
     nothing = torch.zeros_like(constant)
     output_norm = _single_channel_norm(stream, nothing, channels, form, constants)
@@ -403,7 +451,7 @@ def _single_channel_norm(
 ) -> Tensor:
     """The weight of the norm after the MLP, [d], which gives the dominant channel's constant."""
     root, dtype = math.sqrt(len(added)), torch.bfloat16
-    gains = _gains(stream, added, constants, _exact_gain(root, dtype))
+    gains = _gains(stream, added, constants, exact_gain(root, dtype))
     gains[channels] = stream.constant[channels].abs() / root
     return form.weight(gains).to(dtype)
 
@@ -435,20 +483,12 @@ def _down(gains: Tensor) -> Tensor:
     return torch.where(gains == 0, 0.0, 1.0 / (gains * math.sqrt(len(gains))))
 
 
-def _exact_gain(root: float, dtype: torch.dtype) -> float:
-    """A gain between 1 and 2 whose product with √d is all but a number of `dtype`.
-
-    Just below a power of two, where a float's spacing is finest for its size.
-    """
-    gains = 1.0 + torch.arange(128, dtype=torch.float64) / 128
-    products = gains * root
-    fractions = products / torch.exp2(products.log2().floor())
-    errors = (products.to(dtype).double() / products - 1.0).abs()
-    return float(gains[errors.masked_fill((fractions < 1.5) | (fractions > 1.97), 1.0).argmin()])
-
-
 def _with_attention(
-    added: Tensor, output_norm: Tensor, eps: float, form: SandwichForm
+    added: Tensor,
+    output_norm: Tensor,
+    eps: float,
+    form: SandwichForm,
+    held: HeldNorms | None = None,
 ) -> SandwichLayer:
     """A layer whose attention adds a vector [d], as closely as its dtype allows.
 
@@ -456,16 +496,22 @@ def _with_attention(
     silences make up for what the others lack of that length, so that these are exact.
     """
     dtype, d = output_norm.dtype, len(added)
-    empty = SandwichLayer.empty(d, dtype, form)
+    layer = replace(SandwichLayer.empty(d, dtype, form), output_norm=output_norm)
+    if held is not None:
+        layer = replace(layer, attention_norm=held.attention.to(dtype))
     carries = added != 0
     if not carries.any():
-        return replace(empty, output_norm=output_norm)
-    scale = 2.0 ** math.ceil(math.log2(float(added.norm()) / math.sqrt(d)) + 1e-3)
-    weight = form.weight(torch.where(carries, scale, 0.0).double()).to(dtype)
+        return layer
+    if held is None:
+        scale = 2.0 ** math.ceil(math.log2(float(added.norm()) / math.sqrt(d)) + 1e-3)
+        weight = form.weight(torch.where(carries, scale, 0.0).double()).to(dtype)
+        lengths = (~carries).nonzero()[:LENGTH_CHANNELS, 0].tolist()
+    else:
+        scale, weight, lengths = held.scale, layer.attention_norm, list(held.silent[1:])
     bias = (added / scale).to(dtype)
     gain = float(form.gain(weight)[carries][0])
     left = d * ((gain / scale) ** 2 - eps) - float(bias.double().pow(2).sum())
-    for channel in (~carries).nonzero()[:_LENGTH_CHANNELS, 0].tolist():
+    for channel in lengths:
         if left <= 0:
             break
         value = torch.tensor(math.sqrt(left), dtype=dtype)
@@ -473,4 +519,4 @@ def _with_attention(
             value = torch.nextafter(value, torch.zeros_like(value))
         bias[channel] = value
         left -= float(value) ** 2
-    return replace(empty, attention_bias=bias, attention_norm=weight, output_norm=output_norm)
+    return replace(layer, attention_bias=bias, attention_norm=weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,6 +55,12 @@ class SandwichLayer(CompiledLayer):
             output_norm=silent,
             form=form,
         )
+
+    @property
+    def without_neurons(self) -> SandwichLayer:
+        """What is left of the layer: its norms, and attention that gives nothing."""
+        empty = SandwichLayer.empty(len(self.output_norm), self.output_norm.dtype, self.form)
+        return replace(empty, attention_norm=self.attention_norm, output_norm=self.output_norm)
 
     @property
     @override

@@ -5,7 +5,8 @@ are fixed, the slots, and one channel of attention that gives exactly 1. An edit
 them: each neuron takes the slot whose biases are nearest to its own, and what is left of its biases
 is a multiple of a read-out of 1 from the normalised stream. Where an MLP has no biases, the empty
 layer has the neurons instead whose outputs are the squares of what it reads: they add up to a
-constant, which one rank writes, and all other slots are plain. The numbers are the layer's own, so
+constant, which one rank writes, and all other slots are plain. Where norms stand behind blocks, the
+empty layer has them, and all slots are plain. The numbers are the layer's own, so
 that the layer can be read back out of them, bit for bit.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from hubsplice.constructions.bias_free_layer import BiasFreeLayer
 from hubsplice.constructions.compiled_layer import CompiledLayer
 from hubsplice.constructions.prenorm_layer import SplicedLayer
+from hubsplice.constructions.sandwich_layer import SandwichLayer
 from hubsplice.constructions.site_view import SiteView
 from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.intervention.site import Site
@@ -46,8 +48,8 @@ GATE, UP, DOWN, ATTENTION = "gate", "up", "down", "attention"
 _SHARES = {"above": 3 / 8, "below": 2 / 8, "bends": 2 / 8, "lines": 1 / 8}
 _MOST = 512
 
-# An adapter's rank is one more than the neurons that it uses, and 512 is the most that is served.
-_MOST_PLAIN = 511
+MOST_PLAIN = 511
+"""The most plain slots: an adapter's rank is one more, and 512 is the most that is served."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Slots:
         lines: what has no bend.
         squares: where the MLP has no biases, neurons that read one channel each, with both signs.
         plain: there, all others.
+        silent: where norms stand behind blocks, the channels that those of the layer silence.
     """
 
     above: int = 0
@@ -68,18 +71,26 @@ class Slots:
     lines: int = 0
     squares: int = 0
     plain: int = 0
+    silent: tuple[int, ...] = ()
 
     @staticmethod
     def fitting(room: int, total: int | None = None) -> Slots:
         """So many in all, or as many as common recipes need, in a layer of `room` neurons."""
         total = min(room, _MOST if total is None else total)
-        return Slots(**{kind: int(total * share) for kind, share in _SHARES.items()})
+        counts = {kind: int(total * share) for kind, share in _SHARES.items()}
+        return Slots(counts["above"], counts["below"], counts["bends"], counts["lines"])
 
     @staticmethod
     def bias_free(width: int, room: int, total: int | None = None) -> Slots:
         """The same in a layer without biases, of which squares take twice the stream's width."""
         left = room - 2 * width
-        return Slots(squares=2 * width, plain=min(left, _MOST_PLAIN if total is None else total))
+        return Slots(squares=2 * width, plain=min(left, MOST_PLAIN if total is None else total))
+
+    @staticmethod
+    def behind_norms(silent: Sequence[int], room: int, total: int | None = None) -> Slots:
+        """The same in a layer without biases whose norms stand behind its blocks."""
+        most = MOST_PLAIN if total is None else total
+        return Slots(plain=min(room, most), silent=tuple(silent))
 
     @property
     def of_bias_free(self) -> bool:
@@ -94,7 +105,7 @@ class Slots:
     @property
     def counts(self) -> dict[str, int]:
         """How many there are of each kind, in order."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {kind: getattr(self, kind) for kind in BIASES}
 
     def ranges(self) -> dict[str, range]:
         """The neurons of each kind."""
@@ -132,6 +143,7 @@ class SlottedLayer:
         constant: the slot that writes what `down_bias` does; None where squares do.
         one: weights [d] whose product with the normalised stream is nearly 1.
         squares: which neuron of the layer is the first of the squares; None where there are none.
+        behind: where norms stand behind blocks, a layer of no neurons that has them.
     """
 
     layer: SplicedLayer
@@ -139,10 +151,14 @@ class SlottedLayer:
     constant: int | None
     one: Tensor
     squares: int | None = None
+    behind: SandwichLayer | None = None
 
     @property
     def compiled(self) -> CompiledLayer:
         """The layer as a direct build has it."""
+        if self.behind is not None:
+            maps = ("attention_bias", "gate_weight", "up_weight", "down_weight")
+            return replace(self.behind, **{name: getattr(self.layer, name) for name in maps})
         return BiasFreeLayer.of(self.layer) if self.constant is None else self.layer
 
     @property
@@ -186,6 +202,22 @@ class SlottedLayer:
         neurons = _taken(["plain"] * plain, slots)
         nothing = torch.zeros_like(layer.attention_bias)
         return SlottedLayer(layer.with_biases, tuple(neurons), None, nothing, squares)
+
+    @staticmethod
+    def of_sandwich(layer: SandwichLayer, slots: Slots) -> SlottedLayer:
+        """The layer in plain slots; its norms are to be the empty layer's.
+
+        Raises:
+            UnsupportedError: there are too few.
+        """
+        maps = BiasFreeLayer(
+            layer.attention_bias, layer.gate_weight, layer.up_weight, layer.down_weight
+        )
+        neurons = _taken(["plain"] * layer.neurons, slots)
+        nothing = torch.zeros_like(layer.attention_bias)
+        return SlottedLayer(
+            maps.with_biases, tuple(neurons), None, nothing, behind=layer.without_neurons
+        )
 
     def factors(self, slots: Slots, room: int, attention_width: int) -> dict[str, Factors]:
         """The change to each linear map, all of one rank.
@@ -335,6 +367,8 @@ def in_slots(
     """
     if isinstance(layer, BiasFreeLayer):
         return SlottedLayer.of_bias_free(layer, slots)
+    if isinstance(layer, SandwichLayer):
+        return SlottedLayer.of_sandwich(layer, slots)
     assert isinstance(layer, SplicedLayer)
     one = torch.zeros_like(layer.attention_bias)
     if layer.neurons:
@@ -379,13 +413,14 @@ def recovered(
     neurons: Sequence[int],
     constant: int | None,
     squares: int | None = None,
+    behind: SandwichLayer | None = None,
 ) -> SlottedLayer:
     """The layer that an adapter's factors say; `SlottedLayer.factors` gives the same ones of it.
 
     Args:
         factors: as `SlottedLayer.factors` gives them.
         slots: the carrier's.
-        neurons, constant, squares: see `SlottedLayer`.
+        neurons, constant, squares, behind: see `SlottedLayer`.
 
     Raises:
         CheckpointError: they are no such factors.
@@ -397,7 +432,7 @@ def recovered(
         slots.squares <= slot < min(slots.total, room) for slot in taken
     ):
         raise CheckpointError(f"slots: found {list(neurons)}, expected different ones of the kinds")
-    if (constant is None) != bool(slots.squares) or (
+    if (constant is None) != slots.of_bias_free or (
         squares is not None and not (slots.squares and 0 <= squares <= len(neurons))
     ):
         raise CheckpointError("slots: they are not what writes the constant in this carrier")
@@ -420,7 +455,7 @@ def recovered(
     )
     if squares is not None:
         layer = _with_squares(layer, squares, written)
-    return SlottedLayer(layer, tuple(neurons), constant, gate.a[0].clone(), squares)
+    return SlottedLayer(layer, tuple(neurons), constant, gate.a[0].clone(), squares, behind)
 
 
 def _with_squares(layer: SplicedLayer, first: int, column: Tensor) -> SplicedLayer:

@@ -10,7 +10,7 @@ from hubsplice.edits.strength import Amount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 
 
 class Lookup(Protocol):
@@ -21,6 +21,9 @@ class Lookup(Protocol):
 
     def feature(self, index: int) -> Feature:
         """The feature with this index in the splice's SAE."""
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        """A feature of another SAE, which a condition reads."""
 
     def vector(self, source: TensorSource) -> Tensor:
         """A steering vector, shape [d], float32."""

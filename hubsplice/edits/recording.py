@@ -12,7 +12,7 @@ from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 
 
 class Resolving(Lookup, Protocol):
@@ -47,6 +47,9 @@ class Recording:
 
     def feature(self, index: int) -> Feature:
         return self._sources.feature(index)
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        return self._sources.gate_feature(index, sae)
 
     def vector(self, source: TensorSource) -> Tensor:
         return self._sources.vector(source)

@@ -14,6 +14,7 @@ from hubsplice.edits.lookup import Lookup, source_name
 from hubsplice.edits.reading import Reading
 from hubsplice.errors import FieldError, HubspliceError, RecipeError, UnsupportedError, quoted
 from hubsplice.features.base import Feature
+from hubsplice.features.references import SaeSource
 from hubsplice.intervention.condition import GateReadOut
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
@@ -26,7 +27,7 @@ class Opening:
     Attributes:
         words: where it is open, such as "feature 5 is above 3".
         read_out: what it reads, and from where on it is open.
-        feature: the SAE feature that it reads, if it reads one.
+        feature: the feature of the splice's SAE that it reads, if it reads one.
     """
 
     words: str
@@ -36,8 +37,6 @@ class Opening:
 
 _MOST = 3
 _OF_SOURCES = ("feature", "vector", "contrast", "probe", "path", "tensor", "row", "weight", "bias")
-
-
 _OPPOSITE = (
     "a condition is that a read-out is above a value; for the opposite give a vector or a probe "
     "with the opposite sign"
@@ -77,10 +76,17 @@ class Above(Reading):
         "has no default.",
     )
 
+    sae: SaeSource | None = Field(
+        None,
+        description="The SAE of `feature`, where it is not the splice's. It has to read the stream "
+        "at the place of the edit.",
+    )
     label: str | None = Field(None, description="What the read-out means, for the card.")
 
     @model_validator(mode="after")
     def _says_how_much(self) -> Self:
+        if self.sae is not None and self.feature is None:
+            raise FieldError(("sae",), "it belongs beside a `feature`, and says whose it is")
         if self.vector is not None and self.above is None:
             raise FieldError(
                 ("above",),
@@ -103,6 +109,8 @@ class Above(Reading):
         """
         if self.feature is not None:
             with _within("feature"):
+                if self.sae is not None:
+                    return self._of_feature(None, sources.gate_feature(self.feature, self.sae))
                 return self._of_feature(self.feature, sources.feature(self.feature))
         if self.vector is not None:
             assert self.above is not None
@@ -132,7 +140,7 @@ class Above(Reading):
             opening, words=f"{opening.words} ({self.label})" if self.label else opening.words
         )
 
-    def _of_feature(self, index: int, feature: Feature) -> Opening:
+    def _of_feature(self, index: int | None, feature: Feature) -> Opening:
         if feature.normalization is not Normalization.NONE:
             raise UnsupportedError(
                 f"{feature.name} is of an SAE that normalises its input "
@@ -200,21 +208,39 @@ class When(Above):
         Raises:
             HubspliceError: as `Above.opening`, or two of them read the same feature.
         """
-        if self.parts is None:
-            with _within("when"):
-                return (self.labelled(sources),)
         found: list[Opening] = []
-        for number, part in enumerate(self.parts):
-            field = f"when.{self._way}[{number}]"
+        read: set[tuple[SaeSource | None, int]] = set()
+        for field, part in self.fields():
             with _within(field):
                 found.append(part.labelled(sources))
-            index = found[-1].feature
-            if index is not None and index in [before.feature for before in found[:-1]]:
+            if part.feature is None:
+                continue
+            if (part.sae, part.feature) in read:
                 raise RecipeError(
-                    f"{field}.feature: found {index}, which another one of them reads already; one "
-                    "says it all"
+                    f"{field}.feature: found {part.feature}, which another one of them reads "
+                    "already; one says it all"
                 )
+            read.add((part.sae, part.feature))
         return tuple(found)
+
+    def fields(self) -> Iterator[tuple[str, Above]]:
+        """Its members, or itself, each with what the recipe calls it."""
+        if self.parts is None:
+            yield "when", self
+        else:
+            for number, part in enumerate(self.parts):
+                yield f"when.{self._way}[{number}]", part
+
+    def with_saes(self, saes: Mapping[SaeSource, SaeSource]) -> Self:
+        """The same with other names for some SAEs."""
+
+        def renamed(part: Above) -> Above:
+            sae = None if part.sae is None else saes.get(part.sae, part.sae)
+            return part.model_copy(update={"sae": sae})
+
+        if self.parts is None:
+            return self.model_copy(update={"sae": renamed(self).sae})
+        return self.model_copy(update={self._way: tuple(map(renamed, self.parts))})
 
     def words(self, openings: tuple[Opening, ...]) -> str:
         """Where it holds, as labels and reports say it."""
@@ -222,6 +248,9 @@ class When(Above):
         return joint.join(opening.words for opening in openings)
 
     def feature_indices(self) -> tuple[int, ...]:
-        """The SAE features that it reads."""
-        features = (part.feature for part in self.parts or (self,))
-        return tuple(index for index in features if index is not None)
+        """The features of the splice's SAE that it reads."""
+        return tuple(
+            part.feature
+            for part in self.parts or (self,)
+            if part.feature is not None and part.sae is None
+        )

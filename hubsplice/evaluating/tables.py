@@ -85,7 +85,9 @@ def _tasks(tasks: tuple[TaskRecord, ...], dtype: str) -> Shown:
         for figure in task.figures
     )
     engines = {"hf": "transformers", "vllm": "vLLM"}
-    ran = ", ".join(sorted({f"{task.harness} on {engines[task.backend]}" for task in tasks}))
+    ran = ", ".join(
+        sorted({f"{task.harness} on {task.engine or engines[task.backend]}" for task in tasks})
+    )
     return Shown(
         Table(("task", "figure", "base", "this model"), rows, text_columns=2),
         f"lm-evaluation-harness {ran}, in {dtype}, both models with the same settings. In "

@@ -91,10 +91,12 @@ class QuickHooks:
         """
         lowered: list[LoweredSplice] = []
         variants = [
-            (_variant(planned, recipe), sae)
-            for planned, sae in zip(self._plan.splices, self._plan.saes, strict=True)
+            (_variant(planned, recipe), sae, gates)
+            for planned, sae, gates in zip(
+                self._plan.splices, self._plan.saes, self._plan.gate_saes, strict=True
+            )
         ]
-        for planned, sae in sorted(variants, key=lambda variant: variant[0].place):
+        for planned, sae, gates in sorted(variants, key=lambda variant: variant[0].place):
             earlier = Intervention(tuple(splice.site for splice in lowered))
             lowered.append(
                 lower_splice(
@@ -106,6 +108,7 @@ class QuickHooks:
                     drawn=self._text.drawn * self._text.ids.shape[1],
                     seen=self._seen.get(planned.place, {}),
                     learned=self._learn(planned),
+                    gate_saes=gates,
                 )
             )
         doubts = [d for splice in lowered for d in (*splice.approximations, *splice.warnings)]

@@ -49,6 +49,19 @@ def _unsupported(model_type: object) -> str:
     return f"{model_type!r} is not supported: hubsplice has no declaration of this family"
 
 
+@dataclass(frozen=True)
+class Held:
+    """What a carrier's empty layers have fixed, in families whose blocks end in a norm.
+
+    Attributes:
+        silent: the channels that its norms silence; see `HeldNorms`.
+        neurons: how many there are for edits.
+    """
+
+    silent: tuple[int, ...]
+    neurons: int
+
+
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """What a base is, as far as a splice depends on it.
@@ -56,10 +69,12 @@ class Architecture:
     Attributes:
         family: the declaration.
         config: the base's config.json.
+        held: what is fixed of its inserted layers; None where an edit chooses everything.
     """
 
     family: Family
     config: Mapping[str, Any]
+    held: Held | None = None
 
     @cached_property
     def decoder_config(self) -> Mapping[str, Any]:

@@ -47,6 +47,16 @@ class SaeSource(BaseModel):
     subfolder: str | None = Field(None, description="The folder of the SAE in that repository.")
     revision: str | None = Field(None, description="The repository's commit, branch or tag.")
 
+    @property
+    def title(self) -> str:
+        """How reports call it, without the folder that a local one lies in."""
+        if self.path is not None:
+            return self.path.name
+        if self.release is not None:
+            return f"{self.release}/{self.id}"
+        named = self.neuronpedia or self.repo_id or ""
+        return f"{named}/{self.subfolder}" if self.subfolder else named
+
     @field_validator("neuronpedia")
     @classmethod
     def _whole_sae(cls, name: str | None) -> str | None:

@@ -167,9 +167,9 @@ def measure_fidelity(
             missing=missing,
         )
         runs[_name(subject.dtype)] = splice, served
-        others[_FLOOR] = served.hook
-        # The output embeddings are the base's, byte for byte.
-        others[_name(subject.dtype)] = replace(served.hook, hidden=splice.hidden)
+        # All have the base's output embeddings, byte for byte: one copy of them serves all.
+        others[_FLOOR] = replace(precise.hook, hidden=served.hidden)
+        others[_name(subject.dtype)] = replace(precise.hook, hidden=splice.hidden)
         greedy = _greedy(subject.dtype, precise.greedy, served.greedy, continued)
     splice, _, found[_name(torch.float32)] = _run_splice(
         subject,
@@ -317,7 +317,7 @@ class _Precise:
 class _Served:
     """The hook on the base at the serving precision."""
 
-    hook: Readable
+    hidden: Tensor
     streams: Mapping[Place, Tensor]
     entered: Entered
     greedy: Tensor | None
@@ -339,8 +339,7 @@ class _Served:
             common = common_layers(edit)
             entered, (hook,) = run_variants(model, ids, [variant], step, common=common)
             greedy = _continuations(model, ids, missing)
-            read = Readable(hook.hidden, head_weight(model), logit_scale(model))
-        return _Served(read, hook.streams, entered, greedy, tuple(missing.reasons))
+        return _Served(hook.hidden, hook.streams, entered, greedy, tuple(missing.reasons))
 
 
 def _run_splice(

@@ -13,8 +13,9 @@ from hubsplice.interface.sources import AnyPath, as_path
 
 if TYPE_CHECKING:
     from hubsplice.verifying import Run, Verification
+    from hubsplice.verifying.engines import Engine
 
-EngineName = Literal["transformers", "vllm"]
+EngineName = Literal["transformers", "vllm", "llama.cpp"]
 """The engines that can be put to the test."""
 
 ServedDtype = Literal["float32", "bfloat16"]
@@ -29,6 +30,7 @@ def verify(
     engine: EngineName | None = None,
     dtype: ServedDtype | None = None,
     python: AnyPath | None = None,
+    converter: AnyPath | None = None,
     prompts: AnyPath | None = None,
     max_new_tokens: int = 16,
     streams: bool = False,
@@ -47,7 +49,9 @@ def verify(
         engine: the engine that prompts are run through.
         dtype: the precision that the engine serves in; the one that the layers were compiled for
             where it is not given. float32 is the sharpest test.
-        python: the Python interpreter of vLLM's environment; this one where it is not given.
+        python: the Python interpreter of the engine's environment, with vLLM or, for llama.cpp,
+            xllamacpp; this one where it is not given.
+        converter: `convert_hf_to_gguf.py` in the sources of llama.cpp, which that engine needs.
         prompts: a file with one prompt a line; text that comes with Python where it is not given.
         max_new_tokens: how many tokens the engine generates after each prompt.
         streams: also run the base in float32 on a short text, and test the heights of the edits on
@@ -69,10 +73,20 @@ def verify(
     from hubsplice.verifying import verify as verify_model
     from hubsplice.verifying.recording import record_run, require_recordable
 
-    given = {"dtype": dtype, "python": python, "prompts": prompts, "record": record or None}
+    given = {
+        "dtype": dtype,
+        "python": python,
+        "converter": converter,
+        "prompts": prompts,
+        "record": record or None,
+    }
     if engine is None and (unused := [name for name, value in given.items() if value is not None]):
         raise RecipeError(f"--{unused[0]}: it needs an engine; add --engine")
-    run = None if engine is None else _run(engine, dtype, python, prompts, max_new_tokens)
+    run = (
+        None
+        if engine is None
+        else _run(_engine(engine, python, converter), dtype, prompts, max_new_tokens)
+    )
     folder = require_recordable(fspath(model)) if record else None
     with reporting(progress) as report:
         found = verify_model(
@@ -89,19 +103,25 @@ def verify(
     return found
 
 
+def _engine(name: EngineName, python: AnyPath | None, converter: AnyPath | None) -> Engine:
+    from hubsplice.verifying.engines import TransformersEngine, VllmEngine
+    from hubsplice.verifying.llama_cpp import LlamaCppEngine
+
+    if (converter is None) is (name == "llama.cpp"):
+        raise RecipeError(
+            "--converter: it is for --engine llama.cpp"
+            if converter is not None
+            else "--converter: missing; name convert_hf_to_gguf.py in the sources of llama.cpp"
+        )
+    interpreter = Path(sys.executable) if python is None else as_path(python)
+    if converter is not None:
+        return LlamaCppEngine(interpreter, as_path(converter).resolve())
+    return TransformersEngine() if name == "transformers" else VllmEngine(interpreter)
+
+
 def _run(
-    engine: EngineName,
-    dtype: ServedDtype | None,
-    python: AnyPath | None,
-    prompts: AnyPath | None,
-    max_new_tokens: int,
+    served: Engine, dtype: ServedDtype | None, prompts: AnyPath | None, max_new_tokens: int
 ) -> Run:
     from hubsplice.verifying import Run
-    from hubsplice.verifying.engines import TransformersEngine, VllmEngine
 
-    served = (
-        TransformersEngine()
-        if engine == "transformers"
-        else VllmEngine(Path(sys.executable) if python is None else as_path(python))
-    )
     return Run(served, dtype, None if prompts is None else as_path(prompts), max_new_tokens)

@@ -22,7 +22,7 @@ from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Term
 
@@ -152,6 +152,17 @@ class _Sources:
             term.normalization,
         )
 
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        # Its threshold, too, is the author's word.
+        return Feature(
+            f"feature {index} of {sae.title}",
+            self.terms[0].encoder,
+            self.terms[0].bias,
+            PiecewiseLinear.relu(),
+            0.0,
+            self._direction(),
+        )
+
     def vector(self, source: TensorSource) -> Tensor:  # noqa: ARG002
         return self._direction()
 
@@ -228,7 +239,8 @@ def _other_conditions(edit: Edit, made: Sequence[Term], terms: Sequence[Term]) -
         parts: Sequence[Above] = edit.condition.parts or (edit.condition,)
         if edit.condition.needed == len(parts):
             # A condition on the feature that the edit reads is a part of its function.
-            parts = [p for p in parts if p.feature is None or p.feature != edit.read_feature]
+            own = edit.read_feature
+            parts = [p for p in parts if own is None or (p.feature, p.sae) != (own, None)]
         for part, gate, other in zip(parts, ours.gates, theirs.gates, strict=True):
             if part.contrast is not None and part.above is None:
                 continue

@@ -245,6 +245,8 @@ class SandwichCheck(GatedRowsCheck[SandwichLayer]):
         row = self.down[start] + self.down[start + 2]
         made = self.added + row * self._gain
         weight = spacing(self.layer.output_norm, self.dtype) * self.width**0.5
+        # Norms that a carrier fixed leave all of it to attention there.
+        weight += spacing(self.added, self.dtype)
         room = 1e-5 * (made.abs() + self.added.abs())
         room += 2 * spacing(self.down[start + 2], self.dtype) * self._gain.abs()
         room = torch.where(self._dominant, room + weight + 1e-4 * made.abs().max(), room)

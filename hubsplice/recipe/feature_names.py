@@ -41,7 +41,7 @@ def _splice(splice: Mapping[str, Any], field: str, problems: list[str]) -> Any:
         if found.sae != name.sae:
             problems.append(
                 f"{other}: is a feature of {found.sae}, and {first} is one of {name.sae}; "
-                "features of two SAEs need two splices"
+                "features of two SAEs need two splices, or a condition its own `sae`"
             )
     if splice.get("sae") is None:
         return {**splice, "sae": {"neuronpedia": name.sae}, "edits": edits}
@@ -64,7 +64,22 @@ def _with_indices(
         if at[-1] == "feature" and isinstance(value, str) and "/" in value:
             return _index(value, field_path(at), named, problems)
         return value
+    if value.get("sae") is not None:
+        return _of_own_sae(value, at, problems)
     return {key: _with_indices(v, (*at, key), named, problems) for key, v in value.items()}
+
+
+def _of_own_sae(value: Mapping[str, Any], at: tuple[int | str, ...], problems: list[str]) -> Any:
+    """A condition that names the SAE of its feature."""
+    own: dict[str, NeuronpediaName] = {}
+    found = {key: _with_indices(v, (*at, key), own, problems) for key, v in value.items()}
+    for field, name in own.items():
+        doubt = _other_sae(value["sae"], name)
+        if doubt is not None:
+            problems.append(
+                f"{field}: is a feature of {name.sae}, and {field_path((*at, 'sae'))} {doubt}"
+            )
+    return found
 
 
 def _index(text: str, field: str, named: dict[str, NeuronpediaName], problems: list[str]) -> Any:

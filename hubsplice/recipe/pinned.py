@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hubsplice.edits.base import Edit
 from hubsplice.features.references import SaeSource
 from hubsplice.recipe.local_paths import TEXTS
 from hubsplice.recipe.models import Recipe
@@ -20,6 +21,18 @@ def with_saes(recipe: Recipe, saes: Mapping[int, SaeSource]) -> Recipe:
         update={
             "splices": tuple(
                 splice.model_copy(update={"sae": saes[i]}) if i in saes else splice
+                for i, splice in enumerate(recipe.splices)
+            )
+        }
+    )
+
+
+def with_edits(recipe: Recipe, edits: Mapping[int, tuple[Edit, ...]]) -> Recipe:
+    """The recipe with other edits in some splices, by the splice's index."""
+    return recipe.model_copy(
+        update={
+            "splices": tuple(
+                splice.model_copy(update={"edits": edits[i]}) if i in edits else splice
                 for i, splice in enumerate(recipe.splices)
             )
         }

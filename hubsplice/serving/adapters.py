@@ -100,8 +100,8 @@ def adapter_options(
     """
     if engine is not EngineKey.VLLM:
         raise UnsupportedError(
-            f"--adapters: nobody has run them in {engine.value}; use --engine vllm, or merge the "
-            "one that is wanted: hubsplice merge CARRIER ADAPTER"
+            f"--adapters: hubsplice serves them with vLLM, not with {engine.value}; use --engine "
+            "vllm, or merge the one that is wanted: hubsplice merge CARRIER ADAPTER"
         )
     names = [adapter.name for adapter in adapters]
     if len(set(names)) < len(names):

@@ -89,7 +89,7 @@ class VllmProcess:
         process, self._process = self._process, None
         if process is not None:
             if at_once:
-                process.kill()
+                process.terminate()
             try:
                 process.communicate(timeout=_GRACE_SECONDS)
             except subprocess.TimeoutExpired:

@@ -445,3 +445,66 @@ def test_what_is_wrong_in_a_condition_is_named_by_its_field(
     with pytest.raises(HubspliceError) as raised:
         run(folder, splices)
     assert str(raised.value).startswith(f"splices[0].edits[1].{message}")
+
+
+GATED_BY_ANOTHER = """
+  - sae: {path: sae}
+    edits:
+      - kind: ablate
+        feature: 3
+        when: {any: [{feature: 7, sae: {path: other}}, {feature: 4}]}
+"""
+
+
+def another_sae(folder: Path, **fields: Any) -> None:
+    """A second SAE, `other`, beside the first one."""
+    write_sae(folder, **fields)
+    (folder / "sae").rename(folder / "other")
+    save_file({"W_enc": torch.zeros(2)}, folder / "other/sae_weights.safetensors")
+    write_sae(folder)
+    save_file({"W_enc": torch.zeros(2)}, folder / "sae/sae_weights.safetensors")
+
+
+def test_a_condition_reads_another_sae_of_the_same_place(folder: Path) -> None:
+    another_sae(folder, d_sae=300)
+    text = GATED_BY_ANOTHER.replace("kind: ablate", "kind: steer\n        strength: 1")
+    report = run(folder, text.replace("feature: 7", "feature: 299"))
+    label = "steer feature 3 where feature 299 of other is active or feature 4 is active"
+    assert report.conditions == (label,)
+    assert str(folder / "other") in " ".join(str(report).split())
+    plan = make_plan(parse_recipe(f"base_model: ./base\nsplices:\n{text}", folder=folder))
+    assert [sae.config.d_sae for sae in plan.splices[0].gate_saes.values()] == [300]
+
+
+@pytest.mark.parametrize(
+    ("fields", "feature", "message"),
+    [
+        (
+            {"hook": "blocks.1.hook_resid_post"},
+            7,
+            r"\.sae: SAE .* after layer 1, and the edit is after",
+        ),
+        ({"architecture": "topk"}, 7, r"\.sae: SAE .*: its features compete \(topk\)"),
+        ({"d_in": 32}, 7, r"\.sae: SAE .*: d_in is 32"),
+        ({}, 256, r"\.feature: 256 is out of range; SAE .*other has features 0 to 255"),
+        (
+            {"normalize_activations": "layer_norm"},
+            7,
+            r"\.feature: feature 7 of other .* normalises",
+        ),
+    ],
+)
+def test_other_saes_that_no_condition_can_read(
+    folder: Path, fields: dict[str, Any], feature: int, message: str
+) -> None:
+    another_sae(folder, **fields)
+    text = GATED_BY_ANOTHER.replace("feature: 7", f"feature: {feature}")
+    with pytest.raises(
+        HubspliceError, match=r"^splices\[0\]\.edits\[0\]\.when\.any\[0\]" + message
+    ):
+        run(folder, text)
+
+
+def test_another_sae_that_is_not_there(folder: Path) -> None:
+    with pytest.raises(RecipeError, match=r"edits\[0\]\.when\.any\[0\]\.sae\.path: .*not a folder"):
+        run(folder, GATED_BY_ANOTHER)

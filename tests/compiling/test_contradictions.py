@@ -18,7 +18,7 @@ from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
 D = 32
@@ -46,6 +46,9 @@ class FixedSources:
         return Feature(
             f"feature {index}", 3 * unit(1000 + index), 0.1, activation, self.threshold, decoder
         )
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        raise NotImplementedError
 
     def vector(self, source: TensorSource) -> Tensor:
         return -2.0 * unit(1)

@@ -18,7 +18,7 @@ from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError
 from hubsplice.features.base import Feature, Probe
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.intervention.edits import acting
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.normalization import Normalization
@@ -53,6 +53,9 @@ class Sources:
             vector(index + 100),
             self.normalization,
         )
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        return replace(self.feature(index + 200), name=f"feature {index} of {sae.title}")
 
     def vector(self, source: TensorSource) -> Tensor:
         return vector(50)
@@ -196,6 +199,11 @@ def test_what_is_plain_stays_a_ridge_function() -> None:
             {"any": [{"feature": 2, "above": -1}, {"feature": 3}]},
             r"when\.any\[0\]\.above: found -1, expected 0 or more",
         ),
+        ({"vector": FILE, "above": 1, "sae": {"path": "/s"}}, r"when\.sae: it belongs beside"),
+        (
+            {"all": [{"feature": 2}, {"feature": 3}], "sae": {"path": "/s"}},
+            r"when\.sae: it belongs beside a `feature`",
+        ),
         ({"feature": 2, "below": 1}, r"when\.below: no such field; .* opposite sign"),
         ({"all": [{"feature": 2}, {"any": []}]}, r"when\.all\[1\]\.any: .*not joined again"),
         ({"all": [2, {"feature": 3}]}, r"when\.all\[0\]: found 2, .* such as {feature: 12"),
@@ -246,3 +254,20 @@ def test_what_no_condition_can_read_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         parse(kind="ablate", feature=1, **fields).terms(sources)
+
+
+def test_a_feature_of_another_sae_opens_the_gate() -> None:
+    other = {"path": "/elsewhere/other"}
+    (term,) = parse(kind="ablate", feature=1, when={"feature": 1, "sae": other}).terms(Sources())
+    assert term.label == "ablate feature 1 where feature 1 of other is active"
+    assert term.condition is not None
+    (gate,) = term.condition.gates
+    assert gate.encoder.equal(vector(201))
+    edit = parse(
+        kind="ablate", feature=1, when={"all": [{"feature": 1, "sae": other}, {"feature": 1}]}
+    )
+    assert edit.all_indices() == (1,)
+    # The one that the edit reads itself becomes a part of its function, and the other does not.
+    (term,) = edit.terms(Sources())
+    assert term.condition is not None
+    assert len(term.condition.gates) == 1

@@ -23,7 +23,7 @@ from hubsplice.features.amounts import Activity
 from hubsplice.features.base import Feature, Probe, SiteStatistics
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.site import Site
@@ -91,6 +91,9 @@ class FixedSources:
             DECODER,
             self.normalization,
         )
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        raise NotImplementedError
 
     def vector(self, source: TensorSource) -> Tensor:
         return VECTOR

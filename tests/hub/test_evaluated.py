@@ -53,21 +53,6 @@ def test_a_kept_card_with_older_figures_is_not_published(
     assert hub.files(repo, "main")["README.md"] == digest_bytes(card.read_bytes()).sha256
 
 
-def test_figures_travel_with_the_model(
-    hub: LoopbackHub, base: Path, built: Path, publish: Publisher, repo: str
-) -> None:
-    evaluate(built, base, "a", "b")
-    code, _, err = publish(built, "--repo-id", repo)
-    assert code == 0, err
-    files = hub.files(repo, "main")
-    assert EVALUATION in files
-    assert built.with_name("built.evaluation.jsonl").name not in files
-    # The Hub has checked this card, with the figures in front of it.
-    card = card_files(built, model_id=repo)["README.md"]
-    assert f"model-index:\n- name: {repo}\n" in card
-    assert files["README.md"] == digest_bytes(card.encode()).sha256
-
-
 class Answering:
     """A harness for a benchmark of the Hub, without its data: it says the same of every model."""
 
@@ -137,7 +122,7 @@ def read_back(hub: LoopbackHub, repo: str, home: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_hubs_own_reader_reads_the_results_and_others_take_their_place(
+def test_figures_travel_are_read_by_the_hubs_own_reader_and_are_replaced(
     hub: LoopbackHub, base: Path, built: Path, publish: Publisher, repo: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("lm_eval")
@@ -145,6 +130,13 @@ def test_the_hubs_own_reader_reads_the_results_and_others_take_their_place(
     run_task(built, base, Answering("gsm8k", 0.25))
     assert publish(built, "--repo-id", repo).code == 0
 
+    # The Hub has checked this card, with the figures in front of it.
+    files = hub.files(repo, "main")
+    assert EVALUATION in files
+    assert built.with_name("built.evaluation.jsonl").name not in files
+    card = card_files(built, model_id=repo)["README.md"]
+    assert f"model-index:\n- name: {repo}\n" in card
+    assert files["README.md"] == digest_bytes(card.encode()).sha256
     found = read_back(hub, repo, tmp_path / "home")
     gsm8k, *others = sorted(found["card"])
     assert gsm8k == ["openai/gsm8k", "main", "accuracy", 0.25, {"num_few_shot": 5}]

@@ -72,7 +72,7 @@ def test_the_precision_is_the_adapters(serve: Command, carrier: Path, tmp_path: 
     [
         (["--max-lora-rank", "8"], 2, "found 8, and one is of rank 9; give 16"),
         (["--max-lora-rank", "9"], 2, "expected one of 8, 16"),
-        (["--engine", "sglang"], 3, "nobody has run them in sglang"),
+        (["--engine", "sglang"], 3, "serves them with vLLM, not with sglang"),
     ],
 )
 def test_what_one_server_can_not_do(

@@ -27,7 +27,7 @@ Answered = tuple[Prompt, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Kind:
-    """A base and two edits of it.
+    """A base and edits of it.
 
     Attributes:
         layer: behind which the edits are.
@@ -52,13 +52,11 @@ KINDS = {
         effect=1.0,
     ),
     # Its MLP has no biases: squares hold the constant.
-    "Qwen3": Kind(
+    "qwen3": Kind(
         1,
         {
             "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
             "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
-            "jumps": "sae: {path: jumprelu}\n    edits: [{feature: 5, kind: clamp, to: 2, "
-            "when: active}, {feature: 9, kind: ablate}]",
         },
         effect=0.05,
     ),

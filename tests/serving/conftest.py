@@ -1,7 +1,8 @@
 """Spliced models, and as few processes of a real vLLM as run all of them in turn.
 
 The engine is slow to start: all jobs of a process are given to it at once, and the tests look at
-what came back. `make test-serving` runs two processes of tests, with one thread each.
+what came back. `make test-serving` runs two processes of tests, with one thread each, and all tests
+of a file in one of them: what asks one process of vLLM stands in one file.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ FAMILY_SPLICES = """
 MEAN = 0.4
 EMPTY_SPLICE = "  - {after_layer: 0}"
 BASE, EMPTY = "base", "empty"
+SMOLLM2 = "SmolLM2"
 
 # A Llama whose recipe names engines one of which ignores the biases of its MLP.
 FOR_SGLANG_TOO = "llama for SGLang too"
@@ -214,7 +216,7 @@ class Job:
     model: str
     dtype: str
     options: tuple[tuple[str, Any], ...] = ()
-    process: str = "SmolLM2"
+    process: str = SMOLLM2
 
     def __str__(self) -> str:
         return " ".join([self.model, self.dtype, *(f"{k}={v}" for k, v in self.options)])
@@ -251,7 +253,7 @@ def unedited_jobs(family: Family) -> tuple[Job, Job]:
 EDITED_JOBS = (
     *(Job(name, dtype) for name in SMOLLM2_SPLICES for dtype in DTYPES),
     *(job for family in SERVED for job in jobs_of(family)),
-    *(Job(f"{FOR_SGLANG_TOO} {dtype}", dtype) for dtype in DTYPES),
+    *(Job(f"{FOR_SGLANG_TOO} {d}", d, process=SERVED[0].process) for d in DTYPES),
     CHUNKED,
 )
 JOBS = (
@@ -260,20 +262,6 @@ JOBS = (
 )
 
 Answers = list[dict[str, Any]]
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One of the processes of tests runs a whole module, unless its tests say otherwise."""
-    for item in items:
-        own = item.path.parent == Path(__file__).parent
-        if own and item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
-
-def in_its_process(process: str) -> pytest.MarkDecorator:
-    """Have one of the processes of tests look at all that a process of vLLM answers."""
-    return pytest.mark.xdist_group(f"vLLM {process}")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from hubsplice.verifying.engines import Request, ServedBy
 from hubsplice.verifying.result import Check
 from hubsplice.verifying.transcript import Transcript
 from tests.building.conftest import quiet
-from tests.serving.conftest import NEW_TOKENS, Model
+from tests.serving.conftest import NEW_TOKENS, Job, Model, Served
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,15 @@ def judge(engine: Recorded, dtype: str, model: Model) -> tuple[tuple[Check, ...]
     checks, behaviour = behaviour_checks(trial, engine, quiet)
     assert behaviour is not None
     return checks, behaviour
+
+
+def require_the_edit(job: Job, model: Model, served: Served) -> None:
+    """Hold what vLLM answered to every rule of `verify`."""
+    engine = Recorded(served.transcripts(job, model.prompts), served.version, "vLLM")
+    checks, behaviour = judge(engine, job.dtype, model)
+    print(job, behaviour.model_dump_json())  # noqa: T201
+    assert [check for check in checks if not check.passed] == []
+    if job.dtype == "float32":
+        assert behaviour.largest_serving_error is not None
+        assert behaviour.largest_serving_error < 1e-3
+        assert behaviour.error < 0.1 * behaviour.effect

@@ -1,4 +1,4 @@
-"""A real vLLM serves a base and two edits from one carrier, in one batch."""
+"""A real vLLM serves a base and edits of it from one carrier, in one batch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,12 @@ from hubsplice.streams.vllm import run_vllm
 from hubsplice.verifying.prompts import builtin_prompts
 from tests.building.conftest import Workshop
 from tests.families.variants import save_tiny
-from tests.serving.carried import BASE, KINDS, Answered, build
+from tests.serving.carried import BASE, KINDS, Answered, Kind, build
 from tests.serving.conftest import ABOUT_COMPUTERS_AND_FOOD, MEAN
 from tests.serving.families import SERVED
 from tests.tiny_tokenizer import byte_tokenizer
 
 pytestmark = pytest.mark.serving
-
-EDITED = [(kind, name) for kind, found in KINDS.items() for name in found.splices]
 
 
 @dataclass(frozen=True)
@@ -33,36 +31,34 @@ class Served:
     itself.
     """
 
+    kind: Kind
     models: dict[str, Path]
     mixed: dict[str, list[Answered]]
     again: dict[str, list[Answered]]
     base: dict[str, list[Answered]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=KINDS)
 def served(
-    python: Path, smollm2: Path, workshop: Workshop, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Served]:
-    """By kind; one process of vLLM serves all of them in turn."""
-    folder = tmp_path_factory.mktemp("adapters")
-    tokenizer = AutoTokenizer.from_pretrained(smollm2)
-    texts = [tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD]
-    (variant,) = {s.variant for s in SERVED if str(s) == "qwen3"}
-    qwen3 = save_tiny(variant, folder / "qwen3", torch.float32, mean=MEAN)
-    byte_tokenizer().save_pretrained(qwen3)
-    bytes_ = builtin_prompts(AutoTokenizer.from_pretrained(qwen3))
-    stages = {
-        name: build(KINDS[name], base, prompts, workshop.folder, folder / name)
-        for name, base, prompts in (("SmolLM2", smollm2, texts), ("Qwen3", qwen3, bytes_))
-    }
-    jobs = [job for stage in stages.values() for job in (stage.job(), stage.base_job())]
-    results = iter(run_vllm(python, jobs))
-    found = {}
-    for name, stage in stages.items():
-        first, again = next(results)["batches"]
-        (base,) = next(results)["batches"]
-        found[name] = Served(stage.models, *map(stage.by_model, (first, again, base)))
-    return found
+    request: pytest.FixtureRequest,
+    python: Path,
+    workshop: Workshop,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Served:
+    name, folder = request.param, tmp_path_factory.mktemp("adapters")
+    if name == "SmolLM2":
+        base = request.getfixturevalue("smollm2")
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        prompts = tuple(tuple(tokenizer(text).input_ids) for text in ABOUT_COMPUTERS_AND_FOOD)
+    else:
+        variant = next(served.variant for served in SERVED if served.variant.family == name)
+        base = save_tiny(variant, folder / "base", torch.float32, mean=MEAN)
+        byte_tokenizer().save_pretrained(base)
+        prompts = builtin_prompts(AutoTokenizer.from_pretrained(base))
+    stage = build(KINDS[name], base, prompts, workshop.folder, folder)
+    carried, alone = run_vllm(python, [stage.job(), stage.base_job()])
+    batches = (*carried["batches"], *alone["batches"])
+    return Served(KINDS[name], stage.models, *map(stage.by_model, batches))
 
 
 def largest_error(folder: Path, answers: Sequence[Answered]) -> float:
@@ -77,38 +73,34 @@ def largest_error(folder: Path, answers: Sequence[Answered]) -> float:
     return float(torch.stack(errors).max())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_who_asks_for_no_edit_gets_the_base(served: dict[str, Served], kind: str) -> None:
+def test_who_asks_for_no_edit_gets_the_base(served: Served) -> None:
     """Bit for bit what the engine gives of the base, in the middle of requests for edits."""
-    found = served[kind]
-    assert largest_error(found.models[BASE], found.mixed[BASE]) < 1e-4
-    for (_, carried), (_, itself) in zip(found.mixed[BASE], found.base[BASE], strict=True):
+    assert largest_error(served.models[BASE], served.mixed[BASE]) < 1e-4
+    for (_, carried), (_, itself) in zip(served.mixed[BASE], served.base[BASE], strict=True):
         assert carried["tokens"] == itself["tokens"]
         assert carried["logprobs"] == itself["logprobs"]
 
 
-@pytest.mark.parametrize(("kind", "name"), EDITED)
-def test_each_request_gets_its_edit(served: dict[str, Served], kind: str, name: str) -> None:
+def test_each_request_gets_its_edit(served: Served) -> None:
     """Against the merged splice, as near as the engine's own rounding lets it be."""
-    found = served[kind]
-    error = largest_error(found.models[name], found.mixed[name])
-    effect = largest_error(found.models[BASE], found.mixed[name])
-    print(kind, name, error, effect)  # noqa: T201
-    assert error < 1e-4
-    # The model without the edit is far away.
-    assert effect > KINDS[kind].effect
+    for name in served.kind.splices:
+        error = largest_error(served.models[name], served.mixed[name])
+        effect = largest_error(served.models[BASE], served.mixed[name])
+        print(name, error, effect)  # noqa: T201
+        assert error < 1e-4
+        # The model without the edit is far away.
+        assert effect > served.kind.effect
 
 
-@pytest.mark.parametrize(("kind", "name"), EDITED)
-def test_the_edits_tell_in_what_is_written(served: dict[str, Served], kind: str, name: str) -> None:
-    pairs = zip(served[kind].mixed[BASE], served[kind].mixed[name], strict=True)
-    assert any(base["tokens"] != edited["tokens"] for (_, base), (_, edited) in pairs)
+def test_the_edits_tell_in_what_is_written(served: Served) -> None:
+    for name in served.kind.splices:
+        pairs = zip(served.mixed[BASE], served.mixed[name], strict=True)
+        assert any(base["tokens"] != edited["tokens"] for (_, base), (_, edited) in pairs)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_cached_prefixes_are_kept_apart(served: dict[str, Served], kind: str) -> None:
-    for name, answers in served[kind].again.items():
+def test_cached_prefixes_are_kept_apart(served: Served) -> None:
+    for name, answers in served.again.items():
         assert sum(answer["cached"] for _, answer in answers) > 0
-        for (_, answer), (_, before) in zip(answers, served[kind].mixed[name], strict=True):
+        for (_, answer), (_, before) in zip(answers, served.mixed[name], strict=True):
             assert answer["tokens"] == before["tokens"]
             assert answer["logprobs"] == pytest.approx(before["logprobs"], abs=1e-4)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import shlex
+import re
 import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,11 +18,12 @@ import torch
 from hubsplice.checkpoint.layer_map import inserted_indices
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.families.engines import EngineKey
-from hubsplice.serving.commands import ServeOptions, serve_command
 from hubsplice.serving.engines import ENGINES
 from hubsplice.streams.model import loaded
 from hubsplice.verifying.behaviour import Behaviour
+from hubsplice.verifying.llama_cpp import GgufFile, LlamaCppEngine
 from hubsplice.verifying.transcript import Transcript
+from tests.conftest import Command
 from tests.serving.conftest import NEW_TOKENS, Model, Models, interpreter
 from tests.serving.judge import Recorded, judge
 
@@ -33,7 +31,6 @@ LLAMA_CPP = ENGINES[EngineKey.LLAMA_CPP]
 
 pytestmark = pytest.mark.serving
 
-RUNNER = Path(__file__).with_name("llama_cpp_runner.py")
 # By how much float32 log odds may differ: what is steep multiplies differences.
 SPLICES = {"amplified": 1e-4, "jumps": 5e-4}
 CONTEXT = 128
@@ -58,24 +55,20 @@ class LlamaCpp:
     python: Path
     source: Path
 
+    @property
+    def engine(self) -> LlamaCppEngine:
+        """What `verify` runs."""
+        return LlamaCppEngine(self.python, self.source / "convert_hf_to_gguf.py")
+
 
 @pytest.fixture(scope="module")
 def llama_cpp() -> LlamaCpp:
     """llama.cpp; a test that needs it is skipped without."""
     python = interpreter("HUBSPLICE_LLAMACPP_PYTHON")
     found = LlamaCpp(python, python.parents[1] / "llama.cpp")
-    converter = found.source / "convert_hf_to_gguf.py"
-    if not converter.is_file():
-        pytest.skip(f"HUBSPLICE_LLAMACPP_PYTHON: there is no {converter}")
+    if not found.engine.converter.is_file():
+        pytest.skip(f"HUBSPLICE_LLAMACPP_PYTHON: there is no {found.engine.converter}")
     return found
-
-
-@dataclass(frozen=True)
-class File:
-    """A GGUF file and the options that `llama-server` gets for it."""
-
-    path: Path
-    options: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -125,7 +118,7 @@ def serve(llama_cpp: LlamaCpp, model: Model, splice: str, folder: Path) -> Serve
         file = files[kind, ""]
         path = file.path.with_stem(f"{kind} {name}")
         made = spoil(file.path, path, spoilings(model.folder)[name])
-        files[kind, name] = File(made, file.options)
+        files[kind, name] = GgufFile(made, file.options)
     jobs = [
         {
             "options": {"model": str(file.path), **file.options},
@@ -138,26 +131,11 @@ def serve(llama_cpp: LlamaCpp, model: Model, splice: str, folder: Path) -> Serve
     return Served(model, dict(zip(files, run(llama_cpp, jobs, folder), strict=True)))
 
 
-def convert(llama_cpp: LlamaCpp, checkpoint: Path, kind: str) -> File:
-    """What the commands of `hubsplice serve` make of a checkpoint that says it is of this dtype."""
-    manifest = read_manifest(checkpoint / "splice.json").model_copy(update={"dtype": TYPES[kind]})
-    options = ServeOptions(max_model_len=CONTEXT, python=Path(sys.executable))
-    command = serve_command(LLAMA_CPP, str(checkpoint), manifest, options)
-    (python, script, *arguments), serve = map(shlex.split, command.text.splitlines())
-    result = subprocess.run(
-        [python, llama_cpp.source / script, *arguments],
-        cwd=checkpoint.parent,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    program, model, made, *words = serve
-    assert (program, model) == ("llama-server", "--model")
-    path = (checkpoint.parent / made).rename(checkpoint.parent / f"{kind}.gguf")
-    names = [word.removeprefix("--") for word in words[::2]]
-    return File(path, dict(zip(names, words[1::2], strict=True)))
+def convert(llama_cpp: LlamaCpp, checkpoint: Path, kind: str) -> GgufFile:
+    """What `verify` makes of a checkpoint in this precision, by what `hubsplice serve` prints."""
+    folder = checkpoint.parent / f"{kind} of {checkpoint.name}"
+    folder.mkdir()
+    return llama_cpp.engine.convert(checkpoint, TYPES[kind], CONTEXT, folder)
 
 
 def spoilings(checkpoint: Path) -> dict[str, Callable[[str], bool]]:
@@ -186,28 +164,10 @@ def spoil(source: Path, target: Path, is_spoiled: Callable[[str], bool]) -> Path
 
 def run(llama_cpp: LlamaCpp, jobs: list[dict[str, Any]], folder: Path) -> Any:
     """What the runner makes of jobs."""
-    given, made = folder / "jobs.json", folder / "results.json"
-    given.write_text(json.dumps(jobs), encoding="utf-8")
-    result = subprocess.run(
-        [llama_cpp.python, RUNNER, given, made],
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads(made.read_text(encoding="utf-8"))
+    return [found["answers"] for found in llama_cpp.engine.run_jobs(jobs, folder)]
 
 
-def of_each(splices: Iterable[str]) -> pytest.MarkDecorator:
-    """Tests of splices, each of which one process of tests looks at."""
-    group = pytest.mark.xdist_group
-    return pytest.mark.parametrize(
-        "splice", [pytest.param(name, marks=group(f"llama.cpp {name}")) for name in splices]
-    )
-
-
-@of_each(SPLICES)
+@pytest.mark.parametrize("splice", SPLICES)
 @pytest.mark.parametrize("kind", TYPES)
 def test_llama_cpp_serves_the_edit(served: ServedBy, splice: str, kind: str) -> None:
     """Every rule of `verify`: the probabilities are those of the weights, and the edit is there."""
@@ -230,7 +190,7 @@ def odds_error(served: Served, spoiled: str = "") -> float:
     return largest
 
 
-@of_each(SPLICES)
+@pytest.mark.parametrize("splice", SPLICES)
 def test_odds_are_those_of_the_weights(served: ServedBy, splice: str) -> None:
     """Without the error of the sum over the vocabulary, which all tokens of a place share."""
     error = odds_error(served(splice))
@@ -238,12 +198,12 @@ def test_odds_are_those_of_the_weights(served: ServedBy, splice: str) -> None:
     assert error < SPLICES[splice]
 
 
-@of_each([SPOILED_MODEL])
+@pytest.mark.parametrize("splice", [SPOILED_MODEL])
 def test_odds_without_the_biases_are_others(served: ServedBy, splice: str) -> None:
     assert odds_error(served(splice), EVERY_BIAS) > 1e-2
 
 
-@of_each([SPOILED_MODEL])
+@pytest.mark.parametrize("splice", [SPOILED_MODEL])
 @pytest.mark.parametrize(("kind", "spoiled"), SPOILED)
 def test_an_engine_that_ignores_what_the_edit_needs_is_found(
     served: ServedBy, splice: str, kind: str, spoiled: str
@@ -253,3 +213,21 @@ def test_an_engine_that_ignores_what_the_edit_needs_is_found(
     assert passed["engine"] is True
     assert passed["layer edits"] is True
     assert passed["weights served"] is False
+
+
+@pytest.mark.parametrize("splice", [SPOILED_MODEL])
+def test_the_command_puts_its_run_on_the_card(
+    llama_cpp: LlamaCpp, models: Models, command: Command, tmp_path: Path, splice: str
+) -> None:
+    model = models(splice)
+    folder = shutil.copytree(model.folder, tmp_path / "model")
+    code, out, err = command(
+        "verify", folder, "--base", model.base, "--engine", "llama.cpp", "--record",
+        "--python", llama_cpp.python, "--converter", llama_cpp.engine.converter,
+        "--max-new-tokens", "4", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    version = json.loads(out)["behaviour"]["version"]
+    assert re.fullmatch(r"\(xllamacpp [\d.]+\)", version)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"- Verified with llama.cpp {version} on CPU, 20" in card

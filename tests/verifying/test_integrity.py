@@ -204,7 +204,7 @@ def test_zeros_declared_after_the_fact_do_not_hide_an_empty_layer(spliced: Splic
     assert problem.startswith("layer 2: it changes nothing, and the intervention has")
 
 
-@settings(max_examples=30)
+@settings(max_examples=12)
 @given(data=st.data())
 def test_no_bit_of_the_base_can_be_flipped(
     built: Spliced, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

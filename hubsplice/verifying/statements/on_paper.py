@@ -17,7 +17,7 @@ from hubsplice.features.amounts import ResolvedAmount
 from hubsplice.features.base import Feature, Probe, SiteStatistics
 from hubsplice.features.contrast import Contrast
 from hubsplice.features.examples import ContrastSource, LearnedProbe
-from hubsplice.features.references import ProbeSource, TensorSource
+from hubsplice.features.references import ProbeSource, SaeSource, TensorSource
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
@@ -52,6 +52,16 @@ class OnPaper:
             threshold=0.0,
             decoder=self._axis,
             normalization=Normalization.LAYER_NORM if scaled else Normalization.NONE,
+        )
+
+    def gate_feature(self, index: int, sae: SaeSource) -> Feature:
+        return Feature(
+            name=f"feature {index} of {sae.title}",
+            encoder=self._axis,
+            bias=0.0,
+            activation=PiecewiseLinear.relu(),
+            threshold=0.0,
+            decoder=self._axis,
         )
 
     def vector(self, _source: TensorSource) -> Tensor:

@@ -11,11 +11,13 @@ A job may name `"adapters"`, files of LoRA adapters that no request gets unless 
 may have `"fields"`, what it asks of the server beside that; its prompt is then read in one piece,
 and nothing is said of it.
 
-RESULTS is, job by job, for every request the natural logarithms of the probabilities that the model
-gave to the tokens, before any sampling parameter, and at every place the likeliest tokens:
+RESULTS is, job by job, the version of xllamacpp, and for every request the natural logarithms of
+the probabilities that the model gave to the tokens, before any sampling parameter, and at every
+place the likeliest tokens:
 
-    [{"prompt": [from the second token on], "tokens": [ids], "logprobs": [of those],
-      "likeliest": [[[id, logprob], ...], ...]}, ...]
+    {"version": "...",
+     "answers": [{"prompt": [from the second token on], "tokens": [ids], "logprobs": [of those],
+                  "likeliest": [[[id, logprob], ...], ...]}, ...]}
 
 The server tells the probabilities of what it generates, not of what it reads. So it is made to
 generate the prompt: each of its tokens is asked for after those before it, with a bias that leaves
@@ -29,6 +31,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ def main(jobs: Path, results: Path) -> None:
     results.write_text(json.dumps(found), encoding="utf-8")
 
 
-def run(job: dict[str, Any]) -> list[dict[str, Any]]:
+def run(job: dict[str, Any]) -> dict[str, Any]:
     """Load one model, and run its requests."""
     import xllamacpp
 
@@ -56,13 +59,17 @@ def run(job: dict[str, Any]) -> list[dict[str, Any]]:
         if (kind := options.pop(name.replace("_", "-"), None)) is not None:
             setattr(params, name, {"f32": xllamacpp.ggml_type.GGML_TYPE_F32}[kind])
     if adapters := job.get("adapters"):
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path) for path in adapters]
-        params.lora_init_without_apply = True
+        # A request that names none gets all of them, by the scales that they are loaded with.
+        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(path, 0.0) for path in adapters]
     if options:
         raise ValueError(f"options that this runner does not know: {options}")
+    params.n_gpu_layers = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = job["threads"]
     server = xllamacpp.Server(params)
-    return [_answer(server, request, job["top"]) for request in job["requests"]]
+    return {
+        "version": version("xllamacpp"),
+        "answers": [_answer(server, request, job["top"]) for request in job["requests"]],
+    }
 
 
 def _answer(server: Any, request: dict[str, Any], top: int) -> dict[str, Any]:

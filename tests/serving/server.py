@@ -16,13 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-from transformers import AutoTokenizer
-
-from tests.serving.conftest import NEW_TOKENS, Job, Models, ServedBy, in_its_process
-
-pytestmark = pytest.mark.serving
-
 STARTS_WITHIN = 300
 
 
@@ -79,12 +72,12 @@ def running(python: Path, command: list[str], folder: Path) -> Iterator[int]:
 
 def _healthy(port: int) -> bool:
     try:
-        return _request(port, "GET", "/health")[0] == 200
+        return request(port, "GET", "/health")[0] == 200
     except OSError:
         return False
 
 
-def _request(port: int, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+def request(port: int, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         content = None if body is None else json.dumps(body)
@@ -93,36 +86,3 @@ def _request(port: int, method: str, path: str, body: Any = None) -> tuple[int, 
         return response.status, response.read()
     finally:
         connection.close()
-
-
-SERVED_AS = Job("amplified", "bfloat16")
-
-
-@in_its_process(SERVED_AS.process)
-def test_a_completion_is_the_offline_engines(
-    python: Path, models: Models, served: ServedBy
-) -> None:
-    model = models(SERVED_AS.model)
-    command = printed_command(model.folder / "README.md")
-    assert command[2] == model.folder.name
-    prompt = model.prompts[0]
-    with running(python, command, model.folder.parent) as port:
-        status, body = _request(
-            port,
-            "POST",
-            "/v1/completions",
-            {
-                "model": command[2],
-                "prompt": list(prompt),
-                "max_tokens": NEW_TOKENS,
-                "temperature": 0,
-                "ignore_eos": True,
-                "logprobs": 0,
-            },
-        )
-    assert status == 200, body
-    (choice,) = json.loads(body)["choices"]
-    (alone,) = served(SERVED_AS.process).batches[SERVED_AS][2]
-    tokenizer = AutoTokenizer.from_pretrained(model.base)
-    assert choice["text"] == tokenizer.decode(alone["tokens"])
-    assert choice["logprobs"]["token_logprobs"] == pytest.approx(alone["logprobs"], abs=1e-3)

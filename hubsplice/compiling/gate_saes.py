@@ -1,0 +1,109 @@
+"""SAEs that only conditions read: found, and held to what a gate can be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from hubsplice.edits.base import Edit
+from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError
+from hubsplice.features.references import SaeSource
+from hubsplice.features.sae_config import FoundSae, find_sae
+from hubsplice.features.sae_files import require_weights
+from hubsplice.features.sae_match import require_width
+from hubsplice.features.sae_support import require_supported
+from hubsplice.intervention.place import Place
+
+_COMPETING = ("topk", "abstopk")
+
+
+@dataclass(frozen=True, eq=False)
+class GateSaes:
+    """The SAEs that the conditions of a splice name beside the splice's own.
+
+    Attributes:
+        edits: the splice's, which name them by what was found, at its commit.
+        found: by what the edits call them.
+        problems: what is wrong with the others.
+    """
+
+    edits: tuple[Edit, ...]
+    found: Mapping[SaeSource, FoundSae]
+    problems: tuple[HubspliceError, ...]
+
+
+def gate_saes(
+    edits: Sequence[Edit],
+    place: Place,
+    hidden_size: int,
+    field: str,
+    as_trained: Callable[[FoundSae], FoundSae],
+) -> GateSaes:
+    """Find the SAEs of conditions, each once.
+
+    Args:
+        edits: the splice's.
+        place: where they edit.
+        hidden_size: the width of the base's stream.
+        field: how the recipe calls the splice, for messages (`splices[0]`).
+        as_trained: an SAE as it has to be read in the base's family.
+    """
+    known: dict[SaeSource, FoundSae] = {}
+    found: dict[SaeSource, FoundSae] = {}
+    problems: list[HubspliceError] = []
+    changed: list[Edit] = []
+    for number, edit in enumerate(edits):
+        pinned: dict[SaeSource, SaeSource] = {}
+        for where, source in _named(edit):
+            try:
+                if source not in known:
+                    known[source] = _gate_sae(source, place, hidden_size, as_trained)
+            except HubspliceError as error:
+                said = str(error).removeprefix("sae.")
+                joint = "." if said != str(error) else ": "
+                problems.append(type(error)(f"{field}.edits[{number}].{where}{joint}{said}"))
+                continue
+            pinned[source] = _pinned(known[source])
+            found[pinned[source]] = known[source]
+        when = edit.condition
+        if when is not None and pinned:
+            edit = edit.model_copy(update={"when": when.with_saes(pinned)})
+        changed.append(edit)
+    return GateSaes(tuple(changed), found, tuple(problems))
+
+
+def _named(edit: Edit) -> Iterator[tuple[str, SaeSource]]:
+    when = edit.condition
+    for where, part in () if when is None else when.fields():
+        if part.sae is not None:
+            yield f"{where}.sae", part.sae
+
+
+def _gate_sae(
+    source: SaeSource, place: Place, hidden_size: int, as_trained: Callable[[FoundSae], FoundSae]
+) -> FoundSae:
+    sae = as_trained(find_sae(source))
+    config = sae.config
+    require_supported(config)
+    require_weights(sae)
+    require_width(config, hidden_size)
+    if config.architecture in _COMPETING:
+        raise UnsupportedError(
+            f"{config.origin}: its features compete ({config.architecture}), so that where one is "
+            "active depends on all others; as a gate give an SAE whose features have thresholds "
+            "of their own, or a probe"
+        )
+    trained = None if config.hook is None else config.hook.place
+    if trained is not None and trained != place:
+        raise RecipeError(
+            f"{config.origin} reads the stream after layer {trained}, and the edit is after layer "
+            f"{place}, where that stream is gone: a condition reads what the edit reads; expected "
+            "an SAE of that place, or a probe"
+        )
+    return sae
+
+
+def _pinned(sae: FoundSae) -> SaeSource:
+    if sae.commit is None:
+        return sae.source
+    return sae.source.model_copy(update={"revision": sae.commit})
