@@ -10,6 +10,7 @@ export NO_MKDOCS_2_WARNING := 1
 venv: .venv/.installed
 
 .venv/.installed: pyproject.toml
+	@echo 'Setting up .venv: about 2.5 GB, several minutes'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install -qq $(TORCH)
 	$(BIN)/pip install -qq --editable '.[dev]'

@@ -120,6 +120,11 @@ STEPS = (
     ),
 )
 
+LEFT_OUT = """
+`hubsplice evaluate`, which compares base and edited model for the card, was left out here: see
+[evaluating](evaluating.md).
+"""
+
 
 def main() -> None:
     """Run all steps, and write the page."""
@@ -151,7 +156,8 @@ def main() -> None:
         if step.command.startswith(("hubsplice", "hf", "python"))
     ]
     table = f"\n## How long it took\n\n| command | seconds |\n|---|--:|\n{''.join(rows)}"
-    options.output.write_text(f"{INTRODUCTION}{''.join(parts)}{table}", encoding="utf-8")
+    page = f"{INTRODUCTION}{''.join(parts)}{table}{LEFT_OUT}"
+    options.output.write_text(page, encoding="utf-8")
 
 
 def ran(number: int, kept: Path, work: Path, environment: Mapping[str, str]) -> tuple[str, float]:

@@ -158,6 +158,7 @@ class CardContext:
     on_hub: bool
     base: Markdown
     base_commit: Markdown | None
+    base_weights: Markdown | None
     previous_base: Markdown | None
     architecture: str
     former_architecture: str | None
@@ -245,6 +246,7 @@ def card_context(
         on_hub="/" in model_id and _REPO_ID.fullmatch(model_id) is not None,
         base=_model(manifest.base),
         base_commit=_commit(manifest.base),
+        base_weights=_weights(manifest.base),
         previous_base=_model(previous.base) if previous is not None else None,
         architecture=after,
         former_architecture=before if before != after else None,
@@ -479,6 +481,15 @@ def _model(base: BaseRecord) -> Markdown:
     if base.repo_id is None or not _REPO_ID.fullmatch(base.repo_id):
         return code(base.name)
     return Markdown(f"[{base.repo_id}](https://huggingface.co/{base.repo_id})")
+
+
+def _weights(base: BaseRecord) -> Markdown | None:
+    """What a copy of the base is known by, where nothing says where to get one."""
+    weights = base.first_weights
+    if base.repo_id is not None or weights is None:
+        return None
+    name, sha256 = weights
+    return Markdown(f"the SHA-256 of its {code(name)} is {code(sha256)}")
 
 
 def _license(terms: BaseTerms) -> str | None:
@@ -720,17 +731,28 @@ def _range(first: int, last: int) -> str:
 
 
 def _sources(manifest: Manifest) -> Table:
-    rows = dict.fromkeys(
-        (
-            ", ".join(f"{name} = {value}" for name, value in _flat(term.source)),
-            MISSING if term.source_sha256 is None else code(term.source_sha256),
-        )
-        for layer in manifest.edits
-        for term in layer.terms
-        # Of a local file nothing may be known.
-        if term.source or term.source_sha256
-    )
+    rows: dict[tuple[str, str], None] = {}
+    for layer in manifest.edits:
+        for term in layer.terms:
+            source = ", ".join(f"{name} = {value}" for name, value in _flat(term.source))
+            source = source or _examples(term.edit.get("contrast"))
+            # Of a local file nothing may be known.
+            if source or term.source_sha256:
+                sha256 = MISSING if term.source_sha256 is None else code(term.source_sha256)
+                rows[source, sha256] = None
     return Table(("source of features", "SHA-256 of its weights"), tuple(rows), text_columns=2)
+
+
+def _examples(contrast: JsonValue) -> str:
+    """The two sets that a direction is learned from, by file or number; empty without them."""
+    if not isinstance(contrast, dict):
+        return ""
+    sides = [contrast.get(side) for side in ("positive", "negative")]
+    positive, negative = (
+        f"{count(len(side))} examples" if isinstance(side, list) else PurePath(str(side)).name
+        for side in sides
+    )
+    return f"contrast of {positive} and {negative}"
 
 
 def _chosen(record: CalibrationRecord) -> str:

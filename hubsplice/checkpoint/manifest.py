@@ -127,6 +127,12 @@ class BaseRecord(Record):
             raise ValueError("a local base has the bare name of its folder, and no commit")
         return self
 
+    @property
+    def first_weights(self) -> tuple[str, Sha256] | None:
+        """The name of its first weight file, and its SHA-256; None where the record has none."""
+        names = sorted(name for name in self.files if name.endswith(".safetensors"))
+        return (names[0], self.files[names[0]].sha256) if names else None
+
 
 class PreviousSplice(Record):
     """An earlier splice, by the manifest that was found beside the base."""

@@ -63,9 +63,11 @@ def resolve_recorded(record: BaseRecord, base: str | None) -> ResolvedBase:
 def require_repository(record: BaseRecord) -> None:
     """Raise `RecipeError` where nobody else can have the base that a manifest names."""
     if record.repo_id is None:
+        weights = record.first_weights
         raise RecipeError(
-            f"base: the model was made from a local folder, {record.name!r}; say where it is with "
-            "--base"
+            f"base: the model was made from a local folder, {record.name!r}; say where it, or a "
+            "copy of it, is with --base"
+            + ("" if weights is None else f" (the SHA-256 of its {weights[0]} is {weights[1]})")
         )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubsplice.terminal import print_content, print_json, print_line, print_note
+from hubsplice.rendering.content import Line
+from hubsplice.terminal import print_content, print_json, print_line
 
 if TYPE_CHECKING:
     from hubsplice.hub.plan import PublishPlan
@@ -19,9 +20,7 @@ def print_plan(plan: PublishPlan, folder: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(_plan_as_json(plan, folder))
         return
-    print_content([plan_table(plan)])
-    for note in plan_notes(plan):
-        print_note(note)
+    print_content([plan_table(plan), *map(Line, plan_notes(plan))])
 
 
 def print_publication(publication: Publication, *, as_json: bool) -> None:

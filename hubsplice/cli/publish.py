@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import shlex
 import sys
 from dataclasses import replace as replace_fields
 from pathlib import Path
@@ -144,6 +145,10 @@ def publish(
     if dry_run or not as_json:
         print_plan(plan, built.folder, as_json=as_json)
     if dry_run:
+        if not as_json:
+            arguments = options.arguments(publishing.target.repo_id)
+            command = shlex.join(["hubsplice", "publish", str(source), *arguments])
+            print_note(f"nothing was sent; next: {command}")
         return
     publication = publishing.publish(built, plan)
     assert publication.published is not None

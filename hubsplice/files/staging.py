@@ -134,7 +134,8 @@ def refuse_occupied(target: Path) -> None:
     if found:
         raise OutputError(
             f"{target}: expected a new folder or an empty one, found {len(found)} "
-            f"{'entries' if len(found) > 1 else 'entry'} in it, such as {found[0]!r}"
+            f"{'entries' if len(found) > 1 else 'entry'} in it, such as {found[0]!r}; choose "
+            "another --output"
         )
 
 

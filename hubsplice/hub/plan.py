@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,6 +10,7 @@ from huggingface_hub import HfApi
 
 from hubsplice.card import edited_card, stale_figures
 from hubsplice.checkpoint.companions import CARD, MANIFEST
+from hubsplice.checkpoint.manifest import BaseRecord
 from hubsplice.errors import ConflictError, HubError, OutputError
 from hubsplice.files.space import readable_size
 from hubsplice.hub.built import BuiltFolder, LocalFile
@@ -329,16 +330,24 @@ def _refuse_conflicts(target: Target, state: RepositoryState | None) -> None:
         )
 
 
-def _warnings(built: BuiltFolder, target: Target, state: RepositoryState | None) -> list[str]:
-    warnings = []
-    terms = built.manifest.base.terms
-    if terms.license is None and target.license_id is None:
-        warnings.append("the base's card names no licence, so this one names none; see --license")
-    if target.license_id is not None and target.license_id != terms.license:
-        warnings.append(
-            f"licence: {target.license_id!r} is declared, and the base's is "
-            f"{terms.license or 'not known'!r}"
+def license_warnings(base: BaseRecord, license_id: str | None) -> Iterator[str]:
+    """What the user should know about the licence that the card declares, or does not."""
+    known = base.terms.license
+    if known is None and license_id is None:
+        why = "the base's card names no licence"
+        if base.repo_id is None:
+            why = f"the base is a local folder, {base.name!r}, in which no card names a licence"
+        yield (
+            f"{why}, so this card names none; look where the base comes from, and state the "
+            "licence with --license ID, such as --license apache-2.0"
         )
+    if license_id is not None and license_id != known:
+        yield f"licence: {license_id!r} is declared, and the base's is {known or 'not known'!r}"
+
+
+def _warnings(built: BuiltFolder, target: Target, state: RepositoryState | None) -> list[str]:
+    terms = built.manifest.base.terms
+    warnings = list(license_warnings(built.manifest.base, target.license_id))
     if terms.gated and (state is None or not state.private) and not target.private:
         warnings.append(
             "the base is gated, and a public repository is not unless you gate it in its settings"

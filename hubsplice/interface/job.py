@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -74,7 +74,7 @@ class PublishingJob:
         endpoint = constants.ENDPOINT
         elsewhere = endpoint != constants._HF_DEFAULT_ENDPOINT
         request = JobRequest(
-            arguments=tuple(_arguments(publishing.target.repo_id, options)),
+            arguments=tuple(options.arguments(publishing.target.repo_id)),
             requirement=job.requirement,
             machine=machine,
             timeout=job.timeout,
@@ -131,24 +131,3 @@ class PublishingJob:
                 allow_misfit=True,
                 on_read=lambda done, total: report("verifying", done, total),
             )
-
-
-def _arguments(repo_id: str, options: PublishOptions) -> Iterator[str]:
-    """The options of `hubsplice publish` that say the same."""
-    yield from ("--repo-id", repo_id)
-    if options.tag is not None:
-        yield from ("--tag", options.tag)
-    if options.private is not None:
-        yield "--private" if options.private else "--public"
-    if options.license_id is not None:
-        yield from ("--license", options.license_id)
-    if options.require_fidelity is not None:
-        yield from ("--require-fidelity", str(options.require_fidelity))
-    for flag, wanted in {
-        "--pr": options.pull_request,
-        "--replace": options.replace,
-        "--allow-failed": options.allow_failed,
-        "--allow-misfit": options.allow_misfit,
-    }.items():
-        if wanted:
-            yield flag

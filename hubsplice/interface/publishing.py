@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +40,28 @@ class PublishOptions:
     allow_misfit: bool = False
     require_fidelity: float | None = None
     dry_run: bool = False
+
+    def arguments(self, repo_id: str) -> Iterator[str]:
+        """The options of `hubsplice publish` that say the same, but for the dry run."""
+        yield from ("--repo-id", repo_id)
+        if self.tag is not None:
+            yield from ("--tag", self.tag)
+        if self.private is not None:
+            yield "--private" if self.private else "--public"
+        if self.license_id is not None:
+            yield from ("--license", self.license_id)
+        if self.card is not None:
+            yield from ("--card", self.card)
+        if self.require_fidelity is not None:
+            yield from ("--require-fidelity", str(self.require_fidelity))
+        for flag, wanted in {
+            "--pr": self.pull_request,
+            "--replace": self.replace,
+            "--allow-failed": self.allow_failed,
+            "--allow-misfit": self.allow_misfit,
+        }.items():
+            if wanted:
+                yield flag
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +140,7 @@ class Publishing:
     def plan(self) -> tuple[BuiltFolder, PublishPlan]:
         """The built folder, verified, and what publishing it would change; nothing is written."""
         from hubsplice.hub.built import open_built
+        from hubsplice.hub.namespace import namespace_doubt
         from hubsplice.hub.plan import make_publish_plan
 
         with reporting(self.progress) as report:
@@ -136,6 +159,10 @@ class Publishing:
                 on_predicted=lambda done, total: report("predicting the upload", done, total),
                 unasked=self.unasked,
             )
+        ask = self.options.dry_run and self.unasked is None
+        doubt = namespace_doubt(self.api, self.target, ask=ask)
+        if doubt is not None:
+            plan = replace(plan, warnings=(doubt, *plan.warnings))
         return built, plan
 
     def publish(self, built: BuiltFolder, plan: PublishPlan) -> Publication:

@@ -52,7 +52,8 @@ def _part(part: Part) -> RenderableType:
 def _of_text(table: Table) -> RichTable:
     drawn = RichTable(title=_title(table), box=box.SIMPLE_HEAD, title_justify="left")
     for column in table.columns:
-        drawn.add_column(_cell(column))
+        # A path or a digest that is longer than its column goes on in the next line.
+        drawn.add_column(_cell(column), overflow="fold")
     for row in table.rows:
         drawn.add_row(*map(_cell, row))
     return drawn

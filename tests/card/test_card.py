@@ -71,10 +71,16 @@ def test_metadata() -> None:
 
 
 def test_metadata_of_a_local_base_of_unknown_licence() -> None:
-    text = rendered(manifest=manifest(base={"name": "my-folder", "files": {}}, files={}))
+    text = rendered(
+        manifest=manifest(
+            base={"name": "my-folder", "files": {"model.safetensors": {"size": 9, "sha256": SHA}}},
+            files={},
+        )
+    )
     data = metadata(text)
     assert not {"base_model", "base_model_relation", "license"} & set(data)
     assert "- Base: `my-folder`, a local folder." in text
+    assert f"the SHA-256 of its `model.safetensors` is `{SHA}`." in text
     assert "- Licence of the base: not found" in text
 
 
@@ -489,6 +495,21 @@ def test_a_target_without_biases() -> None:
     # Nobody has looked at what becomes of this class, and the card says so.
     assert text.count("| not known ") == 5
     assert not re.search(r"\| (yes|\*\*no)", text)
+
+
+@pytest.mark.parametrize(
+    ("sides", "shown"),
+    [
+        (("music.txt", "plain.txt"), "contrast of music.txt and plain.txt"),
+        ((["a", "b"], ["c"]), "contrast of 2 examples and 1 examples"),
+    ],
+)
+def test_the_source_of_a_learned_direction_is_its_examples(sides: Any, shown: str) -> None:
+    contrast = dict(zip(("positive", "negative"), sides, strict=True))
+    learned = term(source={}, source_sha256=None, edit={"kind": "steer", "contrast": contrast})
+    layer = {"site": 1, "construction": "prenorm", "constants": {}, "terms": [learned]}
+    text = rendered(manifest=manifest(layers=[layer, layer]))
+    assert row(text, shown, "–")
 
 
 def test_provenance() -> None:

@@ -76,7 +76,10 @@ def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("kept")
     with (
-        pytest.raises(OutputError, match=r"expected a new folder or an empty one.*'precious'"),
+        pytest.raises(
+            OutputError,
+            match=r"expected a new folder or an empty one.*'precious'; choose another --output",
+        ),
         staged_directory(tmp_path / "out"),
     ):
         pytest.fail("the block must not run")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hubsplice.checkpoint.manifest import BaseRecord
 from hubsplice.errors import CheckpointError, FidelityError
 from hubsplice.hub.built import BuiltFolder, LocalFile, open_built
+from hubsplice.hub.plan import license_warnings
 from tests.hub.conftest import TEXT, build_steered
 
 
@@ -54,6 +56,17 @@ def test_the_card_bears_the_models_name_and_licence(built: Path) -> None:
     assert "license: mit" in card
     assert "Licence of the base: `apache-2.0`" in card
     assert (built / "README.md").read_bytes() == before
+
+
+def test_a_licence_that_is_not_known_is_stated_with_an_option() -> None:
+    local = BaseRecord(name="my-base", files={})
+    (said,) = license_warnings(local, None)
+    assert "the base is a local folder, 'my-base'" in said
+    assert "state the licence with --license ID" in said
+    (said,) = license_warnings(BaseRecord(name="a/b", repo_id="a/b", files={}), None)
+    assert said.startswith("the base's card names no licence")
+    (said,) = license_warnings(local, "mit")
+    assert said == "licence: 'mit' is declared, and the base's is 'not known'"
 
 
 def test_reading_is_reported_to_the_last_byte(built: Path) -> None:

@@ -432,6 +432,27 @@ def test_what_is_no_target(publish: Publisher, built: Path, base: Path) -> None:
     assert "'model' names no owner, and without a token nothing says who you are" in nobody.err
 
 
+def test_a_dry_run_ends_with_the_command_that_sends(publish: Publisher, built: Path) -> None:
+    dry = publish(built, "--repo-id", "YOU/dry", "--tag", "v1", "--card", "keep", "--dry-run")
+    assert dry.code == 0, dry.err
+    assert "fidelity: " in dry.out
+    assert max(map(len, dry.out.splitlines())) <= 200
+    assert "warning: YOU is a placeholder" in dry.err
+    assert dry.err.splitlines()[-1] == (
+        f"nothing was sent; next: hubsplice publish {built} --repo-id YOU/dry --tag v1 --card keep"
+    )
+
+
+def test_a_dry_run_doubts_an_owner_who_is_not_the_user(publish: Publisher, built: Path) -> None:
+    of_others = publish(built, "--repo-id", "mee/model", "--dry-run", "--json")
+    assert of_others.code == 0, of_others.err
+    (warning,) = answer(of_others.out)["warnings"]
+    assert warning.startswith("mee is neither your user name nor an organisation of yours")
+    assert warning.endswith("has me, acme")
+    of_us = publish(built, "--repo-id", "acme/model", "--dry-run", "--json")
+    assert answer(of_us.out)["warnings"] == []
+
+
 def test_a_dry_run_without_the_hub_says_what_would_be_sent(publish: Publisher, built: Path) -> None:
     publish.more = {"HF_HUB_OFFLINE": "1"}
     dry = publish(built, "--repo-id", "me/unasked", "--dry-run", "--json")

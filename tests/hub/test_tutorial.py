@@ -56,3 +56,4 @@ def test_its_commands(smollm2: Path, hub: LoopbackHub, tmp_path: Path) -> None:
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     card = (tmp_path / "my-model" / CARD).read_text(encoding="utf-8")
     assert "What is a computer?" in card
+    assert "perplexity" in card

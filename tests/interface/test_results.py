@@ -14,6 +14,7 @@ import hubsplice
 from hubsplice.rendering.content import Code, Line, Part, Table, Tone
 from hubsplice.rendering.drawing import as_text
 from hubsplice.rendering.html import as_html
+from hubsplice.verifying.statements.ledger import AuthorClaim
 from hubsplice.verifying.statements.table import claims_table
 
 PROGRESS: list[tuple[str, int, int]] = []
@@ -76,6 +77,18 @@ def test_verify_shows_every_check(built: hubsplice.BuildResult, base: Path) -> N
     claims = claims_table(result.claims, all_in="").rows
     assert claims
     assert result._repr_html_().count("<tr>") == 2 + len(result.checks) + len(claims)
+
+
+def test_a_claim_is_named_whole_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    field = "layers[0].terms[0].amounts[1].of_the_largest_activation"
+    why = "files can't show it; `hubsplice reproduce` calibrates again"
+    claim = AuthorClaim(file="splice.json", field=field, stated="1", why=why)
+    _head, _rule, *lines = as_text([claims_table([claim], all_in="")]).strip().splitlines()
+    assert max(map(len, lines)) <= 80
+    column = lines[0].index("splice.json")
+    named = "".join(line[:column].strip() for line in lines)
+    assert named == "layers[…].terms[…].amounts[…].of_the_largest_activation"
 
 
 def test_verify_needs_an_engine_for_its_options() -> None:

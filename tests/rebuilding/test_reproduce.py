@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -246,7 +247,9 @@ def test_sources_are_known_by_their_content(published: Published, tmp_path: Path
 
 
 def test_another_base_is_named(published: Published, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="made from a local folder, 'bfloat16'"):
+    weights = published.base / "model.safetensors"
+    sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    with pytest.raises(RecipeError, match=f"a local folder, 'bfloat16'; .*safetensors is {sha256}"):
         published.reproduce(base=None)
     base = shutil.copytree(published.base, tmp_path / "base")
     weights = base / "model.safetensors"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hubsplice.rendering.content import Table
 from hubsplice.verifying.statements.ledger import AuthorClaim
 
-_SHOWN = 8
+_SHOWN = 20
 _NOTHING = ("null", "[]", "{}")
 
 
@@ -36,5 +36,5 @@ def claims_table(claims: Iterable[AuthorClaim], *, all_in: str) -> Table:
 
 def _listed(fields: list[str], all_in: str) -> str:
     more = len(fields) - _SHOWN
-    shown = ", ".join(fields[:_SHOWN])
-    return f"{shown} and {more} more ({all_in} shows all)" if more > 0 else shown
+    rest = [f"and {more} more ({all_in} shows all)"] if more > 0 else []
+    return "\n".join([*fields[:_SHOWN], *rest])
