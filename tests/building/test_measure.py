@@ -119,7 +119,9 @@ def test_a_figure_that_cannot_be_made_loses_nothing_else(
 
 
 def test_a_local_base_must_be_named(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="'bfloat16'; say where it is with --base"):
+    with pytest.raises(
+        RecipeError, match="'bfloat16'; say where it, or a copy of it, is with --base"
+    ):
         measure(folder, base=None, require_fidelity=None, progress=quiet)
 
 

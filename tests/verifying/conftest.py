@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -58,7 +59,7 @@ class Spliced:
             write_checksums(self.folder)
 
     def forge_checksums(self) -> None:
-        """Make the manifest list every file as it is now."""
+        """Make the manifest, and the card's table of weights, list every file as it is now."""
         files = {
             path.relative_to(self.folder).as_posix(): digest_file(path)
             for path in self.folder.rglob("*")
@@ -66,6 +67,14 @@ class Spliced:
             and path.name not in ("splice.json", "README.md", "card.json", "SHA256SUMS")
         }
         listed = {name: {"sha256": d.sha256, "size": d.size} for name, d in files.items()}
+        card = self.folder / "README.md"
+        if card.is_file():
+            text = card.read_text(encoding="utf-8")
+            for name, digest in files.items():
+                row = f"| `{name}` | {digest.size:,} | `{digest.sha256}` |"
+                listed_there = rf"^\| `{re.escape(name)}` +\| [\d,]+ +\| `\w{{64}}` +\|$"
+                text = re.sub(listed_there, row, text, flags=re.MULTILINE)
+            card.write_text(text, encoding="utf-8")
         self.edit_manifest(lambda manifest: manifest.update(files=listed))
 
     def edit_tensors(self, change: Callable[[dict[str, torch.Tensor]], Any], of: str) -> None:

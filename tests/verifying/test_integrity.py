@@ -533,7 +533,9 @@ def test_another_base(built: Spliced, workshop: Workshop, tmp_path: Path) -> Non
 
 
 def test_a_local_base_must_be_named(built: Spliced) -> None:
-    with pytest.raises(RecipeError, match="'bfloat16'; say where it is with --base"):
+    with pytest.raises(
+        RecipeError, match="'bfloat16'; say where it, or a copy of it, is with --base"
+    ):
         verify(str(built.folder), base=None, revision=None, progress=quiet)
 
 
