@@ -13,12 +13,13 @@ import runpy
 import socket
 import subprocess
 import sys
-import traceback
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Self
 
 from hubsplice.text.builtin import builtin_corpus
+from tests.forked_child import become
 
 _ROOT = Path(__file__).parents[2]
 # Looked at when a request is made, and not before.
@@ -107,33 +108,20 @@ def _serve(address: str) -> None:
                 if _settings(request["environment"]) == own:
                     child = os.fork()
                     if child == 0:
-                        _become(files, **request)
+                        run = partial(_run, files, request["argv"])
+                        become(run, request["environment"], request["cwd"])
                     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
                 for file in files:
                     os.close(file)
                 asked.sendall(f"{code}\n".encode())
 
 
-def _become(files: list[int], argv: list[str], environment: dict[str, str], cwd: str) -> NoReturn:
-    code = 1
-    try:
-        os.environ.clear()
-        os.environ.update(environment)
-        os.chdir(cwd)
-        for number, file in enumerate(files):
-            os.dup2(file, number)
-        flag, module, *sys.argv[1:] = argv
-        assert flag == "-m"
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def _run(files: list[int], argv: list[str]) -> None:
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    flag, module, *sys.argv[1:] = argv
+    assert flag == "-m"
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from hubsplice.adapters.opened import OpenAdapter
 from hubsplice.building.adapter import build_adapter
 from hubsplice.building.build import BuildResult
 from hubsplice.building.carrier import build_carrier
+from hubsplice.building.merge import Merged, merge
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.recipe.reading import parse_recipe
@@ -66,6 +67,10 @@ def carry(base: Path, folder: Path, *after_layers: int, slots: int | None = None
         progress=quiet,
     )
     return folder
+
+
+def merged_with(carrier: Carrier, adapter: Path, output: Path) -> Merged:
+    return merge(carrier, adapter, output=output, hard_link=False, progress=quiet)
 
 
 def adapt(workshop: Workshop, recipe: str, carrier: Path, output: Path, **more: Any) -> BuildResult:

@@ -17,7 +17,6 @@ from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
 from hubsplice.adapters.peft_files import FINGERPRINT
 from hubsplice.building.measure import measure
-from hubsplice.building.merge import merge
 from hubsplice.checkpoint.companions import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -28,7 +27,7 @@ from hubsplice.checkpoint.companions import (
 )
 from hubsplice.checkpoint.manifest import read_manifest, write_manifest
 from hubsplice.errors import CheckpointError, RecipeError, UnsupportedError
-from tests.adapters.conftest import EDITS, Built, adapt, carry
+from tests.adapters.conftest import EDITS, Built, adapt, carry, merged_with
 from tests.building.conftest import Workshop, build_text, quiet
 from tests.families.logits import same_bits
 
@@ -72,9 +71,7 @@ def test_peft_gives_the_logits_of_a_direct_build(built: Built) -> None:
 
 
 def test_merging_gives_the_direct_build(built: Built, tmp_path: Path) -> None:
-    merged = merge(
-        built.opened, built.adapter, output=tmp_path / "merged", hard_link=False, progress=quiet
-    )
+    merged = merged_with(built.opened, built.adapter, tmp_path / "merged")
     assert not merged.differs
     names = [p.name for p in built.direct.glob("*.safetensors")]
     for name in (*names, CONFIG, WEIGHTS_INDEX):
@@ -146,7 +143,7 @@ def test_what_an_adapter_holds_beside_its_edit_is_found(
         (folder / ADAPTER_CONFIG).write_text(json.dumps(config))
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata)
     with pytest.raises(CheckpointError, match=r"holds more|no change of|lora_alpha"):
-        merge(built.opened, folder, output=tmp_path / "out", hard_link=False, progress=quiet)
+        merged_with(built.opened, folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -183,13 +180,7 @@ def test_a_carrier_with_more_layers_than_are_edited(workshop: Workshop, tmp_path
     recipe = workshop.recipe(EDITS)
     adapt(workshop, recipe, carrier, tmp_path / "adapter")
     build_text(recipe, tmp_path / "direct", folder=workshop.folder, measure=False)
-    merged = merge(
-        Carrier.open(carrier),
-        tmp_path / "adapter",
-        output=tmp_path / "merged",
-        hard_link=False,
-        progress=quiet,
-    )
+    merged = merged_with(Carrier.open(carrier), tmp_path / "adapter", tmp_path / "merged")
     direct = {
         n: t for f in (tmp_path / "direct").glob("*.safetensors") for n, t in load_file(f).items()
     }

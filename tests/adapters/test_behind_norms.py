@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 from hubsplice.adapters.carrier import Carrier
 from hubsplice.adapters.opened import OpenAdapter
 from hubsplice.building.build import BuildResult
-from hubsplice.building.merge import Merged, merge
+from hubsplice.building.merge import Merged
 from hubsplice.errors import UnsupportedError
 from hubsplice.verifying.verify import verify
-from tests.adapters.conftest import adapt, carry
+from tests.adapters.conftest import adapt, carry, merged_with
 from tests.adapters.test_adapters import divergence, load, logits
 from tests.building.conftest import Workshop, quiet
 from tests.families.variants import GATED, WINDOWED, Variant, save_tiny
@@ -63,13 +63,7 @@ def built(request: Any, workshop: Workshop, tmp_path_factory: Any) -> Built:
     carrier = carry(base, folder / "carrier", 1)
     recipe = workshop.recipe(EDITS.replace("STRENGTH", "2.0"), base=base)
     result = adapt(workshop, recipe, carrier, folder / "adapter", measure=True)
-    merged = merge(
-        Carrier.open(carrier),
-        folder / "adapter",
-        output=folder / "merged",
-        hard_link=False,
-        progress=quiet,
-    )
+    merged = merged_with(Carrier.open(carrier), folder / "adapter", folder / "merged")
     return Built(base, carrier, folder / "adapter", merged, result)
 
 

@@ -10,9 +10,10 @@ import json
 import os
 import subprocess
 import sys
-import traceback
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+
+from tests.forked_child import become
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,35 +72,21 @@ def _serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            _become(**json.loads(line))
+            request = json.loads(line)
+            run = partial(_run, request["argv"], request["stdout"], request["stderr"])
+            become(run, request["environment"], request["cwd"])
         status = os.waitpid(child, 0)[1]
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
 
 
-def _become(
-    argv: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str
-) -> NoReturn:
-    code = 1
-    try:
-        os.environ.clear()
-        os.environ.update(environment)
-        os.chdir(cwd)
-        for number, path in ((0, os.devnull), (1, stdout), (2, stderr)):
-            mode = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            os.dup2(os.open(path, mode), number)
-        sys.argv = argv
-        from hubsplice.cli import main
+def _run(argv: list[str], stdout: str, stderr: str) -> None:
+    for number, path in ((0, os.devnull), (1, stdout), (2, stderr)):
+        mode = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        os.dup2(os.open(path, mode), number)
+    sys.argv = argv
+    from hubsplice.cli import main
 
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    main()
 
 
 if __name__ == "__main__":
