@@ -102,3 +102,12 @@ def test_checksums_are_told() -> None:
     now = render_card(other, report(), model_id="me/model", evaluation=evaluation())
     (found,) = stale_parts(card(), now)
     assert found.part == "Verify and reproduce"
+
+
+def test_a_checksum_in_a_sentence_is_told() -> None:
+    text = report().text.model_copy(update={"token_ids_sha256": "0a" * 32})
+    other = report().model_copy(update={"text": text})
+    now = render_card(manifest(), other, model_id="me/model", evaluation=evaluation())
+    (found,) = stale_parts(card(), now)
+    assert found.part == "Fidelity"
+    assert "0a" * 32 in found.given
