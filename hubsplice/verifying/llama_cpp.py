@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,16 +18,15 @@ from hubsplice.checkpoint.base import read_config
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, TOKENIZER_CONFIG
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.checkpoint.views import model_view, tokenizer_view
-from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.errors import UnsupportedError
 from hubsplice.families.engines import EngineKey
 from hubsplice.serving.commands import ServeOptions, serve_command
 from hubsplice.serving.engines import ENGINES
+from hubsplice.streams.other_python import OtherPython, copied, environment, last_lines
 from hubsplice.verifying.engines import Request, ServedBy
 from hubsplice.verifying.transcript import Transcript
 
 _RUNNER = Path(__file__).with_name("llama_cpp_runner.py")
-_LAST_LINES = 12
-_NO_MODULE = "ModuleNotFoundError: No module named"
 
 
 @dataclass(frozen=True)
@@ -123,8 +121,7 @@ class LlamaCppEngine:
         """Run jobs, as `llama_cpp_runner` describes them, in one process."""
         given, made = folder / "jobs.json", folder / "results.json"
         given.write_text(json.dumps(list(jobs)), encoding="utf-8")
-        # A script's folder comes first on its import path: not that of this package.
-        runner = shutil.copy(_RUNNER, folder)
+        runner = copied(_RUNNER, folder)
         _run([str(self.python), str(runner), str(given), str(made)], "xllamacpp", folder)
         results: list[dict[str, Any]] = json.loads(made.read_text(encoding="utf-8"))
         return results
@@ -139,12 +136,12 @@ def _name_no_code(path: Path) -> None:
 
 
 def _run(command: list[str], what: str, folder: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    python = OtherPython(Path(command[0]), "xllamacpp", "xllamacpp")
     try:
         done = subprocess.run(  # noqa: S603 - the user names interpreter and converter
             command,
             cwd=folder,
-            env=environment | {"HF_HUB_OFFLINE": "1"},
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -153,16 +150,6 @@ def _run(command: list[str], what: str, folder: Path) -> None:
             check=False,
         )
     except OSError as error:
-        raise UnsupportedError(
-            f"--python: {command[0]} can't be run: {error.strerror}; expected the Python "
-            "interpreter of an environment with xllamacpp"
-        ) from None
-    if done.returncode == 0:
-        return
-    said = done.stdout.strip().splitlines()[-_LAST_LINES:]
-    if any(line.startswith(f"{_NO_MODULE} 'xllamacpp'") for line in said):
-        raise UnsupportedError(
-            f"--python: {command[0]} has no xllamacpp; name the interpreter of an environment "
-            "that has it"
-        )
-    raise CheckpointError(f"llama.cpp: {what} failed:\n" + "\n".join(f"  {line}" for line in said))
+        raise python.not_run(error) from None
+    if done.returncode != 0:
+        raise python.failed(f"llama.cpp: {what}", last_lines(done.stdout))
