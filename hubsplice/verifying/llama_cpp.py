@@ -77,14 +77,7 @@ class LlamaCppEngine:
             }
             (found,) = self.run_jobs([job], Path(name))
         progress(len(prompts), len(prompts))
-        transcripts = [
-            Transcript(
-                prompt,
-                tuple(answer["tokens"]),
-                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
-            )
-            for prompt, answer in zip(prompts, found["answers"], strict=True)
-        ]
+        transcripts = Transcript.of_answers(prompts, found["answers"])
         return transcripts, ServedBy(f"(xllamacpp {found['version']})", "cpu")
 
     def convert(self, checkpoint: Path, dtype: str, context: int, folder: Path) -> GgufFile:
