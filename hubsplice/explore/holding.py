@@ -42,7 +42,7 @@ class Conditions:
             return ()
         places = sorted({splice.site.place for splice in splices})
         with torch.inference_mode(), hooked(model, self.edit):
-            streams = collect_streams(model, torch.tensor([list(ids)]), places, _untold)
+            streams = collect_streams(model, torch.tensor([list(ids)]), places)
         return tuple(
             holding
             for splice in splices
@@ -62,7 +62,3 @@ def _of_splice(splice: LoweredSplice, answer: str, h: Tensor, prompt: int) -> It
             condition.count(answered).tokens,
             len(answered),
         )
-
-
-def _untold(_done: int, _total: int) -> None:
-    pass
