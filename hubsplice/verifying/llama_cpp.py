@@ -105,7 +105,8 @@ class LlamaCppEngine:
                     f"--converter: {self.converter} is not there; expected convert_hf_to_gguf.py "
                     "in a folder with llama.cpp's sources"
                 )
-            _run([python, str(self.converter), *arguments], "its converter", folder)
+            # The command names the file that it makes, and no folder.
+            _run([python, str(self.converter), *arguments], "its converter", at=folder)
         _, _, made, *words_of_options = serving
         names = [word.removeprefix("--") for word in words_of_options[::2]]
         return GgufFile(folder / made, dict(zip(names, words_of_options[1::2], strict=True)))
@@ -115,7 +116,7 @@ class LlamaCppEngine:
         given, made = folder / "jobs.json", folder / "results.json"
         given.write_text(json.dumps(list(jobs)), encoding="utf-8")
         runner = copied(_RUNNER, folder)
-        _run([str(self.python), str(runner), str(given), str(made)], "xllamacpp", folder)
+        _run([str(self.python), str(runner), str(given), str(made)], "xllamacpp")
         results: list[dict[str, Any]] = json.loads(made.read_text(encoding="utf-8"))
         return results
 
@@ -128,12 +129,12 @@ def _name_no_code(path: Path) -> None:
         path.write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _run(command: list[str], what: str, folder: Path) -> None:
+def _run(command: list[str], what: str, *, at: Path | None = None) -> None:
     python = OtherPython(Path(command[0]), "xllamacpp", "xllamacpp")
     try:
         done = subprocess.run(  # noqa: S603 - the user names interpreter and converter
             command,
-            cwd=folder,
+            cwd=at,
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
