@@ -62,19 +62,21 @@ class Settings:
             raise RecipeError(
                 f"--batch-size: found {self.batch_size!r}, expected a number above 0, or auto"
             )
-        for part in filter(None, map(str.strip, self.model_args.split(","))):
-            name, equals, _ = part.partition("=")
+        for name, equals, _ in self._arguments():
             if not equals:
-                raise RecipeError(f"--model-args: found {part!r}, expected NAME=VALUE")
+                raise RecipeError(f"--model-args: found {name!r}, expected NAME=VALUE")
             if name.strip() in _OURS:
                 raise RecipeError(f"--model-args: {name.strip()} is hubsplice's to set")
 
     @property
     def options(self) -> dict[str, Any]:
         """The backend's arguments, as the harness reads `model_args`."""
+        return {name.strip(): _value(value.strip()) for name, _, value in self._arguments()}
+
+    def _arguments(self) -> Iterator[tuple[str, str, str]]:
+        """Each name, the sign behind it, and what stands behind that."""
         parts = filter(None, map(str.strip, self.model_args.split(",")))
-        pairs = (part.partition("=") for part in parts)
-        return {name.strip(): _value(value.strip()) for name, _, value in pairs}
+        return (part.partition("=") for part in parts)
 
 
 @dataclass(frozen=True)
