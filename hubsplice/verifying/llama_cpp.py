@@ -89,6 +89,11 @@ class LlamaCppEngine:
             context: how many tokens fit into a conversation.
             folder: where the file goes.
         """
+        if not self.converter.is_file():
+            raise UnsupportedError(
+                f"--converter: {self.converter} is not there; expected convert_hf_to_gguf.py "
+                "in a folder with llama.cpp's sources"
+            )
         manifest = read_manifest(checkpoint / MANIFEST).model_copy(update={"dtype": dtype})
         options = ServeOptions(max_model_len=context, python=Path(sys.executable))
         engine = ENGINES[EngineKey.LLAMA_CPP]
@@ -100,11 +105,6 @@ class LlamaCppEngine:
                 _name_no_code(whole / name)
             converting, serving = serve_command(engine, str(whole), manifest, options).steps
             python, _, *arguments = converting
-            if not self.converter.is_file():
-                raise UnsupportedError(
-                    f"--converter: {self.converter} is not there; expected convert_hf_to_gguf.py "
-                    "in a folder with llama.cpp's sources"
-                )
             # The command names the file that it makes, and no folder.
             _run([python, str(self.converter), *arguments], "its converter", at=folder)
         _, _, made, *words_of_options = serving
