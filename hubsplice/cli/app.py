@@ -186,7 +186,8 @@ EnginePython = Annotated[
     typer.Option(
         "--python",
         metavar="PATH",
-        help="The Python interpreter of the engine's environment. [default: this one]",
+        help="The Python interpreter of the environment with the engine, such as vLLM. "
+        "[default: this one]",
         show_default=False,
     ),
 ]

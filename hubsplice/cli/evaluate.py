@@ -28,7 +28,7 @@ from hubsplice.terminal import print_content, print_json, print_note
 
 
 class Backend(enum.StrEnum):
-    """What answers prompts, and runs the harness's tasks."""
+    """What runs the models."""
 
     HF = "hf"
     VLLM = "vllm"
@@ -41,8 +41,8 @@ def evaluate(
         typer.Option(
             "--prompts",
             metavar="FILE",
-            help="What both models are asked, one a line; or the evaluation.json that has it. "
-            "[default: general questions]",
+            help="A file with what both models are asked, one prompt a line; or an "
+            "evaluation.json, to ask its prompts again. [default: general questions]",
             show_default=False,
         ),
     ] = None,
@@ -62,8 +62,8 @@ def evaluate(
         Backend,
         typer.Option(
             "--backend",
-            help="What answers, and runs the tasks: transformers or vLLM. Neutral text is always "
-            "read by transformers.",
+            help="What runs the models: transformers or vLLM. Neutral text is always read by "
+            "transformers.",
         ),
     ] = Backend.HF,
     python: EnginePython = None,

@@ -11,13 +11,16 @@ from hubsplice.visible import visible
 
 OPENS, CLOSES = "«", "»"
 
+BEFORE, AFTER = 10, 5
+"""Tokens that are shown around one."""
+
 
 def context(
     tokenizer: PreTrainedTokenizerBase,
     example: Example,
     position: int,
-    before: int = 10,
-    after: int = 5,
+    before: int = BEFORE,
+    after: int = AFTER,
 ) -> str:
     """The text around one token, with white space shown as single spaces.
 

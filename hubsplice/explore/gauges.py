@@ -92,7 +92,7 @@ def read(
     made = edit or NO_EDIT
     places = sorted({gauge.place for gauge in of})
     with torch.inference_mode(), hooked(model, made):
-        streams = collect_streams(model, torch.tensor([list(ids)]), places, _untold)
+        streams = collect_streams(model, torch.tensor([list(ids)]), places)
     sites = {site.place: site for site in made.sites}
     norms, behind = {}, {}
     for place in places:
@@ -136,7 +136,3 @@ def _activation(sae: LoadedSae, index: int) -> Callable[[Tensor], Tensor]:
 def _component(direction: Tensor) -> Callable[[Tensor], Tensor]:
     unit = direction / direction.norm().clamp(min=1e-12)
     return lambda h: h @ unit
-
-
-def _untold(_done: int, _total: int) -> None:
-    pass

@@ -16,10 +16,13 @@ from functools import cached_property
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hubsplice.errors import HubspliceError, RecipeError, first_line, unknown_name
 from hubsplice.files.digest import digest_file
+
+if TYPE_CHECKING:
+    from hubsplice.explore.vllm_answers import Vllm
 
 Backend = Literal["hf", "vllm"]
 
@@ -62,19 +65,21 @@ class Settings:
             raise RecipeError(
                 f"--batch-size: found {self.batch_size!r}, expected a number above 0, or auto"
             )
-        for part in filter(None, map(str.strip, self.model_args.split(","))):
-            name, equals, _ = part.partition("=")
+        for name, equals, _ in self._arguments():
             if not equals:
-                raise RecipeError(f"--model-args: found {part!r}, expected NAME=VALUE")
+                raise RecipeError(f"--model-args: found {name!r}, expected NAME=VALUE")
             if name.strip() in _OURS:
                 raise RecipeError(f"--model-args: {name.strip()} is hubsplice's to set")
 
     @property
     def options(self) -> dict[str, Any]:
         """The backend's arguments, as the harness reads `model_args`."""
+        return {name.strip(): _value(value.strip()) for name, _, value in self._arguments()}
+
+    def _arguments(self) -> Iterator[tuple[str, str, str]]:
+        """Each name, the sign behind it, and what stands behind that."""
         parts = filter(None, map(str.strip, self.model_args.split(",")))
-        pairs = (part.partition("=") for part in parts)
-        return {name.strip(): _value(value.strip()) for name, _, value in pairs}
+        return (part.partition("=") for part in parts)
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ class Harness:
         settings: Settings,
         include_path: Path | None = None,
         *,
-        vllm: Path | None = None,
+        vllm: Vllm | None = None,
         option: str = "--tasks",
     ) -> None:
         """Look for the tasks.
@@ -144,7 +149,7 @@ class Harness:
             tasks: names of tasks, groups or tags.
             settings: how they are run.
             include_path: a folder with more tasks, as YAML files.
-            vllm: the interpreter of vLLM's environment, for its backend; None for this one.
+            vllm: what runs the model, for the backend `vllm`; None for another backend.
             option: by which the user names tasks.
 
         Raises:
@@ -160,7 +165,7 @@ class Harness:
         # A task that is named twice is run once.
         self.tasks = tuple(dict.fromkeys(tasks))
         self.settings, self._include, self._option = settings, include_path, option
-        self._vllm = Path(sys.executable) if vllm is None else vllm
+        self._vllm = vllm
         self._manager = self._known()
 
     def known_by(self, task: str) -> Any:
@@ -180,24 +185,18 @@ class Harness:
         """
         import torch
 
-        served = self.settings.backend == "vllm"
-        lm = self._served(folder, dtype) if served else self._in_process(folder, dtype)
+        vllm = self._vllm
+        lm = self._in_process(folder, dtype) if vllm is None else _served(folder, dtype, vllm)
         try:
             yield lm
         finally:
-            if served:
+            if vllm is not None:
                 lm.close()
             # There may be no room for two models.
             del lm
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-
-    def _served(self, folder: Path, dtype: str) -> Any:
-        from hubsplice.explore.harness_vllm import VllmModel
-        from hubsplice.explore.vllm_answers import Vllm
-
-        return VllmModel(folder, dtype, Vllm(self._vllm, self.settings.options))
 
     def _in_process(self, folder: Path, dtype: str) -> Any:
         given = {"pretrained": str(folder), "dtype": dtype, "trust_remote_code": False}
@@ -335,6 +334,12 @@ def _figures(own: Mapping[str, Any], better: Mapping[str, Any]) -> Iterator[Figu
 def _number(value: object) -> float | None:
     """A finite number; the harness writes `N/A` for what it has not, or NaN."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _served(folder: Path, dtype: str, vllm: Vllm) -> Any:
+    from hubsplice.explore.harness_vllm import VllmModel
+
+    return VllmModel(folder, dtype, vllm)
 
 
 def _device() -> str:

@@ -171,5 +171,5 @@ class VllmModel(TemplateLM):  # type: ignore[misc]  # lm_eval comes without type
 
 
 def _last(values: list[Any], number: int) -> list[Any]:
-    """As many values from the end, none for zero."""
-    return values[len(values) - number :] if number <= len(values) else values
+    """As many values from the end, none for zero, and all where there are fewer."""
+    return values[max(0, len(values) - number) :]

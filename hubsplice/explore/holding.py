@@ -3,51 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hubsplice.compiling.lowering import LoweredSplice
 from hubsplice.explore.answers import Holding
-from hubsplice.intervention.intervention import Intervention
+from hubsplice.explore.quick import Hook
 from hubsplice.streams.model import Model, collect_streams, hooked
 
 
-@dataclass(frozen=True, eq=False)
-class Conditions:
-    """The conditions of an edit that answers.
+def held(
+    model: Model, hook: Hook, answer: str, ids: Sequence[int], prompt: int
+) -> tuple[Holding, ...]:
+    """Count the tokens of one text on which each condition of an edit held, sinks left out.
 
-    Attributes:
-        edit: what is done to the text.
-        splices: what it is of.
+    Args:
+        model: the base.
+        hook: the edit that gave the answer.
+        answer: what the answer is called.
+        ids: the text's tokens.
+        prompt: how many of them, the first ones, are the prompt's.
     """
-
-    edit: Intervention
-    splices: tuple[LoweredSplice, ...]
-
-    def held(
-        self, model: Model, answer: str, ids: Sequence[int], prompt: int
-    ) -> tuple[Holding, ...]:
-        """Count the tokens of one text, sinks left out.
-
-        Args:
-            model: the base.
-            answer: what the answer is called.
-            ids: the text's tokens.
-            prompt: how many of them, the first ones, are the prompt's.
-        """
-        splices = [splice for splice in self.splices if splice.conditions]
-        if not splices:
-            return ()
-        places = sorted({splice.site.place for splice in splices})
-        with torch.inference_mode(), hooked(model, self.edit):
-            streams = collect_streams(model, torch.tensor([list(ids)]), places, _untold)
-        return tuple(
-            holding
-            for splice in splices
-            for holding in _of_splice(splice, answer, streams[splice.site.place][0].float(), prompt)
-        )
+    splices = [splice for splice in hook.splices if splice.conditions]
+    if not splices:
+        return ()
+    places = sorted({splice.site.place for splice in splices})
+    with torch.inference_mode(), hooked(model, hook.intervention):
+        streams = collect_streams(model, torch.tensor([list(ids)]), places)
+    return tuple(
+        holding
+        for splice in splices
+        for holding in _of_splice(splice, answer, streams[splice.site.place][0].float(), prompt)
+    )
 
 
 def _of_splice(splice: LoweredSplice, answer: str, h: Tensor, prompt: int) -> Iterator[Holding]:
@@ -62,7 +50,3 @@ def _of_splice(splice: LoweredSplice, answer: str, h: Tensor, prompt: int) -> It
             condition.count(answered).tokens,
             len(answered),
         )
-
-
-def _untold(_done: int, _total: int) -> None:
-    pass

@@ -26,8 +26,6 @@ Engine = Callable[
 prompt, and its own name and version."""
 
 _IN_PROCESS = "transformers"
-
-
 _ROWS_AT_ONCE = 16
 _WORD = re.compile(r"\w+")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from hubsplice.explore.bench import Bench
-from hubsplice.explore.contexts import context
+from hubsplice.explore.contexts import AFTER, BEFORE, context
 from hubsplice.explore.examples import Example
 from hubsplice.explore.lens import Lens, logit_lens
 from hubsplice.explore.passes import Reader, Seen
@@ -19,8 +19,6 @@ from hubsplice.terminal import Progress
 
 _BINS = 10
 _WIDEST = 30
-_APART = 15
-"""Tokens between places of one text that are shown, as many as are shown around one."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,9 @@ def _contexts(
 
 def _is_elsewhere(one: tuple[float, int, int], others: Iterable[tuple[float, int, int]]) -> bool:
     """Whether a token is in no text that is shown around another one."""
-    return all(number != one[1] or abs(place - one[2]) > _APART for _, number, place in others)
+    return all(
+        number != one[1] or abs(place - one[2]) > BEFORE + AFTER for _, number, place in others
+    )
 
 
 def _histogram(active: torch.Tensor) -> tuple[Bin, ...]:

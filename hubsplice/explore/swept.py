@@ -70,6 +70,11 @@ class Point:
         """The first score, which the choice goes by."""
         return self.scores[0]
 
+    @property
+    def title(self) -> str:
+        """The strength, with its layer where layers were swept."""
+        return self.name if self.layer is None else f"{self.name} (layer {self.layer})"
+
 
 @dataclass(frozen=True, repr=False)
 class Sweep(Rendered):
@@ -150,7 +155,11 @@ class Sweep(Rendered):
                 [p for p in better if _reach(p, self.want) < best],
             ),
         )
-        said = [f"{_names(points)} ({rule})" for rule, points in rules if points]
+        said = [
+            f"{', '.join(point.title for point in points)} ({rule})"
+            for rule, points in rules
+            if points
+        ]
         return f"Left out: {'; '.join(said)}." if said else None
 
     def content(self) -> Iterable[Part]:
@@ -217,10 +226,6 @@ class Sweep(Rendered):
                 yield Line(self.price, Tone.CAUTION)
 
 
-def _names(points: Sequence[Point]) -> str:
-    return ", ".join(p.name if p.layer is None else f"{p.name} (layer {p.layer})" for p in points)
-
-
 def _with_error(found: SideEffect) -> str:
     return f"{found.value:.3g}" + ("" if found.stderr is None else f" ± {found.stderr:.2g}")
 
@@ -247,7 +252,8 @@ def judged(points: tuple[Point, ...], want: Want) -> tuple[Point, ...]:
         )
     }
     better = _better(points, want)
-    near = [point for point in better if _reach(point, want) >= _best(better, want)]
+    best = _best(better, want)
+    near = [point for point in better if _reach(point, want) >= best]
     chosen = min(near, key=lambda point: point.divergence.value, default=None)
     return tuple(
         replace(point, front=id(point) in front, chosen=point is chosen) for point in points
@@ -300,10 +306,7 @@ def plot(points: tuple[Point, ...]) -> str:
         else f"{'':>8} │{''.join(cells).rstrip()}"
         for row, cells in enumerate(grid)
     ]
-    names = "  ".join(
-        f"{_letter(i)} {p.name}" + ("" if p.layer is None else f" (layer {p.layer})")
-        for i, p, _ in known
-    )
+    names = "  ".join(f"{_letter(i)} {point.title}" for i, point, _ in known)
     return "\n".join(
         [*lines, f"{'':>8} └{'─' * _WIDTH}", f"{'√KL':>8}  0{most:>{_WIDTH - 1}.3g}", "", names]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 import jinja2
 import torch
@@ -15,7 +16,7 @@ from hubsplice.compiling.plan import make_plan
 from hubsplice.errors import RecipeError
 from hubsplice.explore.answers import BEFORE, Answer, Compared
 from hubsplice.explore.generating import Asked, Sampling, generate
-from hubsplice.explore.holding import Conditions
+from hubsplice.explore.holding import held
 from hubsplice.explore.quick import Hook, QuickHooks
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.recipe.models import Recipe
@@ -44,16 +45,19 @@ class Trial:
         warnings: tuple[str, ...],
         *,
         plain: bool,
-        conditions: Mapping[str, Conditions] | None = None,
-        misfit: bool = False,
+        hooks: Mapping[str, Hook] = MappingProxyType({}),
     ) -> None:
-        self.warnings, self.misfit = warnings, misfit
-        self._conditions = conditions or {}
+        self.warnings, self._hooks = warnings, hooks
         self._model, self._tokenizer, self._edits = model, tokenizer, edits
         self._sampling, self._ends = sampling, ends
         self._plain = plain or not has_template(tokenizer)
         self._histories: list[list[Message]] = [[] for _ in edits]
         self._turn = 0
+
+    @property
+    def misfit(self) -> bool:
+        """Whether a build would refuse an edit, since its SAE explains nothing of the stream."""
+        return any(hook.misfit for hook in self._hooks.values())
 
     def ask(
         self,
@@ -94,15 +98,15 @@ class Trial:
 
         generated = generate(self._model, asked, self._sampling, self._ends, see=grow)
         compared = self._compared(prompt, [(list(one.ids), one.ended) for one in generated])
-        held = [
+        holdings = [
             holding
             for (name, _), given, answer in zip(self._edits, asked, generated, strict=True)
-            if name in self._conditions
-            for holding in self._conditions[name].held(
-                self._model, name, [*given.ids, *answer.ids], len(given.ids)
+            if name in self._hooks
+            for holding in held(
+                self._model, self._hooks[name], name, [*given.ids, *answer.ids], len(given.ids)
             )
         ]
-        compared = replace(compared, held=tuple(held))
+        compared = replace(compared, held=tuple(holdings))
         if keep:
             self._turn += 1
             for history, answer in zip(self._histories, compared.answers, strict=True):
@@ -192,6 +196,5 @@ def trial(
             end_tokens(tokenizer, plan.resolved.folder),
             tuple(dict.fromkeys(doubts)),
             plain=plain,
-            conditions={name: Conditions(hook.intervention, hook.splices) for name, hook in ready},
-            misfit=any(hook.misfit for _, hook in ready),
+            hooks=dict(ready),
         )

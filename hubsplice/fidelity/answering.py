@@ -264,7 +264,7 @@ def acting_at(model: Model, edit: Intervention, ids: Tensor) -> dict[EditKey, Te
     """Where each edit acts on one sequence of ids [length]; shape [length] each."""
     places = [site.place for site in edit.sites]
     with hooked(model, edit):
-        streams = collect_streams(model, ids[None], places, lambda *_: None)
+        streams = collect_streams(model, ids[None], places)
     floats = {place: h.float() for place, h in streams.items()}
     return {key: here[0] for key, here in _acting(edit, floats).items()}
 

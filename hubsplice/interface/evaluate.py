@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from os import fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubsplice.errors import RecipeError
 from hubsplice.interface.progress import ProgressChoice, reporting
 from hubsplice.interface.scorers import prompts_of, scorer_of
-from hubsplice.interface.sources import AnyPath, as_path
+from hubsplice.interface.sources import AnyPath, as_interpreter, as_path
 
 if TYPE_CHECKING:
     from hubsplice.evaluating.results import Evaluation
@@ -103,7 +101,7 @@ def evaluate(
     settings = Settings(backend, num_fewshot, limit, str(batch_size), chat, model_args)
     if python is not None and backend != "vllm":
         raise RecipeError("--python: it is vLLM's interpreter; expected --backend vllm with it")
-    interpreter = Path(sys.executable) if python is None else as_path(python)
+    vllm = Vllm(as_interpreter(python), settings.options) if backend == "vllm" else None
     asked = None
     if prompts is not None or scores or not tasks:
         asked = Asked(
@@ -113,7 +111,7 @@ def evaluate(
             sampling=Sampling(max_new_tokens, temperature, top_p, seed),
             plain=plain,
             neutral_tokens=neutral_tokens,
-            vllm=Vllm(interpreter, settings.options) if backend == "vllm" else None,
+            vllm=vllm,
         )
     # What runs the tasks answers too, but transformers takes no arguments for that.
     of_both = Settings() if backend == "hf" else Settings(backend, model_args=model_args)
@@ -130,7 +128,7 @@ def evaluate(
                     tasks,
                     settings,
                     None if include_path is None else as_path(include_path),
-                    vllm=interpreter,
+                    vllm=vllm,
                 )
                 if tasks
                 else None

@@ -27,6 +27,11 @@ def prompts_of(prompts: AnyPath | Sequence[str]) -> list[str]:
         path = as_path(prompts)
         if path.name == EVALUATION:
             found = [*recorded_prompts(path)]
+            if not found:
+                raise RecipeError(
+                    f"--prompts: {path} has no prompts in it: nothing was asked, or an early "
+                    "version of hubsplice wrote it"
+                )
         else:
             found = read_lines(path, "--prompts")
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,11 @@ RecipeSource = Recipe | Mapping[str, Any] | AnyPath
 def as_path(path: AnyPath) -> Path:
     """The path, with `~` for the home folder."""
     return Path(path).expanduser()
+
+
+def as_interpreter(python: AnyPath | None) -> Path:
+    """The Python interpreter of an engine's environment; this one where none is named."""
+    return Path(sys.executable) if python is None else as_path(python)
 
 
 def is_recipe_path(source: AnyPath) -> bool:

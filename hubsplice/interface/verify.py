@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from os import fspath
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hubsplice.errors import RecipeError
 from hubsplice.interface.progress import ProgressChoice, reporting
-from hubsplice.interface.sources import AnyPath, as_path
+from hubsplice.interface.sources import AnyPath, as_interpreter, as_path
 
 if TYPE_CHECKING:
     from hubsplice.verifying import Run, Verification
@@ -113,7 +111,7 @@ def _engine(name: EngineName, python: AnyPath | None, converter: AnyPath | None)
             if converter is not None
             else "--converter: missing; name convert_hf_to_gguf.py in the sources of llama.cpp"
         )
-    interpreter = Path(sys.executable) if python is None else as_path(python)
+    interpreter = as_interpreter(python)
     if converter is not None:
         return LlamaCppEngine(interpreter, as_path(converter).resolve())
     return TransformersEngine() if name == "transformers" else VllmEngine(interpreter)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from hubsplice.edits.base import Edit
 from hubsplice.features.references import SaeSource
@@ -17,26 +18,12 @@ def with_base_commit(recipe: Recipe, commit: str | None) -> Recipe:
 
 def with_saes(recipe: Recipe, saes: Mapping[int, SaeSource]) -> Recipe:
     """The recipe with the SAEs that its names stood for, by the splice's index."""
-    return recipe.model_copy(
-        update={
-            "splices": tuple(
-                splice.model_copy(update={"sae": saes[i]}) if i in saes else splice
-                for i, splice in enumerate(recipe.splices)
-            )
-        }
-    )
+    return _with_field(recipe, "sae", saes)
 
 
 def with_edits(recipe: Recipe, edits: Mapping[int, tuple[Edit, ...]]) -> Recipe:
     """The recipe with other edits in some splices, by the splice's index."""
-    return recipe.model_copy(
-        update={
-            "splices": tuple(
-                splice.model_copy(update={"edits": edits[i]}) if i in edits else splice
-                for i, splice in enumerate(recipe.splices)
-            )
-        }
-    )
+    return _with_field(recipe, "edits", edits)
 
 
 def with_sae_commits(recipe: Recipe, commits: Mapping[int, str | None]) -> Recipe:
@@ -46,14 +33,12 @@ def with_sae_commits(recipe: Recipe, commits: Mapping[int, str | None]) -> Recip
         recipe: the recipe.
         commits: by the splice's index; None for an SAE from no repository of its own.
     """
-    splices = []
-    for i, splice in enumerate(recipe.splices):
-        commit = commits.get(i)
-        if commit is not None and splice.sae is not None:
-            sae = splice.sae.model_copy(update={"revision": commit})
-            splice = splice.model_copy(update={"sae": sae})
-        splices.append(splice)
-    return recipe.model_copy(update={"splices": tuple(splices)})
+    saes = {
+        i: splice.sae.model_copy(update={"revision": commit})
+        for i, splice in enumerate(recipe.splices)
+        if splice.sae is not None and (commit := commits.get(i)) is not None
+    }
+    return with_saes(recipe, saes)
 
 
 def with_text_commits(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
@@ -72,5 +57,17 @@ def with_text_commits(recipe: Recipe, commits: Mapping[str, str]) -> Recipe:
         update={
             section: getattr(recipe, section).model_copy(update={"revision": commit})
             for section, commit in found.items()
+        }
+    )
+
+
+def _with_field(recipe: Recipe, field: str, values: Mapping[int, Any]) -> Recipe:
+    """The recipe with another value of a field in some splices, by the splice's index."""
+    return recipe.model_copy(
+        update={
+            "splices": tuple(
+                splice.model_copy(update={field: values[i]}) if i in values else splice
+                for i, splice in enumerate(recipe.splices)
+            )
         }
     )

@@ -215,7 +215,7 @@ def collect_streams(
     model: Model,
     ids: Tensor,
     places: Sequence[Place],
-    progress: Callable[[int, int], None],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
     *,
     common: int = 0,
 ) -> dict[Place, Tensor]:

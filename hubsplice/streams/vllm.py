@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -14,10 +12,10 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Self
 
-from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.errors import HubspliceError
+from hubsplice.streams.other_python import OtherPython, copied, environment, last_lines
 
 _RUNNER = Path(__file__).with_name("vllm_runner.py")
-_LAST_LINES = 12
 _POLL_SECONDS = 0.05
 _GRACE_SECONDS = 60
 
@@ -33,7 +31,7 @@ class VllmProcess:
 
     def __init__(self, python: Path) -> None:
         """Name the interpreter of the environment that vLLM is installed in."""
-        self._python = python
+        self._python = OtherPython(python, "vLLM", "vllm")
         self._folder: TemporaryDirectory[str] | None = None
         self._process: subprocess.Popen[str] | None = None
         self._jobs = 0
@@ -100,38 +98,23 @@ class VllmProcess:
             self._folder = None
 
     def _started(self, folder: Path) -> subprocess.Popen[str]:
-        # A script's folder comes first on its import path, where modules of this package
-        # would stand in for those of the standard library that have their names.
-        runner = Path(shutil.copy(_RUNNER, folder))
-        # Nothing is fetched: the checkpoint is a folder.
-        environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-        # Modules that this process sees by PYTHONPATH are of another environment.
-        environment.pop("PYTHONPATH", None)
+        runner = copied(_RUNNER, folder)
         try:
             with (folder / "said.txt").open("w", encoding="utf-8") as said:
                 return subprocess.Popen(  # noqa: S603 - the user names the interpreter
-                    [self._python, runner],
-                    env=environment,
+                    [self._python.path, runner],
+                    env=environment(),
                     stdin=subprocess.PIPE,
                     stdout=said,
                     stderr=subprocess.STDOUT,
                     text=True,
                 )
         except OSError as error:
-            raise UnsupportedError(
-                f"--python: {self._python} can't be run: {error.strerror}; expected the Python "
-                "interpreter of an environment with vLLM"
-            ) from None
+            raise self._python.not_run(error) from None
 
-    def _failure(self, folder: Path) -> Exception:
+    def _failure(self, folder: Path) -> HubspliceError:
         text = (folder / "said.txt").read_text(encoding="utf-8", errors="replace")
-        said = [_RANK.sub("", line) for line in text.strip().splitlines()[-_LAST_LINES:]]
-        if any(line.startswith("ModuleNotFoundError: No module named 'vllm'") for line in said):
-            return UnsupportedError(
-                f"--python: {self._python} has no vLLM; name the interpreter of an environment "
-                "that has it"
-            )
-        return CheckpointError("vLLM failed:\n" + "\n".join(f"  {line}" for line in said))
+        return self._python.failed("vLLM", [_RANK.sub("", line) for line in last_lines(text)])
 
 
 def run_vllm(python: Path, jobs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -145,12 +145,5 @@ class VllmEngine:
             job = {"model": str(view), "options": options, "batches": [requests]}
             (result,) = run_vllm(self.python, [job])
         progress(len(prompts), len(prompts))
-        transcripts = [
-            Transcript(
-                prompt,
-                tuple(answer["tokens"]),
-                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
-            )
-            for prompt, answer in zip(prompts, result["batches"][0], strict=True)
-        ]
+        transcripts = Transcript.of_answers(prompts, result["batches"][0])
         return transcripts, ServedBy(result["version"], result.get("device"))

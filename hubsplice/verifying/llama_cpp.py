@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,16 +18,15 @@ from hubsplice.checkpoint.base import read_config
 from hubsplice.checkpoint.companions import CONFIG, MANIFEST, TOKENIZER_CONFIG
 from hubsplice.checkpoint.manifest import read_manifest
 from hubsplice.checkpoint.views import model_view, tokenizer_view
-from hubsplice.errors import CheckpointError, UnsupportedError
+from hubsplice.errors import UnsupportedError
 from hubsplice.families.engines import EngineKey
 from hubsplice.serving.commands import ServeOptions, serve_command
 from hubsplice.serving.engines import ENGINES
+from hubsplice.streams.other_python import OtherPython, copied, environment, last_lines
 from hubsplice.verifying.engines import Request, ServedBy
 from hubsplice.verifying.transcript import Transcript
 
 _RUNNER = Path(__file__).with_name("llama_cpp_runner.py")
-_LAST_LINES = 12
-_NO_MODULE = "ModuleNotFoundError: No module named"
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,7 @@ class LlamaCppEngine:
             }
             (found,) = self.run_jobs([job], Path(name))
         progress(len(prompts), len(prompts))
-        transcripts = [
-            Transcript(
-                prompt,
-                tuple(answer["tokens"]),
-                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
-            )
-            for prompt, answer in zip(prompts, found["answers"], strict=True)
-        ]
+        transcripts = Transcript.of_answers(prompts, found["answers"])
         return transcripts, ServedBy(f"(xllamacpp {found['version']})", "cpu")
 
     def convert(self, checkpoint: Path, dtype: str, context: int, folder: Path) -> GgufFile:
@@ -98,6 +89,11 @@ class LlamaCppEngine:
             context: how many tokens fit into a conversation.
             folder: where the file goes.
         """
+        if not self.converter.is_file():
+            raise UnsupportedError(
+                f"--converter: {self.converter} is not there; expected convert_hf_to_gguf.py "
+                "in a folder with llama.cpp's sources"
+            )
         manifest = read_manifest(checkpoint / MANIFEST).model_copy(update={"dtype": dtype})
         options = ServeOptions(max_model_len=context, python=Path(sys.executable))
         engine = ENGINES[EngineKey.LLAMA_CPP]
@@ -109,12 +105,8 @@ class LlamaCppEngine:
                 _name_no_code(whole / name)
             converting, serving = serve_command(engine, str(whole), manifest, options).steps
             python, _, *arguments = converting
-            if not self.converter.is_file():
-                raise UnsupportedError(
-                    f"--converter: {self.converter} is not there; expected convert_hf_to_gguf.py "
-                    "in a folder with llama.cpp's sources"
-                )
-            _run([python, str(self.converter), *arguments], "its converter", folder)
+            # The command names the file that it makes, and no folder.
+            _run([python, str(self.converter), *arguments], "its converter", at=folder)
         _, _, made, *words_of_options = serving
         names = [word.removeprefix("--") for word in words_of_options[::2]]
         return GgufFile(folder / made, dict(zip(names, words_of_options[1::2], strict=True)))
@@ -123,9 +115,8 @@ class LlamaCppEngine:
         """Run jobs, as `llama_cpp_runner` describes them, in one process."""
         given, made = folder / "jobs.json", folder / "results.json"
         given.write_text(json.dumps(list(jobs)), encoding="utf-8")
-        # A script's folder comes first on its import path: not that of this package.
-        runner = shutil.copy(_RUNNER, folder)
-        _run([str(self.python), str(runner), str(given), str(made)], "xllamacpp", folder)
+        runner = copied(_RUNNER, folder)
+        _run([str(self.python), str(runner), str(given), str(made)], "xllamacpp")
         results: list[dict[str, Any]] = json.loads(made.read_text(encoding="utf-8"))
         return results
 
@@ -138,13 +129,13 @@ def _name_no_code(path: Path) -> None:
         path.write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _run(command: list[str], what: str, folder: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+def _run(command: list[str], what: str, *, at: Path | None = None) -> None:
+    python = OtherPython(Path(command[0]), "xllamacpp", "xllamacpp")
     try:
         done = subprocess.run(  # noqa: S603 - the user names interpreter and converter
             command,
-            cwd=folder,
-            env=environment | {"HF_HUB_OFFLINE": "1"},
+            cwd=at,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -153,16 +144,6 @@ def _run(command: list[str], what: str, folder: Path) -> None:
             check=False,
         )
     except OSError as error:
-        raise UnsupportedError(
-            f"--python: {command[0]} can't be run: {error.strerror}; expected the Python "
-            "interpreter of an environment with xllamacpp"
-        ) from None
-    if done.returncode == 0:
-        return
-    said = done.stdout.strip().splitlines()[-_LAST_LINES:]
-    if any(line.startswith(f"{_NO_MODULE} 'xllamacpp'") for line in said):
-        raise UnsupportedError(
-            f"--python: {command[0]} has no xllamacpp; name the interpreter of an environment "
-            "that has it"
-        )
-    raise CheckpointError(f"llama.cpp: {what} failed:\n" + "\n".join(f"  {line}" for line in said))
+        raise python.not_run(error) from None
+    if done.returncode != 0:
+        raise python.failed(f"llama.cpp: {what}", last_lines(done.stdout))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +28,20 @@ class Transcript:
     prompt: tuple[int, ...]
     tokens: tuple[int, ...]
     logprobs: Tensor
+
+    @staticmethod
+    def of_answers(
+        prompts: Sequence[tuple[int, ...]], answers: Sequence[Mapping[str, Any]]
+    ) -> list[Transcript]:
+        """A transcript for each prompt, of the answers that an engine's runner wrote as JSON."""
+        return [
+            Transcript(
+                prompt,
+                tuple(answer["tokens"]),
+                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
+            )
+            for prompt, answer in zip(prompts, answers, strict=True)
+        ]
 
     @property
     def ids(self) -> Tensor:

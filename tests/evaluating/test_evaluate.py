@@ -131,6 +131,11 @@ def test_prompts_that_were_not_asked_are_found(copy: Spliced) -> None:
     copy.forge_checksums()
     (problem,) = copy.failed()["evaluation"].problems
     assert "answers.asked: not the prompts" in problem
+    # As an early version wrote it.
+    del content["answers"]["asked"]
+    copy.write_json(EVALUATION, content)
+    with pytest.raises(hubsplice.RecipeError, match=r"evaluation\.json has no prompts in it"):
+        prompts_of(copy.folder / EVALUATION)
 
 
 def test_an_altered_folder_is_not_evaluated(copy: Spliced) -> None:

@@ -276,14 +276,7 @@ class Served:
     batches: dict[Job, list[Answers]]
 
     def transcripts(self, job: Job, prompts: Sequence[Prompt]) -> list[Transcript]:
-        return [
-            Transcript(
-                prompt,
-                tuple(answer["tokens"]),
-                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
-            )
-            for prompt, answer in zip(prompts, self.batches[job][0], strict=True)
-        ]
+        return Transcript.of_answers(prompts, self.batches[job][0])
 
 
 ServedBy = Callable[[str], Served]

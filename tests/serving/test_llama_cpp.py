@@ -79,14 +79,7 @@ class Served:
     answers: dict[tuple[str, str], list[dict[str, Any]]]
 
     def transcripts(self, kind: str, spoiled: str = "") -> list[Transcript]:
-        return [
-            Transcript(
-                prompt,
-                tuple(answer["tokens"]),
-                torch.tensor([*answer["prompt"], *answer["logprobs"]], dtype=torch.float64),
-            )
-            for prompt, answer in zip(self.model.prompts, self.answers[kind, spoiled], strict=True)
-        ]
+        return Transcript.of_answers(self.model.prompts, self.answers[kind, spoiled])
 
     def judge(self, kind: str, spoiled: str = "") -> tuple[dict[str, bool | None], Behaviour]:
         """Which rules of `verify` hold, by name."""

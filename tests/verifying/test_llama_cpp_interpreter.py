@@ -83,6 +83,20 @@ def test_what_is_missing_is_told(engine: LlamaCppEngine, spliced: Spliced, tmp_p
         engine.run(request, quiet)
 
 
+def test_an_interpreter_is_found_from_the_current_folder(
+    engine: LlamaCppEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    engine.python.rename(tmp_path / "bin" / "python")
+    (tmp_path / "model").touch()
+    monkeypatch.chdir(tmp_path)
+    relative = LlamaCppEngine(Path("bin/python"), engine.converter)
+    job = {"options": {"model": str(tmp_path / "model")}, "requests": []}
+    made = tmp_path / "made"
+    made.mkdir()
+    assert relative.run_jobs([job], made) == [{"version": "9.9", "answers": []}]
+
+
 def test_the_converter_is_of_llama_cpp_alone(command: Command, spliced: Spliced) -> None:
     for options, message in (
         (["--engine", "vllm", "--converter", "x.py"], "it is for --engine llama.cpp"),

@@ -161,7 +161,7 @@ class _Splice:
             found.agrees(*path, "source", expected=source, source=_FROM_RECIPE)
 
     def _compare_held(self, path: Path, edit: Edit, on_paper: OnPaper) -> None:
-        """What is counted is calibration's; of what it is counted, the recipe says."""
+        """The recipe says which gates are counted. Calibration counted them."""
         found = self._found
         if edit.condition is None:
             found.shows(*path, expected=None, source="for an edit without a condition")

@@ -7,6 +7,7 @@ strengths come to what they must from the figures that the manifest records.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,25 +45,11 @@ class OnPaper:
 
     def feature(self, index: int) -> Feature:
         scaled = any(amount.own_norm for amount in self._recorded)
-        return Feature(
-            name=f"feature {index}",
-            encoder=self._axis,
-            bias=0.0,
-            activation=PiecewiseLinear.relu(),
-            threshold=0.0,
-            decoder=self._axis,
-            normalization=Normalization.LAYER_NORM if scaled else Normalization.NONE,
-        )
+        normalization = Normalization.LAYER_NORM if scaled else Normalization.NONE
+        return replace(self._feature(f"feature {index}"), normalization=normalization)
 
     def gate_feature(self, index: int, sae: SaeSource) -> Feature:
-        return Feature(
-            name=f"feature {index} of {sae.title}",
-            encoder=self._axis,
-            bias=0.0,
-            activation=PiecewiseLinear.relu(),
-            threshold=0.0,
-            decoder=self._axis,
-        )
+        return self._feature(f"feature {index} of {sae.title}")
 
     def vector(self, _source: TensorSource) -> Tensor:
         return self._axis
@@ -98,6 +85,16 @@ class OnPaper:
         length = torch.tensor([recorded.direction_norm or 1.0])
         return SpliceSources(None, self._width, statistics).resolve(
             amount, direction=length, feature=feature, stated_max=stated_max
+        )
+
+    def _feature(self, name: str) -> Feature:
+        return Feature(
+            name=name,
+            encoder=self._axis,
+            bias=0.0,
+            activation=PiecewiseLinear.relu(),
+            threshold=0.0,
+            decoder=self._axis,
         )
 
     @property
