@@ -47,6 +47,10 @@ class OtherPython:
                 f"--python: {self.path} has no {self.package}; name the interpreter of an "
                 "environment that has it"
             )
+        if not any(said):
+            return CheckpointError(
+                f"{what} failed and said nothing; is {self.path} a Python interpreter?"
+            )
         return CheckpointError(f"{what} failed:\n" + "\n".join(f"  {line}" for line in said))
 
 
