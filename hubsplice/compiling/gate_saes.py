@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubsplice.edits.base import Edit
-from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError
+from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError, within
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import FoundSae, find_sae
 from hubsplice.features.sae_files import require_weights
@@ -57,11 +57,10 @@ def gate_saes(
         for where, source in _named(edit):
             try:
                 if source not in known:
-                    known[source] = _gate_sae(source, place, hidden_size, as_trained)
+                    with within("sae"):
+                        known[source] = _gate_sae(source, place, hidden_size, as_trained)
             except HubspliceError as error:
-                said = str(error).removeprefix("sae.")
-                joint = "." if said != str(error) else ": "
-                problems.append(type(error)(f"{field}.edits[{number}].{where}{joint}{said}"))
+                problems.append(error.inside(f"{field}.edits[{number}].{where}"))
                 continue
             pinned[source] = _pinned(known[source])
             found[pinned[source]] = known[source]
@@ -76,7 +75,7 @@ def _named(edit: Edit) -> Iterator[tuple[str, SaeSource]]:
     when = edit.condition
     for where, part in () if when is None else when.fields():
         if part.sae is not None:
-            yield f"{where}.sae", part.sae
+            yield where, part.sae
 
 
 def _gate_sae(

@@ -146,7 +146,7 @@ def make_plan(recipe: Recipe) -> Plan:
         try:
             found = _planned(i, splice, architecture)
         except HubspliceError as error:
-            problems.append(type(error)(f"{field}: {error}"))
+            problems.append(error.inside(field))
             continue
         if found.place in (other.place for other in planned):
             problems.append(
@@ -187,7 +187,7 @@ def make_plan(recipe: Recipe) -> Plan:
             try:
                 require_two_layers(architecture, found.place)
             except HubspliceError as error:
-                problems.append(type(error)(f"{field}: {error}"))
+                problems.append(error.inside(field))
         amounts += rehearsal.amounts
         warnings += rehearsal.warnings
         saes = [(found.sae, splice.place), *((sae, None) for sae in found.gate_saes.values())]
