@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hubsplice.compiling.base_sae import base_sae
 from hubsplice.edits.base import Edit
 from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError, within
+from hubsplice.families.architecture import Architecture
 from hubsplice.features.references import SaeSource
-from hubsplice.features.sae_config import FoundSae, find_sae
-from hubsplice.features.sae_files import require_weights
-from hubsplice.features.sae_match import require_width
-from hubsplice.features.sae_support import require_supported
+from hubsplice.features.sae_config import FoundSae
 from hubsplice.intervention.place import Place
-
-_COMPETING = ("topk", "abstopk")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +30,15 @@ class GateSaes:
 
 
 def gate_saes(
-    edits: Sequence[Edit],
-    place: Place,
-    hidden_size: int,
-    field: str,
-    as_trained: Callable[[FoundSae], FoundSae],
+    edits: Sequence[Edit], place: Place, architecture: Architecture, field: str
 ) -> GateSaes:
     """Find the SAEs of conditions, each once.
 
     Args:
         edits: the splice's.
         place: where they edit.
-        hidden_size: the width of the base's stream.
+        architecture: what the base is.
         field: how the recipe calls the splice, for messages (`splices[0]`).
-        as_trained: an SAE as it has to be read in the base's family.
     """
     known: dict[SaeSource, FoundSae] = {}
     found: dict[SaeSource, FoundSae] = {}
@@ -58,7 +50,7 @@ def gate_saes(
             try:
                 if source not in known:
                     with within("sae"):
-                        known[source] = _gate_sae(source, place, hidden_size, as_trained)
+                        known[source] = _gate_sae(source, place, architecture)
             except HubspliceError as error:
                 problems.append(error.inside(f"{field}.edits[{number}].{where}"))
                 continue
@@ -78,15 +70,10 @@ def _named(edit: Edit) -> Iterator[tuple[str, SaeSource]]:
             yield where, part.sae
 
 
-def _gate_sae(
-    source: SaeSource, place: Place, hidden_size: int, as_trained: Callable[[FoundSae], FoundSae]
-) -> FoundSae:
-    sae = as_trained(find_sae(source))
+def _gate_sae(source: SaeSource, place: Place, architecture: Architecture) -> FoundSae:
+    sae = base_sae(source, architecture)
     config = sae.config
-    require_supported(config)
-    require_weights(sae)
-    require_width(config, hidden_size)
-    if config.architecture in _COMPETING:
+    if config.competes:
         raise UnsupportedError(
             f"{config.origin}: its features compete ({config.architecture}), so that where one is "
             "active depends on all others; as a gate give an SAE whose features have thresholds "
