@@ -178,6 +178,11 @@ class When(Above):
         return self.any if self.all is None else self.all
 
     @property
+    def members(self) -> tuple[Above, ...]:
+        """Those of `all` or `any`; itself, if it is one read-out."""
+        return (self,) if self.parts is None else self.parts
+
+    @property
     def _way(self) -> str:
         return "any" if self.all is None else "all"
 
@@ -235,7 +240,5 @@ class When(Above):
     def feature_indices(self) -> tuple[int, ...]:
         """The features of the splice's SAE that it reads."""
         return tuple(
-            part.feature
-            for part in self.parts or (self,)
-            if part.feature is not None and part.sae is None
+            part.feature for part in self.members if part.feature is not None and part.sae is None
         )
