@@ -30,32 +30,39 @@ class GateSaes:
 
 
 def gate_saes(
-    edits: Sequence[Edit], place: Place, architecture: Architecture, field: str
+    edits: Sequence[Edit],
+    own: FoundSae | None,
+    place: Place,
+    architecture: Architecture,
+    field: str,
 ) -> GateSaes:
-    """Find the SAEs of conditions, each once.
+    """Find the SAEs of conditions, each once; edits leave the splice's own unnamed.
 
     Args:
         edits: the splice's.
+        own: the splice's SAE, if it names one.
         place: where they edit.
         architecture: what the base is.
         field: how the recipe calls the splice, for messages (`splices[0]`).
     """
-    known: dict[SaeSource, FoundSae] = {}
+    known: dict[SaeSource, FoundSae | None] = {}
     found: dict[SaeSource, FoundSae] = {}
     problems: list[HubspliceError] = []
     changed: list[Edit] = []
     for number, edit in enumerate(edits):
-        pinned: dict[SaeSource, SaeSource] = {}
+        pinned: dict[SaeSource, SaeSource | None] = {}
         for where, source in _named(edit):
             try:
                 if source not in known:
                     with within("sae"):
-                        known[source] = _gate_sae(source, place, architecture)
+                        known[source] = _gate_sae(source, own, place, architecture)
             except HubspliceError as error:
                 problems.append(error.inside(f"{field}.edits[{number}].{where}"))
                 continue
-            pinned[source] = _pinned(known[source])
-            found[pinned[source]] = known[source]
+            sae = known[source]
+            pinned[source] = name = None if sae is None else _pinned(sae)
+            if sae is not None and name is not None:
+                found[name] = sae
         when = edit.condition
         if when is not None and pinned:
             edit = edit.model_copy(update={"when": when.with_saes(pinned)})
@@ -70,8 +77,13 @@ def _named(edit: Edit) -> Iterator[tuple[str, SaeSource]]:
             yield where, part.sae
 
 
-def _gate_sae(source: SaeSource, place: Place, architecture: Architecture) -> FoundSae:
+def _gate_sae(
+    source: SaeSource, own: FoundSae | None, place: Place, architecture: Architecture
+) -> FoundSae | None:
+    """What a condition names; None for the splice's own."""
     sae = base_sae(source, architecture)
+    if own is not None and _pinned(sae) == _pinned(own):
+        return None
     config = sae.config
     if config.competes:
         raise UnsupportedError(

@@ -159,7 +159,7 @@ def make_plan(recipe: Recipe) -> Plan:
             )
         config = None if found.sae is None else found.sae.config
         room = None if found.in_bias else architecture.intermediate_size
-        gates = gate_saes(splice.edits, found.place, architecture, field)
+        gates = gate_saes(splice.edits, found.sae, found.place, architecture, field)
         if gates.problems:
             problems += gates.problems
             continue
@@ -210,7 +210,7 @@ def make_plan(recipe: Recipe) -> Plan:
     recipe = with_base_commit(recipe, resolved.commit)
     recipe = with_saes(recipe, {p.index: p.sae.source for p in planned if p.sae is not None})
     recipe = with_sae_commits(recipe, {p.index: p.sae.commit for p in planned if p.sae is not None})
-    recipe = with_edits(recipe, {p.index: p.splice.edits for p in planned if p.gate_saes})
+    recipe = with_edits(recipe, {p.index: p.splice.edits for p in planned})
     planned.sort(key=lambda splice: splice.place)
     return Plan(
         recipe, resolved, base, architecture, tuple(planned), tuple(warnings), tuple(amounts)

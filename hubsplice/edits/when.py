@@ -221,8 +221,8 @@ class When(Above):
             for number, part in enumerate(self.parts):
                 yield f"when.{self._way}[{number}]", part
 
-    def with_saes(self, saes: Mapping[SaeSource, SaeSource]) -> Self:
-        """The same with other names for some SAEs."""
+    def with_saes(self, saes: Mapping[SaeSource, SaeSource | None]) -> Self:
+        """The same with other names for some SAEs; None for the splice's own."""
 
         def renamed(part: Above) -> Above:
             sae = None if part.sae is None else saes.get(part.sae, part.sae)
