@@ -7,8 +7,10 @@ the error's `exit_code`. Any other exception that reaches the user is a defect i
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from hubsplice.visible import visible
 
@@ -21,12 +23,22 @@ class HubspliceError(Exception):
 
     Args:
         message: what is wrong; what it quotes of others can do nothing to a terminal or a log.
+        field: of which part of a recipe, as seen from the part that is being read; it stands
+            before the message. Empty where whoever raises the error names none.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(visible(message))
+    def __init__(self, message: str = "", *, field: str = "") -> None:
+        super().__init__(visible(f"{field}: {message}" if field else message))
+        self.field = field
+
+    def inside(self, field: str) -> Self:
+        """The same error, seen from outside: its field is a part of this one, or this one."""
+        joint = "." if self.field else ": "
+        seen = type(self)(f"{field}{joint}{self}")
+        seen.field = f"{field}.{self.field}" if self.field else field
+        return seen
 
 
 class RecipeError(HubspliceError):
@@ -134,6 +146,27 @@ def unknown_name(field: str, value: object, known: Iterable[str]) -> str:
     hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"{field}: {value!r} is not known.{hint} Known: {shown}."
+
+
+@contextmanager
+def within(field: str, parts: Collection[str] = ()) -> Iterator[None]:
+    """Give errors the field that they are about: `field`, or a part of it.
+
+    Args:
+        field: what is being read.
+        parts: what messages without a field may begin with that is a part of it: within `vector`,
+            `path: …` becomes `vector.path: …`. They may begin with `field` itself, too.
+    """
+    try:
+        yield
+    except HubspliceError as error:
+        said, colon, _ = str(error).partition(": ")
+        name = re.split(r"[.\[]", said, maxsplit=1)[0]
+        if colon and not error.field and name in (field, *parts):
+            error.field = said
+            if name == field:
+                raise
+        raise error.inside(field) from None
 
 
 @contextmanager

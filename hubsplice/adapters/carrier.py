@@ -226,9 +226,8 @@ class Carrier:
         held = held_norms(self.architecture, dtype)
         if held is None:
             return None
-        layer = empty_layer(self.architecture, dtype)
-        assert isinstance(layer, SandwichLayer)
-        return replace(layer, attention_norm=held.attention, output_norm=held.output)
+        form = FORMS[self.architecture.family.becomes.block.construction]
+        return SandwichLayer.empty(self.architecture.hidden_size, dtype, form, held)
 
     @property
     def fingerprint(self) -> str:

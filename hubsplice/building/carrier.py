@@ -59,28 +59,37 @@ class CarrierResult(Rendered):
     def content(self) -> Iterable[Part]:
         """What it is, what fits into it, and what comes next."""
         layers = ", ".join(str(layer.site) for layer in self.manifest.layers)
-        counts = self.slots.counts
         yield Line(
             f"A carrier of {self.manifest.base.name}, with an empty layer after {layers}",
             Tone.GOOD,
         )
-        yield Line(
-            f"Room in each for {counts['plain']} neurons: an ablation or a cap takes one or two, a "
-            "clamp where active or a gated steer 65 in bfloat16, and attention sinks up to eight."
-            if self.slots.squares
-            else f"Room in each for {counts['plain']} neurons: four are the same for all edits; "
-            "every line, ramp and jump has copies as far as there is room."
-            if self.slots.silent
-            else f"Room in each for {counts['bends']} ramps, {counts['below']} jumps and "
-            f"{counts['lines']} lines: an ablation or a cap takes a line or a ramp or two, a clamp "
-            "where active or a gated steer a jump or more, and attention sinks up to eight jumps."
-        )
+        yield Line(f"Room in each for {_room(self.slots)}")
         yield Line(f"Fingerprint: {self.fingerprint}", Tone.FAINT)
         yield Line(f"The carrier is in {self.folder}")
         yield Line(
             f"Next: hubsplice build RECIPE --adapter --carrier {self.folder} --output DIR",
             Tone.FAINT,
         )
+
+
+def _room(slots: Slots) -> str:
+    """How much fits into slots, and how much edits take of them."""
+    counts = slots.counts
+    if slots.squares:
+        return (
+            f"{counts['plain']} neurons: an ablation or a cap takes one or two, a clamp where "
+            "active or a gated steer 65 in bfloat16, and attention sinks up to eight."
+        )
+    if slots.silent:
+        return (
+            f"{counts['plain']} neurons: four are the same for all edits; every line, ramp and "
+            "jump has copies as far as there is room."
+        )
+    return (
+        f"{counts['bends']} ramps, {counts['below']} jumps and {counts['lines']} lines: an "
+        "ablation or a cap takes a line or a ramp or two, a clamp where active or a gated steer a "
+        "jump or more, and attention sinks up to eight jumps."
+    )
 
 
 def build_carrier(

@@ -132,12 +132,7 @@ def _shapes(plan: Plan, sizes: BaseSizes) -> Shapes:
 
 def _sae_bytes(plan: Plan) -> int:
     """Of encoders and decoders, in float32."""
-    configs = [
-        sae.config
-        for splice in plan.splices
-        for sae in (splice.sae, *splice.gate_saes.values())
-        if sae is not None
-    ]
+    configs = [sae.config for splice in plan.splices for sae in splice.saes]
     return sum(2 * 4 * config.d_in * config.d_sae for config in configs)
 
 

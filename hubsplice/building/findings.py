@@ -36,10 +36,9 @@ class Findings:
     @staticmethod
     def recorded(manifest: Manifest) -> Findings:
         """What a manifest says of it."""
-        terms = (term for edits in manifest.edits for term in edits.terms if term.amounts)
         calibration = manifest.calibration
         return Findings(
-            tuple(EditAmounts(term.label, term.amounts) for term in terms),
+            manifest.amounts,
             manifest.conditions,
             calibration.sae_fit if calibration else {},
             calibration.warnings if calibration else (),

@@ -196,7 +196,8 @@ def _terms(
             source,
             sae.sha256 if sae else None,
             amounts[id(edit)],
-            held.get(id(edit)),
+            # Once for an edit, whose terms are called differently.
+            held.pop(id(edit), None),
         )
         for term, edit in zip(lowered.site.terms, lowered.origins, strict=True)
     )

@@ -31,7 +31,6 @@ from hubsplice.constructions.output_bias import OUTPUT_BIAS
 from hubsplice.evaluating.results import Evaluation
 from hubsplice.evaluating.tables import Shown, evaluation_tables
 from hubsplice.families.engines import EngineKey
-from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.fidelity import summary
 from hubsplice.fidelity.answers import Answers
@@ -260,7 +259,7 @@ def card_context(
         has_split=any(layer.construction == SPLIT for layer in manifest.layers),
         edits=edits,
         edits_are_many=len(edits.rows) > _LONG_TABLE,
-        amounts=_amounts(manifest),
+        amounts=tuple(map(str, manifest.amounts)),
         of_features=reads_features(manifest),
         leaves_sinks=any(norm is not None for norm in _sink_norms(manifest)),
         conditions=tuple(map(str, manifest.conditions)),
@@ -624,12 +623,6 @@ def _edits(manifest: Manifest) -> Table:
 def _formula(term: TermRecord) -> Markdown:
     text, where = formula(term)
     return Markdown(f"{code(text)}{where}")
-
-
-def _amounts(manifest: Manifest) -> tuple[str, ...]:
-    """What the strengths come to, a line for each edit that has one."""
-    terms = (term for layer in manifest.edits for term in layer.terms if term.amounts)
-    return tuple(str(EditAmounts(term.label, term.amounts)) for term in terms)
 
 
 def _sink_norms(manifest: Manifest) -> Iterable[float | None]:

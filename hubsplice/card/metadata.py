@@ -13,8 +13,8 @@ from hubsplice.checkpoint.manifest import BaseTerms, Manifest
 from hubsplice.evaluating.hub_results import model_index
 from hubsplice.evaluating.results import Evaluation
 
-_TAGS = ("hubsplice", "sparse-autoencoder", "steering", "interpretability")
 _OF_FEATURES = "sparse-autoencoder"
+_TAGS = ("hubsplice", _OF_FEATURES, "steering", "interpretability")
 _LICENSE_STEMS = ("license", "licence", "copying")
 
 

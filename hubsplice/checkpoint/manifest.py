@@ -28,7 +28,7 @@ from pydantic import (
 from hubsplice.checkpoint.companions import MANIFEST
 from hubsplice.checkpoint.layer_map import FromBase, LayerMap, layer_map_problem
 from hubsplice.errors import CheckpointError
-from hubsplice.features.amounts import ResolvedAmount
+from hubsplice.features.amounts import EditAmounts, ResolvedAmount
 from hubsplice.features.fit_record import SaeFit
 from hubsplice.features.held import EditHeld, Held
 from hubsplice.files.digest import FileDigest, Sha256, digest_bytes
@@ -174,7 +174,9 @@ class TermRecord(Record):
         (), description="What the strengths of the edit come to."
     )
     held: Held | None = Field(
-        None, description="On how much calibration text its condition held; null without one."
+        None,
+        description="On how much calibration text the condition of its edit held. The first term "
+        "of an edit says it; null of the others, and without a condition.",
     )
 
 
@@ -316,17 +318,16 @@ class Manifest(Record):
         return tuple(sorted((*self.editing_layers, *self.biases), key=lambda edit: edit.place))
 
     @property
+    def amounts(self) -> tuple[EditAmounts, ...]:
+        """What the strengths of the edits come to."""
+        terms = (term for edits in self.edits for term in edits.terms if term.amounts)
+        return tuple(EditAmounts(term.label, term.amounts) for term in terms)
+
+    @property
     def conditions(self) -> tuple[EditHeld, ...]:
         """On how many tokens of calibration text those of the edits held."""
-        # Every term of an edit says it.
-        return tuple(
-            dict.fromkeys(
-                EditHeld(term.label, term.held)
-                for edits in self.edits
-                for term in edits.terms
-                if term.held is not None
-            )
-        )
+        terms = (term for edits in self.edits for term in edits.terms)
+        return tuple(EditHeld(term.label, term.held) for term in terms if term.held is not None)
 
     @property
     def carriers(self) -> tuple[str, ...]:

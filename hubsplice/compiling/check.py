@@ -18,9 +18,9 @@ from hubsplice.rendering.content import Line, Part, Table, Tone
 from hubsplice.rendering.rendered import Rendered
 
 _TWO_LAYERS = (
-    "A layer adds up functions of one read-out each, and an edit of one where another one is above "
-    "a value is none of these: so one layer marks the tokens at which the condition holds, and the "
-    "next one edits them."
+    "A layer adds up functions of one read-out each. An edit of one read-out where another one is "
+    "above a value is no such function. So one layer marks the tokens at which the condition "
+    "holds, and the next one edits them."
 )
 _NO_TEXT = (
     "No text is read here, so that it is not known on how many tokens conditions hold: "

@@ -39,15 +39,11 @@ class LoweredCondition:
 
     def count(self, h: Tensor) -> Held:
         """On how many tokens of h [tokens, d], float32, sinks left out, it holds."""
-        gates = self.condition.gates
-        opened = [
-            torch.stack([gate.is_open(part) for gate in gates])
-            for part in torch.split(h, _TOKENS_AT_ONCE)
-        ]
-        each = sum((part.sum(dim=1).cpu() for part in opened), torch.zeros(len(gates)))
-        whole = sum(int((part.sum(dim=0) >= self.condition.needed).sum()) for part in opened)
-        parts = tuple(map(HeldGate, self.words, map(int, each.tolist())))
-        return Held(whole, len(h), parts if len(parts) > 1 else ())
+        parts = torch.split(h, _TOKENS_AT_ONCE)
+        opened = torch.cat([self.condition.opened(part) for part in parts], dim=1)
+        whole = int((opened.sum(dim=0) >= self.condition.needed).sum())
+        gates = tuple(map(HeldGate, self.words, opened.sum(dim=1).tolist()))
+        return Held(whole, len(h), gates if len(gates) > 1 else ())
 
     @property
     def told(self) -> EditHeld:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hubsplice.compiling.base_sae import base_sae
 from hubsplice.edits.base import Edit
-from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError
+from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError, within
+from hubsplice.families.architecture import Architecture
 from hubsplice.features.references import SaeSource
-from hubsplice.features.sae_config import FoundSae, find_sae
-from hubsplice.features.sae_files import require_weights
-from hubsplice.features.sae_match import require_width
-from hubsplice.features.sae_support import require_supported
+from hubsplice.features.sae_config import FoundSae
 from hubsplice.intervention.place import Place
-
-_COMPETING = ("topk", "abstopk")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,37 +31,38 @@ class GateSaes:
 
 def gate_saes(
     edits: Sequence[Edit],
+    own: FoundSae | None,
     place: Place,
-    hidden_size: int,
+    architecture: Architecture,
     field: str,
-    as_trained: Callable[[FoundSae], FoundSae],
 ) -> GateSaes:
-    """Find the SAEs of conditions, each once.
+    """Find the SAEs of conditions, each once; edits leave the splice's own unnamed.
 
     Args:
         edits: the splice's.
+        own: the splice's SAE, if it names one.
         place: where they edit.
-        hidden_size: the width of the base's stream.
+        architecture: what the base is.
         field: how the recipe calls the splice, for messages (`splices[0]`).
-        as_trained: an SAE as it has to be read in the base's family.
     """
-    known: dict[SaeSource, FoundSae] = {}
+    known: dict[SaeSource, FoundSae | None] = {}
     found: dict[SaeSource, FoundSae] = {}
     problems: list[HubspliceError] = []
     changed: list[Edit] = []
     for number, edit in enumerate(edits):
-        pinned: dict[SaeSource, SaeSource] = {}
+        pinned: dict[SaeSource, SaeSource | None] = {}
         for where, source in _named(edit):
             try:
                 if source not in known:
-                    known[source] = _gate_sae(source, place, hidden_size, as_trained)
+                    with within("sae"):
+                        known[source] = _gate_sae(source, own, place, architecture)
             except HubspliceError as error:
-                said = str(error).removeprefix("sae.")
-                joint = "." if said != str(error) else ": "
-                problems.append(type(error)(f"{field}.edits[{number}].{where}{joint}{said}"))
+                problems.append(error.inside(f"{field}.edits[{number}].{where}"))
                 continue
-            pinned[source] = _pinned(known[source])
-            found[pinned[source]] = known[source]
+            sae = known[source]
+            pinned[source] = name = None if sae is None else _pinned(sae)
+            if sae is not None and name is not None:
+                found[name] = sae
         when = edit.condition
         if when is not None and pinned:
             edit = edit.model_copy(update={"when": when.with_saes(pinned)})
@@ -76,18 +74,18 @@ def _named(edit: Edit) -> Iterator[tuple[str, SaeSource]]:
     when = edit.condition
     for where, part in () if when is None else when.fields():
         if part.sae is not None:
-            yield f"{where}.sae", part.sae
+            yield where, part.sae
 
 
 def _gate_sae(
-    source: SaeSource, place: Place, hidden_size: int, as_trained: Callable[[FoundSae], FoundSae]
-) -> FoundSae:
-    sae = as_trained(find_sae(source))
+    source: SaeSource, own: FoundSae | None, place: Place, architecture: Architecture
+) -> FoundSae | None:
+    """What a condition names; None for the splice's own."""
+    sae = base_sae(source, architecture)
+    if own is not None and _pinned(sae) == _pinned(own):
+        return None
     config = sae.config
-    require_supported(config)
-    require_weights(sae)
-    require_width(config, hidden_size)
-    if config.architecture in _COMPETING:
+    if config.competes:
         raise UnsupportedError(
             f"{config.origin}: its features compete ({config.architecture}), so that where one is "
             "active depends on all others; as a gate give an SAE whose features have thresholds "

@@ -70,7 +70,7 @@ def learn(
                     sides = [torch.cat(side) for side in with_sides]
                     probes[source] = logistic_probe(source.title, sides[0], sides[1])
             except HubspliceError as error:
-                raise type(error)(f"{edit_field}: {error}") from None
+                raise error.inside(edit_field) from None
         found.append(Learned(contrasts, probes))
     return tuple(found)
 

@@ -62,9 +62,7 @@ def lowered_edits(
         try:
             terms = edit.terms(recording)
         except HubspliceError as error:
-            # Of a condition, messages name the very field.
-            joint = "." if str(error).startswith("when") else ": "
-            problems.append(type(error)(f"{name}{joint}{error}"))
+            problems.append(error.inside(name))
             continue
         lowered.append(LoweredEdit(name, edit, terms, tuple(recording.amounts)))
     return lowered, problems

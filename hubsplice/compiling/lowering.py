@@ -35,8 +35,6 @@ from hubsplice.intervention.site import Site
 from hubsplice.recipe.models import Splice
 from hubsplice.streams.calibration import median_norm
 
-_COMPETING = ("topk", "abstopk")
-
 
 @dataclass(frozen=True, eq=False)
 class LoweredSplice:
@@ -104,7 +102,7 @@ def lower_splice(
     ordinary = h[is_ordinary]
     indices = sorted({index for edit in splice.edits for index in edit.all_indices()})
     gates: dict[int, CalibratedGate] = {}
-    if sae is not None and sae.config.architecture in _COMPETING:
+    if sae is not None and sae.config.competes:
         gates = calibrate_thresholds(sae, ordinary, indices)
     unmeasured = SpliceSources(sae, h.shape[1], SiteStatistics(norm, {}), gates)
     features = [unmeasured.feature(index) for index in indices]

@@ -10,6 +10,7 @@ from hubsplice.checkpoint.base import BaseConfig
 from hubsplice.checkpoint.layer_map import LayerMap
 from hubsplice.checkpoint.resolve import ResolvedBase, resolve_base
 from hubsplice.checkpoint.stock import require_stock
+from hubsplice.compiling.base_sae import base_sae
 from hubsplice.compiling.beforehand import beforehand
 from hubsplice.compiling.carrying import in_bias
 from hubsplice.compiling.conditional import require_two_layers
@@ -18,15 +19,13 @@ from hubsplice.compiling.rehearsal import rehearse
 from hubsplice.compiling.sae_dataset import with_sae_dataset
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.families.architecture import Architecture
-from hubsplice.families.blocks import Construction
 from hubsplice.families.engines import EngineKey
 from hubsplice.families.served import architecture_for
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.references import SaeSource
-from hubsplice.features.sae_config import FoundSae, find_sae
-from hubsplice.features.sae_files import require_weights
-from hubsplice.features.sae_match import match_warnings, require_width, site_place
-from hubsplice.features.sae_support import config_warnings, require_supported
+from hubsplice.features.sae_config import FoundSae
+from hubsplice.features.sae_match import match_warnings, site_place
+from hubsplice.features.sae_support import config_warnings
 from hubsplice.intervention.place import Place
 from hubsplice.recipe.models import Recipe, Splice
 from hubsplice.recipe.pinned import with_base_commit, with_edits, with_sae_commits, with_saes
@@ -57,6 +56,12 @@ class PlannedSplice:
     conditions: tuple[str, ...] = ()
     in_two_layers: tuple[str, ...] = ()
     gate_saes: Mapping[SaeSource, FoundSae] = dataclass_field(default_factory=dict)
+
+    @property
+    def saes(self) -> tuple[FoundSae, ...]:
+        """All that it reads: its own, if it names one, and those that only conditions read."""
+        own = () if self.sae is None else (self.sae,)
+        return *own, *self.gate_saes.values()
 
     @property
     def conditional(self) -> bool:
@@ -146,7 +151,7 @@ def make_plan(recipe: Recipe) -> Plan:
         try:
             found = _planned(i, splice, architecture)
         except HubspliceError as error:
-            problems.append(type(error)(f"{field}: {error}"))
+            problems.append(error.inside(field))
             continue
         if found.place in (other.place for other in planned):
             problems.append(
@@ -154,24 +159,17 @@ def make_plan(recipe: Recipe) -> Plan:
             )
         config = None if found.sae is None else found.sae.config
         room = None if found.in_bias else architecture.intermediate_size
-        gates = gate_saes(
-            splice.edits,
-            found.place,
-            architecture.hidden_size,
-            field,
-            lambda sae: as_trained(sae, architecture),
-        )
+        gates = gate_saes(splice.edits, found.sae, found.place, architecture, field)
         if gates.problems:
             problems += gates.problems
             continue
-        splice = splice.model_copy(update={"edits": gates.edits})
         found = replace(
             found,
             splice=found.splice.model_copy(update={"edits": gates.edits}),
             gate_saes=gates.found,
         )
         rehearsal = rehearse(
-            splice,
+            found.splice,
             found.place,
             config,
             architecture.hidden_size,
@@ -187,18 +185,17 @@ def make_plan(recipe: Recipe) -> Plan:
             try:
                 require_two_layers(architecture, found.place)
             except HubspliceError as error:
-                problems.append(type(error)(f"{field}: {error}"))
+                problems.append(error.inside(field))
         amounts += rehearsal.amounts
         warnings += rehearsal.warnings
-        saes = [(found.sae, splice.place), *((sae, None) for sae in found.gate_saes.values())]
-        for sae, place in saes:
-            if sae is not None:
-                doubts = (
-                    *match_warnings(sae.config, names, place),
-                    *config_warnings(sae.config),
-                    *sae.notes,
-                )
-                warnings += [f"{field}: {doubt}" for doubt in doubts]
+        for sae in found.saes:
+            doubts = (
+                # Those that conditions read are of the place, or were refused.
+                *match_warnings(sae.config, names, splice.place if sae is found.sae else None),
+                *config_warnings(sae.config),
+                *sae.notes,
+            )
+            warnings += [f"{field}: {doubt}" for doubt in doubts]
         planned.append(found)
     try:
         recipe = with_sae_dataset(recipe, [p.sae.config for p in planned if p.sae is not None])
@@ -213,21 +210,11 @@ def make_plan(recipe: Recipe) -> Plan:
     recipe = with_base_commit(recipe, resolved.commit)
     recipe = with_saes(recipe, {p.index: p.sae.source for p in planned if p.sae is not None})
     recipe = with_sae_commits(recipe, {p.index: p.sae.commit for p in planned if p.sae is not None})
-    recipe = with_edits(recipe, {p.index: p.splice.edits for p in planned if p.gate_saes})
+    recipe = with_edits(recipe, {p.index: p.splice.edits for p in planned})
     planned.sort(key=lambda splice: splice.place)
     return Plan(
         recipe, resolved, base, architecture, tuple(planned), tuple(warnings), tuple(amounts)
     )
-
-
-def as_trained(sae: FoundSae, architecture: Architecture) -> FoundSae:
-    """An SAE without the note that weights were centred, where they can't have been.
-
-    TransformerLens leaves the weights of a model alone whose norms see the mean.
-    """
-    if architecture.family.becomes.block.construction is Construction.LAYERNORM:
-        return sae
-    return replace(sae, config=replace(sae.config, centred_weights=False))
 
 
 def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedSplice:
@@ -235,10 +222,7 @@ def _planned(index: int, splice: Splice, architecture: Architecture) -> PlannedS
     # The recipe's own validation asks for a layer where there is no SAE.
     place = splice.place
     if splice.sae is not None:
-        sae = as_trained(find_sae(splice.sae), architecture)
-        require_supported(sae.config)
-        require_weights(sae)
-        require_width(sae.config, architecture.hidden_size)
+        sae = base_sae(splice.sae, architecture)
         splice = splice.model_copy(update={"sae": sae.source})
         place = site_place(sae.config, splice.place)
     assert place is not None

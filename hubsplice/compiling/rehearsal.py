@@ -10,15 +10,16 @@ from hubsplice.compiling.far import far_amounts, far_factors
 from hubsplice.compiling.lowered_edits import LoweredEdit, lowered_edits
 from hubsplice.compiling.neurons_needed import require_room
 from hubsplice.compiling.stand_ins import StandIns
-from hubsplice.constructions.marking import require_markable
+from hubsplice.constructions.marking import UnmarkableError, require_markable
 from hubsplice.edits.base import Edit
 from hubsplice.edits.clamp_projection import ClampProjection
 from hubsplice.edits.project import Project
-from hubsplice.errors import HubspliceError, RecipeError
+from hubsplice.errors import HubspliceError, RecipeError, UnsupportedError
 from hubsplice.features.amounts import EditAmounts
 from hubsplice.features.references import SaeSource
 from hubsplice.features.sae_config import SaeConfig
 from hubsplice.intervention.place import Place
+from hubsplice.intervention.site import Term
 from hubsplice.recipe.models import Splice
 
 
@@ -69,8 +70,8 @@ def rehearse(
         # A stand-in's decoder row is its encoder, and what reads along the row reads another thing.
         known = [edit for edit in lowered if not _reads_a_row(edit.edit)]
         require_markable([term for edit in known for term in edit.terms])
-    except HubspliceError as error:
-        problems.append(type(error)(f"{_of_condition(lowered, field, error)}: {error}"))
+    except UnmarkableError as error:
+        problems.append(UnsupportedError(f"{_field_of(error.term, lowered)}: {error}"))
     if room is not None:
         try:
             require_room(lowered, room, field)
@@ -89,12 +90,10 @@ def rehearse(
     )
 
 
-def _of_condition(edits: Sequence[LoweredEdit], splice: str, error: HubspliceError) -> str:
-    """How the recipe calls the condition of the edit with whose label the message begins."""
-    for edit in edits:
-        if str(error).startswith(f"{edit.terms[0].label}: "):
-            return f"{edit.field}.when" if edit.edit.condition is not None else edit.field
-    return f"{splice}.edits"
+def _field_of(term: Term, edits: Sequence[LoweredEdit]) -> str:
+    """How the recipe calls the condition of a term's edit, or the edit if it has none."""
+    (edit,) = (edit for edit in edits if any(own is term for own in edit.terms))
+    return edit.field if edit.edit.condition is None else f"{edit.field}.when"
 
 
 def _reads_a_row(edit: Edit) -> bool:

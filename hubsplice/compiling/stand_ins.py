@@ -56,10 +56,7 @@ class StandIns:
         return self._stand_in(f"feature {index} of {sae.title}", self._gates[sae], index, seed)
 
     def _stand_in(self, name: str, sae: SaeConfig, index: int, seed: int) -> Feature:
-        if not 0 <= index < sae.d_sae:
-            raise RecipeError(
-                f"feature: {index} is out of range; {sae.origin} has features 0 to {sae.d_sae - 1}"
-            )
+        sae.require_feature(index)
         axis = torch.randn(self._hidden_size, generator=torch.Generator().manual_seed(seed))
         axis /= axis.norm()
         threshold = 0.0 if sae.architecture == "standard" else _FAR_AWAY

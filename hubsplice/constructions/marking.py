@@ -90,46 +90,63 @@ def is_conditional(site: Site) -> bool:
     return any(term.condition is not None for term in site.terms)
 
 
+class UnmarkableError(UnsupportedError):
+    """Marks would move what a term reads.
+
+    Args:
+        term: which one.
+        reason: what is in the way.
+    """
+
+    def __init__(self, term: Term, reason: str) -> None:
+        super().__init__(f"{term.label}: {reason}")
+        self.term = term
+
+
 def require_markable(terms: Sequence[Term]) -> None:
     """Refuse terms of one site whose marks would move what other terms read.
 
     Raises:
-        UnsupportedError: the message names the two edits.
+        UnmarkableError: the message names the two edits.
     """
     conditional = [term for term in terms if term.condition is not None]
     if not conditional:
         return
     for term in terms:
         if term.normalization is not Normalization.NONE:
-            raise UnsupportedError(
-                f"{term.label}: its SAE normalises its input ({term.normalization.value}), and "
+            raise UnmarkableError(
+                term,
+                f"its SAE normalises its input ({term.normalization.value}), and "
                 f"what marks the tokens of {conditional[0].label} would change the scale; put it "
-                "after another layer"
+                "after another layer",
             )
     for term in conditional:
         assert term.condition is not None
         count = len(term.condition.gates)
         steps = not any(term.function.slopes) and not term.encoder.any()
         if term.condition.needed < count and not steps:
-            raise UnsupportedError(
-                f"{term.label}: `any` is for edits that write a constant (`steer`): where two "
+            raise UnmarkableError(
+                term,
+                "`any` is for edits that write a constant (`steer`): where two "
                 "gates are open a token would be marked twice, and at the edge of the second one "
-                "its pre-activation could not be told; give a probe that reads both"
+                "its pre-activation could not be told; give a probe that reads both",
             )
         if not term.encoder.any():
             continue
         for other in terms:
             gates = () if other.condition is None else other.condition.gates
             if other is term and any(_same(term.encoder, gate.encoder) for gate in gates):
-                raise UnsupportedError(
-                    f"{term.label}: its condition reads what the edit itself reads; give a "
-                    "condition on something else"
+                raise UnmarkableError(
+                    term,
+                    "its condition reads what the edit itself reads; give a condition on "
+                    "something else",
                 )
             shared = other is not term and _same(term.encoder, other.encoder)
             if shared or any(_same(term.encoder, gate.encoder) for gate in gates):
-                raise UnsupportedError(
-                    f"{term.label}: what it reads, {other.label} reads too, and the first of "
-                    "its two layers has to move that; give the other edit after another layer"
+                raise UnmarkableError(
+                    term,
+                    f"what it reads, {other.label} reads too, and the first of "
+                    "its two layers has to move that; give the other edit after another layer",
                 )
 
 

@@ -78,12 +78,7 @@ def compile_sandwich(
     """
     constants = constants or CONSTANTS[dtype]
     if not site.terms:
-        empty = SandwichLayer.empty(activations.reference.shape[1], dtype, form)
-        return (
-            empty
-            if held is None
-            else replace(empty, attention_norm=held.attention, output_norm=held.output)
-        )
+        return SandwichLayer.empty(activations.reference.shape[1], dtype, form, held)
     parts = decompose(site, activations)
     frame = choose_frame(site, parts, activations, dtype, form, constants, held)
     view = _View.of(site, activations, frame, constants)

@@ -10,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from hubsplice.constructions.compiled_layer import CompiledLayer
+from hubsplice.constructions.held_norms import HeldNorms
 from hubsplice.constructions.sandwich_form import SANDWICH, SandwichForm
 
 
@@ -42,17 +43,22 @@ class SandwichLayer(CompiledLayer):
     form: SandwichForm = SANDWICH
 
     @staticmethod
-    def empty(hidden_size: int, dtype: torch.dtype, form: SandwichForm = SANDWICH) -> SandwichLayer:
-        """A layer that changes nothing, bit for bit."""
+    def empty(
+        hidden_size: int,
+        dtype: torch.dtype,
+        form: SandwichForm = SANDWICH,
+        held: HeldNorms | None = None,
+    ) -> SandwichLayer:
+        """A layer that changes nothing, bit for bit; its norms are silent, or those held."""
         nothing = torch.zeros(hidden_size, dtype=dtype)
         silent = form.weight(nothing)
         return SandwichLayer(
             attention_bias=nothing,
-            attention_norm=silent,
+            attention_norm=silent if held is None else held.attention,
             gate_weight=torch.zeros(0, hidden_size, dtype=dtype),
             up_weight=torch.zeros(0, hidden_size, dtype=dtype),
             down_weight=torch.zeros(hidden_size, 0, dtype=dtype),
-            output_norm=silent,
+            output_norm=silent if held is None else held.output,
             form=form,
         )
 

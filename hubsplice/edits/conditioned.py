@@ -42,9 +42,10 @@ def _conditioned(
 ) -> Term:
     if term.normalization is not Normalization.NONE:
         raise UnsupportedError(
-            f"when: {term.label} is of an SAE that normalises its input "
-            f"({term.normalization.value}), and writes at each token's own scale: no layer can "
-            "tell that scale and a condition at once; leave `when` out, or use a vector"
+            f"{term.label} is of an SAE that normalises its input ({term.normalization.value}), "
+            "and writes at each token's own scale: no layer can tell that scale and a condition "
+            "at once; leave `when` out, or use a vector",
+            field="when",
         )
     term = replace(term, label=f"{term.label} where {where}")
     if needed == len(openings) and read_feature is not None:

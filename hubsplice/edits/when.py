@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -12,7 +10,7 @@ from pydantic import Field, FiniteFloat, model_validator
 
 from hubsplice.edits.lookup import Lookup, source_name
 from hubsplice.edits.reading import Reading
-from hubsplice.errors import FieldError, HubspliceError, RecipeError, UnsupportedError, quoted
+from hubsplice.errors import FieldError, RecipeError, UnsupportedError, quoted, within
 from hubsplice.features.base import Feature
 from hubsplice.features.references import SaeSource
 from hubsplice.intervention.condition import GateReadOut
@@ -36,26 +34,12 @@ class Opening:
 
 
 _MOST = 3
-_OF_SOURCES = ("feature", "vector", "contrast", "probe", "path", "tensor", "row", "weight", "bias")
+_OF_SOURCES = ("path", "tensor", "row", "weight", "bias")
 _OPPOSITE = (
     "a condition is that a read-out is above a value; for the opposite give a vector or a probe "
     "with the opposite sign"
 )
 _JOINED_ONCE = "conditions are joined by `all` or by `any`, and not joined again"
-
-
-@contextmanager
-def _within(field: str) -> Iterator[None]:
-    """Messages say the whole field: of `vector`, `path: …` becomes `vector.path: …`."""
-    try:
-        yield
-    except HubspliceError as error:
-        message = str(error)
-        name = re.split(r"[.:\[]", message, maxsplit=1)[0]
-        if name == field:
-            raise
-        joint = "." if name in _OF_SOURCES else ": "
-        raise type(error)(f"{field}{joint}{message}") from None
 
 
 class Above(Reading):
@@ -108,17 +92,17 @@ class Above(Reading):
                 value alone.
         """
         if self.feature is not None:
-            with _within("feature"):
+            with within("feature"):
                 if self.sae is not None:
                     return self._of_feature(None, sources.gate_feature(self.feature, self.sae))
                 return self._of_feature(self.feature, sources.feature(self.feature))
         if self.vector is not None:
             assert self.above is not None
-            with _within("vector"):
+            with within("vector", _OF_SOURCES):
                 name, vector = source_name("vector", self.vector), sources.vector(self.vector)
             return Opening(f"{name} is above {self.above:g}", GateReadOut(vector, 0.0, self.above))
         if self.contrast is not None:
-            with _within("contrast"):
+            with within("contrast"):
                 learned = sources.contrast(self.contrast)
             above = learned.threshold if self.above is None else self.above
             where = "halfway" if self.above is None else f"{above:g}"
@@ -126,7 +110,7 @@ class Above(Reading):
                 f"{self.contrast.title} is above {where}", GateReadOut(learned.vector, 0.0, above)
             )
         assert self.probe is not None
-        with _within("probe"):
+        with within("probe", _OF_SOURCES):
             probe = sources.probe(self.probe)
         above = self.above or 0.0
         return Opening(
@@ -194,6 +178,11 @@ class When(Above):
         return self.any if self.all is None else self.all
 
     @property
+    def members(self) -> tuple[Above, ...]:
+        """Those of `all` or `any`; itself, if it is one read-out."""
+        return (self,) if self.parts is None else self.parts
+
+    @property
     def _way(self) -> str:
         return "any" if self.all is None else "all"
 
@@ -211,14 +200,15 @@ class When(Above):
         found: list[Opening] = []
         read: set[tuple[SaeSource | None, int]] = set()
         for field, part in self.fields():
-            with _within(field):
+            with within(field):
                 found.append(part.labelled(sources))
             if part.feature is None:
                 continue
             if (part.sae, part.feature) in read:
                 raise RecipeError(
-                    f"{field}.feature: found {part.feature}, which another one of them reads "
-                    "already; one says it all"
+                    f"found {part.feature}, which another one of them reads already; one says it "
+                    "all",
+                    field=f"{field}.feature",
                 )
             read.add((part.sae, part.feature))
         return tuple(found)
@@ -231,8 +221,8 @@ class When(Above):
             for number, part in enumerate(self.parts):
                 yield f"when.{self._way}[{number}]", part
 
-    def with_saes(self, saes: Mapping[SaeSource, SaeSource]) -> Self:
-        """The same with other names for some SAEs."""
+    def with_saes(self, saes: Mapping[SaeSource, SaeSource | None]) -> Self:
+        """The same with other names for some SAEs; None for the splice's own."""
 
         def renamed(part: Above) -> Above:
             sae = None if part.sae is None else saes.get(part.sae, part.sae)
@@ -250,7 +240,5 @@ class When(Above):
     def feature_indices(self) -> tuple[int, ...]:
         """The features of the splice's SAE that it reads."""
         return tuple(
-            part.feature
-            for part in self.parts or (self,)
-            if part.feature is not None and part.sae is None
+            part.feature for part in self.members if part.feature is not None and part.sae is None
         )

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hubsplice.checkpoint.base import BaseCheckpoint, BaseConfig
 from hubsplice.checkpoint.resolve import fetch_weights, resolve_base
 from hubsplice.checkpoint.stock import require_stock
-from hubsplice.compiling.plan import as_trained
+from hubsplice.compiling.base_sae import as_trained
 from hubsplice.errors import HubspliceError, RecipeError
 from hubsplice.explore.sae_names import PlacedSae, find_source, placed, sae_source
 from hubsplice.families.architecture import architecture_of

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hubsplice.compiling.open_plan import OpenPlan, open_plan
 from hubsplice.compiling.plan import make_plan
+from hubsplice.edits.strength import Amount
 from hubsplice.errors import RecipeError
 from hubsplice.explore.generating import Sampling
 from hubsplice.explore.harness import Harness
@@ -96,8 +97,11 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
         HubspliceError: the recipe or what is asked is wrong, or something is missing or damaged.
     """
     found = knob(recipe, asking.edit)
-    variants = _variants(recipe, found, asking)
-    plan = open_plan(make_plan(recipe))
+    values = _values(found, asking)
+    planned = make_plan(recipe)
+    # Its recipe names everything by what was found.
+    variants = _variants(planned.recipe, found, values, asking.layers)
+    plan = open_plan(planned)
     warnings = list(plan.plan.warnings)
     for layer in asking.layers:
         warnings += make_plan(_at_layer(recipe, found, layer)).warnings
@@ -132,12 +136,17 @@ def sweep(recipe: Recipe, asking: Asking, answers: Path, progress: Progress) -> 
     )
 
 
-def _variants(recipe: Recipe, found: Knob, asking: Asking) -> list[_Variant]:
-    values = [found.parse(text) for text in asking.strengths]
-    if not values:
+def _values(found: Knob, asking: Asking) -> list[Amount | float]:
+    if not asking.strengths:
         raise RecipeError("--strengths: none; give A,B,… or A:B:N")
+    return [found.parse(text) for text in asking.strengths]
+
+
+def _variants(
+    recipe: Recipe, found: Knob, values: Sequence[Amount | float], layers: Sequence[int]
+) -> list[_Variant]:
     made = [_Variant(_BASE, None, None)]
-    places: list[int | None] = [*asking.layers] or [None]
+    places: list[int | None] = [*layers] or [None]
     for layer in places:
         placed = recipe if layer is None else _at_layer(recipe, found, layer)
         made += [

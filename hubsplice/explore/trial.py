@@ -168,12 +168,14 @@ def trial(
     Raises:
         HubspliceError: the recipe is wrong, or something that it names is missing or damaged.
     """
-    variants: list[tuple[str, Recipe]] = [(_AFTER, recipe)]
-    if strengths:
-        found = knob(recipe, edit)
-        values = [found.parse(text, "--strength") for text in strengths]
-        variants = [(found.shown(v), with_strength(recipe, found, v)) for v in values]
-    plan = open_plan(make_plan(recipe))
+    found = knob(recipe, edit) if strengths else None
+    values = [found.parse(text, "--strength") for text in strengths] if found else []
+    planned = make_plan(recipe)
+    # Its recipe names everything by what was found.
+    variants: list[tuple[str, Recipe]] = [(_AFTER, planned.recipe)]
+    if found is not None:
+        variants = [(found.shown(v), with_strength(planned.recipe, found, v)) for v in values]
+    plan = open_plan(planned)
     tokenizer = load_tokenizer(plan.resolved.folder)
     progress("loading the model", 0, 1)
     with loaded(plan.resolved.folder, torch.float32) as model:

@@ -81,6 +81,11 @@ class SaeConfig:
     stated_variance: float | None = None
     sliced: bool = False
 
+    @property
+    def competes(self) -> bool:
+        """Whether its features compete: where one is active depends on all others."""
+        return self.architecture in ("topk", "abstopk")
+
     def require_feature(self, index: int) -> None:
         """Raise `RecipeError` with the valid range unless the SAE has this feature."""
         if not 0 <= index < self.d_sae:

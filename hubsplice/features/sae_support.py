@@ -80,7 +80,7 @@ def config_warnings(config: SaeConfig) -> tuple[str, ...]:
             "input is rescaled by its norm. The stock model's stream has a mean, which adds to "
             "that norm, so the activations may differ."
         )
-    if config.architecture in ("topk", "abstopk"):
+    if config.competes:
         found.append(
             f"{config.origin}: the features of a {config.architecture} SAE compete at each token, "
             "and one layer can't compute that. Each feature gets a threshold from calibration "

@@ -43,7 +43,10 @@ class Condition:
         if not 1 <= self.needed <= len(self.gates):
             raise ValueError(f"{len(self.gates)} gates, of which {self.needed} must be open")
 
+    def opened(self, h: Tensor) -> Tensor:
+        """At which tokens of h [..., d], float32, each gate is open, shape [gates, ...]."""
+        return torch.stack([gate.is_open(h) for gate in self.gates])
+
     def holds(self, h: Tensor) -> Tensor:
         """At which tokens of h [..., d], float32, it holds, shape [...]."""
-        opened = torch.stack([gate.is_open(h) for gate in self.gates])
-        return opened.sum(dim=0) >= self.needed
+        return self.opened(h).sum(dim=0) >= self.needed

@@ -236,7 +236,7 @@ def _other_conditions(edit: Edit, made: Sequence[Term], terms: Sequence[Term]) -
                 f"the recipe asks for {ours.needed} of {len(ours.gates)} conditions, and the "
                 f"intervention for {theirs.needed} of {len(theirs.gates)}"
             )
-        parts: Sequence[Above] = edit.condition.parts or (edit.condition,)
+        parts: Sequence[Above] = edit.condition.members
         if edit.condition.needed == len(parts):
             # A condition on the feature that the edit reads is a part of its function.
             own = edit.read_feature

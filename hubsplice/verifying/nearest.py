@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from hubsplice.checkpoint.manifest import Manifest
-from hubsplice.compiling.plan import as_trained
+from hubsplice.compiling.base_sae import as_trained
 from hubsplice.explore.sae_names import find_source
 from hubsplice.families.architecture import Architecture
 from hubsplice.features.references import SaeSource

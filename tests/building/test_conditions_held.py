@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from hubsplice.building.findings import Findings
 from hubsplice.building.told import build_summary
@@ -66,3 +69,16 @@ def test_what_never_held_is_a_warning(built: Any) -> None:
     manifest = read_manifest(built.folder / "splice.json")
     assert manifest.calibration is not None
     assert manifest.calibration.warnings == (first, second)
+
+
+def test_an_edit_of_several_terms_says_it_once(make: Build, tmp_path: Path) -> None:
+    axes = torch.eye(64)[:2].contiguous()
+    save_file({"axes": axes}, tmp_path / "axes.safetensors")
+    edit = f"{{kind: project, vector: {{path: {tmp_path}/axes.safetensors}}, when: {{feature: 7}}}}"
+    built = make(
+        f"\n  - {{sae: {{path: standard}}, edits: [{edit}]}}\n", tmp_path / "built", measure=False
+    )
+    manifest = read_manifest(built.folder / "splice.json")
+    assert len(manifest.edits[0].terms) == 2
+    assert len(built.conditions) == 1
+    assert manifest.conditions == built.conditions

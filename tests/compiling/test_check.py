@@ -505,6 +505,26 @@ def test_other_saes_that_no_condition_can_read(
         run(folder, text)
 
 
+def test_a_condition_may_name_the_splices_own_sae(folder: Path) -> None:
+    text = GATED_BY_ANOTHER.replace("other", "sae").replace("any", "all")
+    recipe = parse_recipe(f"base_model: ./base\nsplices:\n{text}", folder=folder)
+    plan = make_plan(recipe)
+    (edit,) = plan.splices[0].splice.edits
+    assert edit.condition is not None
+    assert [part.sae for part in edit.condition.members] == [None, None]
+    assert edit.all_indices() == (3, 7, 4)
+    assert plan.recipe.splices[0].edits == (edit,)
+
+
+@pytest.mark.parametrize("own", ["", ", sae: {path: sae}"])
+def test_one_feature_twice_in_a_condition(folder: Path, own: str) -> None:
+    text = GATED_BY_ANOTHER.replace(", sae: {path: other}", own).replace("7", "4")
+    with pytest.raises(
+        RecipeError, match=r"^splices\[0\]\.edits\[0\]\.when\.any\[1\]\.feature: found 4, which"
+    ):
+        run(folder, text)
+
+
 def test_another_sae_that_is_not_there(folder: Path) -> None:
     with pytest.raises(RecipeError, match=r"edits\[0\]\.when\.any\[0\]\.sae\.path: .*not a folder"):
         run(folder, GATED_BY_ANOTHER)

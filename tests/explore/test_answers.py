@@ -264,3 +264,16 @@ def test_where_conditions_held_is_counted(fields: dict[str, Any]) -> None:
         "ablate feature 5 where feature 4 is above 1e+06: the condition held on no token"
     )
     assert str(of_letter) in " ".join(str(found).split())
+
+
+def test_what_a_condition_names_is_found_by_another_name(fields: dict[str, Any]) -> None:
+    sae = fields["splices"][0]["sae"]
+    often: dict[str, Any] = {
+        "kind": "ablate",
+        "feature": 3,
+        "when": {"feature": PLANTED, "sae": sae},
+    }
+    fields["splices"][0]["edits"] = [often]
+    prompt = PROMPTS[0]
+    (held,) = answers(fields, prompt).prompts[0].held
+    assert held.in_prompt == prompt.count(LETTER)

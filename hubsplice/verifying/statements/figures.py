@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hubsplice import __version__
-from hubsplice.building.findings import Findings
 from hubsplice.fidelity.report import FidelityReport, ResponseCurve
 from hubsplice.fidelity.verdict import judged, verdict
 from hubsplice.intervention.edits import edits_of
@@ -39,7 +38,7 @@ def figure_problems(
     ):
         if found != expected:
             problems.append(f"{field}: found {as_json(found)}, expected {as_json(expected)}")
-    if report.amounts != Findings.recorded(claim.manifest).amounts:
+    if report.amounts != claim.manifest.amounts:
         problems.append("amounts: not what the manifest says of it")
     if report.conditions != claim.manifest.conditions:
         problems.append("conditions: not what the manifest says of them")
