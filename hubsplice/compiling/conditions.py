@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hubsplice.compiling.lowered_edits import LoweredEdit
 from hubsplice.edits.lookup import Lookup
+from hubsplice.edits.opening import Opening
 from hubsplice.features.held import EditHeld, Held, HeldGate
 from hubsplice.intervention.condition import Condition
 
@@ -19,7 +20,9 @@ _NOT_COUNTED = Held(0, 0)
 
 @dataclass(frozen=True, eq=False)
 class LoweredCondition:
-    """The condition of an edit, looked up; also one that became a part of the edit's φ.
+    """Where an edit acts, looked up: its `when`, its own gate, or both.
+
+    Also of a condition that became a part of the edit's φ.
 
     Attributes:
         edit: which of the splice's edits it is of.
@@ -63,14 +66,15 @@ class LoweredCondition:
         return (
             f"{self.field}: it held on none of the {self.held.scanned_tokens:,} tokens of "
             f"calibration text that were scanned ({what}), so that the edit may never act; give "
-            "text on which it holds as the recipe's `prompts`, or lower its `above`"
+            "text on which it holds as the recipe's `prompts`, or lower the value that is to be "
+            "passed"
         )
 
 
 def lowered_conditions(
     edits: Sequence[LoweredEdit], sources: Lookup
 ) -> tuple[LoweredCondition, ...]:
-    """The conditions of those edits that have one, in their order.
+    """The conditions and gates of those edits that have some, in their order.
 
     Args:
         edits: every edit of a splice.
@@ -78,19 +82,24 @@ def lowered_conditions(
     """
     found = []
     for number, lowered in enumerate(edits):
-        when = lowered.edit.condition
-        if when is None:
-            continue
-        openings = when.openings(sources)
-        found.append(
-            LoweredCondition(
-                number,
-                f"{lowered.field}.when",
-                lowered.terms[0].label,
-                tuple(opening.words for opening in openings),
-                Condition(tuple(opening.read_out for opening in openings), when.needed),
+        when, gate = lowered.edit.condition, lowered.edit.own_gate
+        openings: tuple[Opening, ...] = () if when is None else when.openings(sources)
+        needed = 0 if when is None else when.needed
+        fields = [] if when is None else ["when"]
+        if gate is not None and (own := gate.opening(sources)) is not None:
+            # Beside a gate, conditions that are joined by `any` are refused.
+            openings, needed = (*openings, own), needed + 1
+            fields.append("gate")
+        if openings:
+            found.append(
+                LoweredCondition(
+                    number,
+                    f"{lowered.field}.{' and '.join(fields)}",
+                    lowered.terms[0].label,
+                    tuple(opening.words for opening in openings),
+                    Condition(tuple(opening.read_out for opening in openings), needed),
+                )
             )
-        )
     return tuple(found)
 
 

@@ -81,7 +81,7 @@ def rehearse(
         tuple(problems),
         tuple(edit.amounts for edit in lowered if edit.resolved),
         (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
-        tuple(edit.terms[0].label for edit in lowered if edit.edit.condition is not None),
+        tuple(edit.terms[0].label for edit in lowered if edit.edit.acts_in_places),
         tuple(
             edit.terms[0].label
             for edit in lowered

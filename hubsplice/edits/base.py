@@ -9,6 +9,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from hubsplice.edits.conditioned import conditioned
+from hubsplice.edits.gate import Gate
 from hubsplice.edits.lookup import Lookup as Lookup
 from hubsplice.edits.lookup import Sources as Sources
 from hubsplice.edits.when import When
@@ -67,6 +68,16 @@ class Edit(BaseModel, ABC):
     def condition(self) -> When | None:
         """At which tokens it acts; None for all."""
         return self.when
+
+    @property
+    def own_gate(self) -> Gate | None:
+        """The gate that is a part of the edit itself, if its recipe gives one."""
+        return None
+
+    @property
+    def acts_in_places(self) -> bool:
+        """Whether a condition or a gate says at which tokens it acts."""
+        return self.condition is not None or self.own_gate is not None
 
     @property
     def read_feature(self) -> int | None:

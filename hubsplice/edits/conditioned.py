@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from hubsplice.edits.lookup import Sources
-from hubsplice.edits.when import Opening, When
+from hubsplice.edits.opening import Opening
+from hubsplice.edits.when import When
 from hubsplice.errors import UnsupportedError
 from hubsplice.intervention.condition import Condition
 from hubsplice.intervention.normalization import Normalization

@@ -8,9 +8,11 @@ from typing import Literal
 from pydantic import Field, FiniteFloat, model_validator
 from torch import Tensor
 
-from hubsplice.edits.lookup import Sources, source_name
+from hubsplice.edits.lookup import Lookup, source_name
+from hubsplice.edits.opening import Opening
 from hubsplice.edits.reading import Reading
 from hubsplice.features.base import Feature
+from hubsplice.intervention.condition import GateReadOut
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 
@@ -51,7 +53,7 @@ class Gate(Reading):
             raise ValueError("read: raw is for a gate on a feature")
         return self
 
-    def function(self, sources: Sources) -> GateFunction:
+    def function(self, sources: Lookup) -> GateFunction:
         """The gate as a function of the token."""
         if self.vector is not None:
             assert self.threshold is not None
@@ -80,6 +82,18 @@ class Gate(Reading):
                 f"{feature.name} (raw)", feature.encoder, 0.0, PiecewiseLinear.step(threshold)
             )
         return feature_gate(feature, self.threshold)
+
+    def opening(self, sources: Lookup) -> Opening | None:
+        """The gate as one read-out of the stream as it is; None where it is not one."""
+        gate = self.function(sources)
+        if gate.normalization is not Normalization.NONE or len(gate.open.breakpoints) != 1:
+            return None
+        (threshold,) = gate.open.breakpoints
+        is_active = self.feature is not None and self.threshold is None and self.read != "raw"
+        how = "active" if is_active else f"above {threshold:g}"
+        return Opening(
+            f"{gate.name} is {how}", GateReadOut(gate.encoder, gate.bias, threshold), self.feature
+        )
 
 
 def feature_gate(feature: Feature, threshold: float | None = None) -> GateFunction:

@@ -56,6 +56,10 @@ class GatedSteer(DirectedEdit):
             ),
         )
 
+    @property
+    def own_gate(self) -> Gate | None:
+        return self.gate
+
     def feature_indices(self) -> tuple[int, ...]:
         gate = None if self.gate is None else self.gate.feature
         given = (self.feature, gate)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
 from hubsplice.edits.lookup import Lookup, source_name
+from hubsplice.edits.opening import Opening
 from hubsplice.edits.reading import Reading
 from hubsplice.errors import FieldError, RecipeError, UnsupportedError, quoted, within
 from hubsplice.features.base import Feature
@@ -16,22 +17,6 @@ from hubsplice.features.references import SaeSource
 from hubsplice.intervention.condition import GateReadOut
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
-
-
-@dataclass(frozen=True, eq=False)
-class Opening:
-    """A gate, looked up.
-
-    Attributes:
-        words: where it is open, such as "feature 5 is above 3".
-        read_out: what it reads, and from where on it is open.
-        feature: the feature of the splice's SAE that it reads, if it reads one.
-    """
-
-    words: str
-    read_out: GateReadOut
-    feature: int | None = None
-
 
 _MOST = 3
 _OF_SOURCES = ("path", "tensor", "row", "weight", "bias")

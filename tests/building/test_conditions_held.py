@@ -27,6 +27,12 @@ EDITS = """
         when: {all: [{feature: 17}, {feature: 19, above: 900}]}
       - {kind: steer, feature: 23, strength: 1, when: {feature: 29}}
       - {kind: ablate, feature: 31}
+      - {kind: gated_steer, feature: 37, strength: 1, gate: {feature: 41, threshold: 700}}
+      - kind: gated_steer
+        feature: 43
+        strength: 1
+        gate: {feature: 47}
+        when: {all: [{feature: 53}, {feature: 59}]}
 """
 HELD = re.compile(r"the condition held on ([\d,]+) of ([\d,]+) scanned tokens")
 
@@ -38,7 +44,7 @@ def built(make: Build, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 def test_a_build_counts_them(built: Any) -> None:
-    never, often, joined, gated = (one.held for one in built.conditions)
+    never, often, joined, gated, closed, both = (one.held for one in built.conditions)
     assert never.tokens == joined.tokens == 0
     assert 100 < often.tokens < often.scanned_tokens
     assert 100 < gated.tokens < gated.scanned_tokens
@@ -46,6 +52,11 @@ def test_a_build_counts_them(built: Any) -> None:
         ("feature 17 is active", True),
         ("feature 19 is above 900", False),
     ]
+    assert closed.tokens == 0
+    assert closed.gates == ()
+    first, second, own = both.gates
+    assert own.words == "feature 47 is active"
+    assert 0 < both.tokens < min(first.tokens, second.tokens, own.tokens)
 
 
 def test_everything_says_them(built: Any) -> None:
@@ -57,18 +68,20 @@ def test_everything_says_them(built: Any) -> None:
     for one in built.conditions:
         for text in (" ".join(str(built).split()), told, card):
             assert str(one) in text
-    assert len(HELD.findall(card)) == 4
+    assert len(HELD.findall(card)) == 6
 
 
 def test_what_never_held_is_a_warning(built: Any) -> None:
-    first, second = built.warnings
+    first, second, third = built.warnings
     assert first.startswith("splices[0].edits[0].when: it held on none of the ")
     assert "(feature 7 is above 500 on none of them)" in first
     assert second.startswith("splices[0].edits[2].when: it held on none of the ")
     assert "(feature 19 is above 900 on none of them)" in second
+    assert third.startswith("splices[0].edits[5].gate: it held on none of the ")
+    assert "(feature 41 is above 700 on none of them)" in third
     manifest = read_manifest(built.folder / "splice.json")
     assert manifest.calibration is not None
-    assert manifest.calibration.warnings == (first, second)
+    assert manifest.calibration.warnings == (first, second, third)
 
 
 def test_an_edit_of_several_terms_says_it_once(make: Build, tmp_path: Path) -> None:
