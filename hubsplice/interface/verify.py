@@ -111,6 +111,11 @@ def _engine(name: EngineName, python: AnyPath | None, converter: AnyPath | None)
             if converter is not None
             else "--converter: missing; name convert_hf_to_gguf.py in the sources of llama.cpp"
         )
+    if python is not None and name == "transformers":
+        raise RecipeError(
+            "--python: the engine transformers runs in this interpreter; --python is for "
+            "--engine vllm or llama.cpp"
+        )
     interpreter = as_interpreter(python)
     if converter is not None:
         return LlamaCppEngine(interpreter, as_path(converter).resolve())

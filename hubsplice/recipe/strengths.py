@@ -79,20 +79,20 @@ def knob(recipe: Recipe, number: int | None) -> Knob:
         RecipeError: no such edit, it has no strength, or several have one and none is named.
     """
     edits = list(edits_of(recipe))
+    known = ", ".join(
+        f"{i} ({edit.kind}{f', {edit.label!r}' if edit.label else ''})"
+        for i, (_, _, edit) in enumerate(edits)
+    )
     if number is None:
         found = [k for s, e, edit in edits if (k := knob_of(s, e, edit)) is not None]
         if len(found) == 1:
             return found[0]
-        known = ", ".join(
-            f"{i} ({edit.kind}{f', {edit.label!r}' if edit.label else ''})"
-            for i, (_, _, edit) in enumerate(edits)
-        )
         raise RecipeError(
             f"--edit: missing; the recipe has {len(found)} edits with a strength, expected one; "
-            f"its edits: {known or 'none'}"
+            f"its edits: {known}"
         )
     if not 0 <= number < len(edits):
-        raise RecipeError(f"--edit: {number} is out of range; the recipe has {len(edits)} edits")
+        raise RecipeError(f"--edit: found {number}; the recipe's edits: {known}")
     splice, index, edit = edits[number]
     found_knob = knob_of(splice, index, edit)
     if found_knob is None:

@@ -154,7 +154,7 @@ def test_a_strength_sets_the_field_in_its_own_unit(fields: dict[str, Any]) -> No
     [
         ([{"kind": "ablate", "feature": 1}], None, "1", "has 0 edits with a strength"),
         ([{"kind": "ablate", "feature": 1}], 0, "1", r"0 \(ablate\) has no strength; `scale`"),
-        ([{"kind": "ablate", "feature": 1}], 1, "1", "1 is out of range"),
+        ([{"kind": "ablate", "feature": 1}], 1, "1", r"found 1; the recipe's edits: 0 \(ablate\)"),
         ([{"kind": "scale", "feature": 1, "factor": 2}], 0, "1 x max", "expected a plain number"),
         ([{"kind": "add", "feature": 1, "strength": 2}], None, "loud", "--strength: expected a"),
         (

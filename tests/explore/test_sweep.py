@@ -387,6 +387,7 @@ def test_numbers_of_a_command_line() -> None:
         ({"scores": ["rgex=a"]}, "Did you mean 'regex'"),
         ({"strengths": []}, "--strengths: none"),
         ({"prompts": []}, "--prompts: none"),
+        ({"prompts": "p.json"}, "--prompts: p.json ends in .\\.json., expected"),
         ({"plot": "a.gif"}, "expected '.svg' or '.png'"),
         ({"write": True, "layers": [1]}, "--write: it needs one place"),
     ],

@@ -97,11 +97,15 @@ def test_an_interpreter_is_found_from_the_current_folder(
     assert relative.run_jobs([job], made) == [{"version": "9.9", "answers": []}]
 
 
-def test_the_converter_is_of_llama_cpp_alone(command: Command, spliced: Spliced) -> None:
+def test_what_is_of_some_engines_alone(command: Command, spliced: Spliced) -> None:
     for options, message in (
         (["--engine", "vllm", "--converter", "x.py"], "it is for --engine llama.cpp"),
         (["--engine", "llama.cpp"], "--converter: missing"),
         (["--converter", "x.py"], "--converter: it needs an engine"),
+        (
+            ["--engine", "transformers", "--python", "x"],
+            "--python: the engine",
+        ),
     ):
         code, _, err = command("verify", spliced.folder, "--base", spliced.base, *options)
         assert code == 2
