@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +75,15 @@ class Comparison:
     losses: tuple[Tensor, Tensor] | None = None
 
 
+def _untold(done: int, total: int) -> None:
+    """Say nothing."""
+
+
 def compare(
-    reference: Readable, others: Mapping[str, Readable], ids: Tensor | None = None
+    reference: Readable,
+    others: Mapping[str, Readable],
+    ids: Tensor | None = None,
+    progress: Callable[[int, int], None] = _untold,
 ) -> dict[str, Comparison]:
     """Compare models with a reference over the same tokens.
 
@@ -88,6 +95,7 @@ def compare(
         reference: what the others are compared with.
         others: by any name.
         ids: the tokens, shape [sequences, length], where losses are wanted too.
+        progress: told how many tokens are done, and how many there are.
 
     Raises:
         FidelityError: logits are NaN or infinite.
@@ -119,6 +127,7 @@ def compare(
 
     with torch.inference_mode():
         for start in range(0, len(truth), step):
+            progress(start, len(truth))
             part = slice(start, start + step)
             of_truth = logits(truth[part], reference)
             of_others = {name: logits(states[name][part], o) for name, o in others.items()}
@@ -135,6 +144,7 @@ def compare(
                     terms = found.neg_().add_(wanted).mul_(probabilities)
                     # Of two distributions that are almost equal it may be a little below zero.
                     divergences[name].append(terms.sum(dim=-1).clamp(min=0).cpu())
+    progress(len(truth), len(truth))
     wrong = {n: sum(int((~p.isfinite()).sum()) for p in ps) for n, ps in divergences.items()}
     if any(wrong.values()):
         which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)

@@ -183,7 +183,8 @@ def measure_fidelity(
     runs[_name(torch.float32)] = splice, None
     others[_name(torch.float32)] = replace(precise.hook, hidden=splice.hidden)
     # At once: the reference's logits are computed once for all of them.
-    errors = compare(precise.hook, others)
+    step = _step(progress, "comparing the hook with the splice, token by token")
+    errors = compare(precise.hook, others, progress=step)
     precisions = [
         _precision(
             subject,
@@ -275,7 +276,10 @@ class _Precise:
         truth = Readable(hook.hidden, head, scale)
         others = {"base": bare, "plain": plain}
         found = compare(
-            truth, {name: Readable(run.hidden, head, scale) for name, run in others.items()}, ids
+            truth,
+            {name: Readable(run.hidden, head, scale) for name, run in others.items()},
+            ids,
+            _step(progress, "comparing base and hook, token by token"),
         )
         ordinary = scored.clone()
         ordinary[text.drawn :] = False
