@@ -40,6 +40,10 @@ class Kind:
     effect: float
 
 
+AMPLIFIED = {
+    "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
+    "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
+}
 KINDS = {
     "SmolLM2": Kind(
         13,
@@ -52,14 +56,10 @@ KINDS = {
         effect=1.0,
     ),
     # Its MLP has no biases: squares hold the constant.
-    "qwen3": Kind(
-        1,
-        {
-            "amplified": "sae: {path: jumprelu}\n    edits: [{feature: 3, kind: scale, factor: 4}, "
-            "{kind: steer, vector: {path: v.safetensors}, strength: 3}]",
-        },
-        effect=0.05,
-    ),
+    "qwen3": Kind(1, AMPLIFIED, effect=0.05),
+    # Norms stand behind the blocks: fixed ones, which suit every edit.
+    "gemma2": Kind(1, AMPLIFIED, effect=0.05),
+    "olmo2": Kind(1, AMPLIFIED, effect=0.05),
 }
 
 
