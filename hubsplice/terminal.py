@@ -65,7 +65,7 @@ def print_content(content: Iterable[Part]) -> None:
 
     console = Console()
     if console.is_terminal:
-        console.print(drawn(content))
+        console.print(drawn(content), crop=False)
     else:
         # rich fills its lines with spaces, which a file or a pipe keeps.
         print(as_text(content))  # noqa: T201

@@ -37,7 +37,7 @@ def as_text(content: Iterable[Part]) -> str:
     # Inside a notebook, rich would show it there instead of writing it.
     console = Console(file=io.StringIO(), color_system=None, force_jupyter=False)
     with console.capture() as capture:
-        console.print(drawn(content))
+        console.print(drawn(content), crop=False)
     return "\n".join(line.rstrip() for line in capture.get().splitlines()).rstrip()
 
 

@@ -14,6 +14,7 @@ import hubsplice
 from hubsplice.rendering.content import Code, Line, Part, Table, Tone
 from hubsplice.rendering.drawing import as_text
 from hubsplice.rendering.html import as_html
+from hubsplice.terminal import print_content
 from hubsplice.verifying.statements.ledger import AuthorClaim
 from hubsplice.verifying.statements.table import claims_table
 
@@ -155,6 +156,17 @@ def test_no_column_is_cut_whatever_the_width(
     if width == 120:
         assert "0.833 [0.44, 0.97]  0.0604 [0.043, 0.078]" in shown
         assert shown.count("─\n") == 1
+
+
+def test_a_command_to_copy_is_never_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    command = f"  hubsplice evaluate {'long/' * 20}folder --prompts FILE"
+    assert as_text([Code(command)]) == command
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_content([Code(command)])
+    assert command in capsys.readouterr().out
 
 
 def test_a_tone_for_every_verdict() -> None:
