@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -98,8 +98,29 @@ def parsed_edit(content: Mapping[str, object]) -> Edit:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML with every default written out; parses to an equal recipe."""
-    return dump_yaml(recipe.model_dump(mode="json"))
+    """The recipe as YAML with every default written out but null; parses to an equal recipe."""
+    chosen = recipe.model_dump(mode="json", exclude_defaults=True)
+    return dump_yaml(_without_nothing(recipe.model_dump(mode="json"), chosen))
+
+
+def _without_nothing(value: Any, chosen: Any) -> Any:
+    """The value without the nulls in it that are defaults.
+
+    Args:
+        value: of a recipe or of a part of it, with all defaults.
+        chosen: the same without defaults, as far as anything is left. A null in it is a choice.
+    """
+    if isinstance(value, dict):
+        kept = chosen if isinstance(chosen, dict) else {}
+        return {
+            name: _without_nothing(part, kept.get(name))
+            for name, part in value.items()
+            if part is not None or name in kept
+        }
+    if isinstance(value, list):
+        parts = chosen if isinstance(chosen, list) else [None] * len(value)
+        return [_without_nothing(*pair) for pair in zip(value, parts, strict=True)]
+    return value
 
 
 def portable(recipe: Recipe) -> Recipe:

@@ -462,6 +462,21 @@ def test_junk_text_is_a_recipe_error(source: str) -> None:
         parse_recipe(source, folder=FOLDER)
 
 
+def test_only_a_null_that_says_something_is_written() -> None:
+    """A probe has a bias, unless its recipe says that it has none."""
+    vector = "vector: {path: v.safetensors}, strength: 1"
+    gate = "gate: {probe: {path: p.safetensors, bias: null}}"
+    recipe = parse_recipe(
+        f"base_model: a/b\nsplices:\n  - {{after_layer: 1, edits: [{{kind: gated_steer, {vector}, "
+        f"{gate}}}]}}\n",
+        folder=FOLDER,
+    )
+    written = dump_recipe(recipe)
+    assert [line.strip() for line in written.splitlines() if "null" in line] == ["bias: null"]
+    assert "sequence_length: 256" in written
+    assert parse_recipe(written, folder=FOLDER) == recipe
+
+
 @given(st.dictionaries(st.sampled_from(sorted(Recipe.model_fields)), junk))
 def test_junk_fields_are_a_recipe_error(raw: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):
