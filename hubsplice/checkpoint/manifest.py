@@ -176,7 +176,7 @@ class TermRecord(Record):
     held: Held | None = Field(
         None,
         description="On how much calibration text the condition of its edit held. The first term "
-        "of an edit says it; null of the others, and without a condition.",
+        "of an edit says it; null of the others, and without a condition or a gate.",
     )
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from hubsplice.compiling.lowered_edits import LoweredEdit
 from hubsplice.edits.lookup import Lookup
-from hubsplice.edits.opening import Opening
 from hubsplice.features.held import EditHeld, Held, HeldGate
 from hubsplice.intervention.condition import Condition
 
@@ -82,24 +81,24 @@ def lowered_conditions(
     """
     found = []
     for number, lowered in enumerate(edits):
-        when, gate = lowered.edit.condition, lowered.edit.own_gate
-        openings: tuple[Opening, ...] = () if when is None else when.openings(sources)
-        needed = 0 if when is None else when.needed
-        fields = [] if when is None else ["when"]
-        if gate is not None and (own := gate.opening(sources)) is not None:
-            # Beside a gate, conditions that are joined by `any` are refused.
-            openings, needed = (*openings, own), needed + 1
-            fields.append("gate")
-        if openings:
-            found.append(
-                LoweredCondition(
-                    number,
-                    f"{lowered.field}.{' and '.join(fields)}",
-                    lowered.terms[0].label,
-                    tuple(opening.words for opening in openings),
-                    Condition(tuple(opening.read_out for opening in openings), needed),
-                )
+        openings, when = lowered.edit.openings(sources), lowered.edit.condition
+        if not openings:
+            continue
+        # Beside a gate, conditions that are joined by `any` are refused.
+        own = len(openings) - (0 if when is None else len(when.members))
+        fields = [*(["when"] if when is not None else []), *(["gate"] if own else [])]
+        found.append(
+            LoweredCondition(
+                number,
+                f"{lowered.field}.{' and '.join(fields)}",
+                lowered.terms[0].label,
+                tuple(opening.words for opening in openings),
+                Condition(
+                    tuple(opening.read_out for opening in openings),
+                    own + (0 if when is None else when.needed),
+                ),
             )
+        )
     return tuple(found)
 
 

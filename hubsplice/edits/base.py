@@ -12,6 +12,7 @@ from hubsplice.edits.conditioned import conditioned
 from hubsplice.edits.gate import Gate
 from hubsplice.edits.lookup import Lookup as Lookup
 from hubsplice.edits.lookup import Sources as Sources
+from hubsplice.edits.opening import Opening
 from hubsplice.edits.when import When
 from hubsplice.intervention.site import Term
 
@@ -78,6 +79,12 @@ class Edit(BaseModel, ABC):
     def acts_in_places(self) -> bool:
         """Whether a condition or a gate says at which tokens it acts."""
         return self.condition is not None or self.own_gate is not None
+
+    def openings(self, sources: Lookup) -> tuple[Opening, ...]:
+        """The gates of its condition, and its own, unless that is more than one read-out's."""
+        found = () if self.condition is None else self.condition.openings(sources)
+        own = None if self.own_gate is None else self.own_gate.opening(sources)
+        return found if own is None else (*found, own)
 
     @property
     def read_feature(self) -> int | None:

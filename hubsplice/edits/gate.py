@@ -89,11 +89,22 @@ class Gate(Reading):
         if gate.normalization is not Normalization.NONE or len(gate.open.breakpoints) != 1:
             return None
         (threshold,) = gate.open.breakpoints
-        is_active = self.feature is not None and self.threshold is None and self.read != "raw"
-        how = "active" if is_active else f"above {threshold:g}"
         return Opening(
-            f"{gate.name} is {how}", GateReadOut(gate.encoder, gate.bias, threshold), self.feature
+            f"{gate.name} is {self._how}",
+            GateReadOut(gate.encoder, gate.bias, threshold),
+            self.feature,
         )
+
+    @property
+    def _how(self) -> str:
+        """From where on it is open, as far as the recipe says it."""
+        if self.threshold is not None:
+            return f"above {self.threshold:g}"
+        if self.contrast is not None:
+            return "above halfway"
+        if self.probe is not None:
+            return "above 0"
+        return "active" if self.read == "pre_activation" else "above its threshold"
 
 
 def feature_gate(feature: Feature, threshold: float | None = None) -> GateFunction:

@@ -163,12 +163,13 @@ class _Splice:
     def _compare_held(self, path: Path, edit: Edit, on_paper: OnPaper) -> None:
         """The recipe says which gates are counted. Calibration counted them."""
         found = self._found
-        if edit.condition is None:
-            found.shows(*path, expected=None, source="for an edit without a condition")
+        openings = edit.openings(on_paper)
+        if not openings:
+            found.shows(*path, expected=None, source="for an edit without a condition or a gate")
             return
         if found.at(*path) is None:
             return
-        words = [opening.words for opening in edit.condition.openings(on_paper)]
+        words = [opening.words for opening in openings]
         gates = words if len(words) > 1 else []
         told = [gate["words"] for gate in found.at(*path, "gates")]
         if told != gates:
