@@ -111,57 +111,62 @@ def compare(
     step = max(1, _LOGITS_AT_ONCE // len(reference.head))
     # A GPU has no such caches, and is slower in small steps.
     wide_step = step if device.type == "cuda" else max(1, _WIDE_AT_ONCE // len(reference.head))
-    divergences: dict[str, list[Tensor]] = {name: [] for name in others}
-    tops: dict[str, list[Tensor]] = {name: [] for name in others}
-    losses: dict[str | None, list[Tensor]] = {name: [] for name in (None, *others)}
+    # Room for all results, and for the logits of one step, is made once: a heap in which small
+    # results lie between large steps that come and go grows by gigabytes.
+    tokens = len(truth)
+    room = torch.empty(
+        (4, min(wide_step, tokens), len(reference.head)), dtype=torch.float64, device=device
+    )
+    divergences = {name: torch.empty(tokens, dtype=torch.float64) for name in others}
+    tops = {name: torch.empty(tokens, dtype=torch.bool) for name in others}
+    losses = {name: torch.empty(tokens, dtype=torch.float64) for name in (None, *others)}
     # What follows the last token of a sequence is not known, and its loss is left out below.
     following = None if ids is None else ids.roll(-1, dims=1).flatten()
 
     def note_loss(name: str | None, found: Tensor, part: slice) -> None:
         if following is not None:
             wanted = following[part, None].to(device)
-            losses[name].append(-found.gather(-1, wanted)[:, 0].cpu())
+            losses[name][part] = -found.gather(-1, wanted)[:, 0].cpu()
 
     def logits(hidden: Tensor, of: Readable) -> Tensor:
         return of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
 
     with torch.inference_mode():
-        for start in range(0, len(truth), step):
-            progress(start, len(truth))
+        for start in range(0, tokens, step):
+            progress(start, tokens)
             part = slice(start, start + step)
             of_truth = logits(truth[part], reference)
             of_others = {name: logits(states[name][part], o) for name, o in others.items()}
             for rows in range(start, start + len(of_truth), wide_step):
                 some = slice(rows, min(rows + wide_step, start + len(of_truth)))
                 inner = slice(some.start - start, some.stop - start)
-                wanted = of_truth[inner].double().log_softmax(dim=-1)
-                probabilities, top = wanted.exp(), wanted.argmax(dim=-1)
+                wide, wanted, probabilities, found = room[:, : some.stop - rows]
+                torch.log_softmax(wide.copy_(of_truth[inner]), -1, out=wanted)
+                torch.exp(wanted, out=probabilities)
+                top = wanted.argmax(dim=-1)
                 note_loss(None, wanted, some)
                 for name, of_other in of_others.items():
-                    found = of_other[inner].double().log_softmax(dim=-1)
-                    tops[name].append((found.argmax(dim=-1) == top).cpu())
+                    torch.log_softmax(wide.copy_(of_other[inner]), -1, out=found)
+                    tops[name][some] = (found.argmax(dim=-1) == top).cpu()
                     note_loss(name, found, some)
                     terms = found.neg_().add_(wanted).mul_(probabilities)
                     # Of two distributions that are almost equal it may be a little below zero.
-                    divergences[name].append(terms.sum(dim=-1).clamp(min=0).cpu())
-    progress(len(truth), len(truth))
-    wrong = {n: sum(int((~p.isfinite()).sum()) for p in ps) for n, ps in divergences.items()}
+                    divergences[name][some] = terms.sum(dim=-1).clamp(min=0).cpu()
+    progress(tokens, tokens)
+    wrong = {name: int((~of.isfinite()).sum()) for name, of in divergences.items()}
     if any(wrong.values()):
         which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)
         raise FidelityError(
-            f"fidelity can't be measured: logits are not finite ({which} of {len(truth)} tokens); "
+            f"fidelity can't be measured: logits are not finite ({which} of {tokens} tokens); "
             "the base's weights or an edit overflow"
         )
-
-    def joined(parts: list[Tensor]) -> Tensor:
-        return torch.cat(parts).reshape(shape)
 
     def both(name: str) -> tuple[Tensor, Tensor] | None:
         if following is None:
             return None
-        return joined(losses[None])[:, :-1], joined(losses[name])[:, :-1]
+        return losses[None].reshape(shape)[:, :-1], losses[name].reshape(shape)[:, :-1]
 
     return {
-        name: Comparison(joined(divergences[name]), joined(tops[name]), both(name))
+        name: Comparison(divergences[name].reshape(shape), tops[name].reshape(shape), both(name))
         for name in others
     }
