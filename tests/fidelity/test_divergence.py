@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -140,3 +142,33 @@ def test_losses_are_cross_entropies_of_the_token_that_follows() -> None:
         )
         torch.testing.assert_close(loss, wanted.double(), rtol=1e-5, atol=1e-5)
     assert compare(reference, {"other": other})["other"].losses is None
+
+
+GROWTH = """
+from pathlib import Path
+import torch
+from hubsplice.fidelity.divergence import Readable, compare
+
+def megabytes():
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").open())
+    return int(fields["RssAnon"].split()[0]) // 1024
+
+torch.set_num_threads(1)
+head, hidden = torch.randn(2**17, 32), torch.randn(4, 64, 32)
+# The C library then takes what is smaller from its heap.
+freed = [torch.empty(2**20 * 30 // 4) for _ in range(3)]
+del freed
+others = {name: Readable(hidden + name, head) for name in (1e-3, 2e-3)}
+before = megabytes()
+compare(Readable(hidden, head), others, torch.randint(2**17, (4, 64)))
+print(megabytes() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process is read from /proc")
+def test_many_logits_leave_no_memory_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True
+    )
+    # All of the logits would be 256 MB in float64, and each is computed for two models.
+    assert int(done.stdout) < 100
