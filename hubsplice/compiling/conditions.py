@@ -84,19 +84,17 @@ def lowered_conditions(
         openings, when = lowered.edit.openings(sources), lowered.edit.condition
         if not openings:
             continue
+        members, needed = (0, 0) if when is None else (len(when.members), when.needed)
         # Beside a gate, conditions that are joined by `any` are refused.
-        own = len(openings) - (0 if when is None else len(when.members))
-        fields = [*(["when"] if when is not None else []), *(["gate"] if own else [])]
+        own = len(openings) - members
+        fields = [name for name, gates in (("when", members), ("gate", own)) if gates]
         found.append(
             LoweredCondition(
                 number,
                 f"{lowered.field}.{' and '.join(fields)}",
                 lowered.terms[0].label,
                 tuple(opening.words for opening in openings),
-                Condition(
-                    tuple(opening.read_out for opening in openings),
-                    own + (0 if when is None else when.needed),
-                ),
+                Condition(tuple(opening.read_out for opening in openings), needed + own),
             )
         )
     return tuple(found)

@@ -31,7 +31,7 @@ class Rehearsal:
         problems: what would stop the build.
         amounts: what the strengths come to, as far as the recipe says, for edits that have one.
         warnings: what would build, and may not be what was meant.
-        conditions: what reports call the edits that have one.
+        conditions: what reports call the edits that have one, or a gate of their own.
         in_two_layers: those of them that need two layers.
     """
 
@@ -81,7 +81,7 @@ def rehearse(
         tuple(problems),
         tuple(edit.amounts for edit in lowered if edit.resolved),
         (*(doubt for edit in lowered for doubt in _doubts(edit)), *together.doubts),
-        tuple(edit.terms[0].label for edit in lowered if edit.edit.acts_in_places),
+        tuple(edit.terms[0].label for edit in lowered if edit.edit.openings(sources)),
         tuple(
             edit.terms[0].label
             for edit in lowered

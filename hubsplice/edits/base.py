@@ -75,11 +75,6 @@ class Edit(BaseModel, ABC):
         """The gate that is a part of the edit itself, if its recipe gives one."""
         return None
 
-    @property
-    def acts_in_places(self) -> bool:
-        """Whether a condition or a gate says at which tokens it acts."""
-        return self.condition is not None or self.own_gate is not None
-
     def openings(self, sources: Lookup) -> tuple[Opening, ...]:
         """The gates of its condition, and its own, unless that is more than one read-out's."""
         found = () if self.condition is None else self.condition.openings(sources)

@@ -75,15 +75,11 @@ class Comparison:
     losses: tuple[Tensor, Tensor] | None = None
 
 
-def _untold(done: int, total: int) -> None:
-    """Say nothing."""
-
-
 def compare(
     reference: Readable,
     others: Mapping[str, Readable],
     ids: Tensor | None = None,
-    progress: Callable[[int, int], None] = _untold,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> dict[str, Comparison]:
     """Compare models with a reference over the same tokens.
 
