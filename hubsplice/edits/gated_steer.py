@@ -13,7 +13,7 @@ from hubsplice.edits.lookup import Sources
 from hubsplice.edits.registry import EDITS
 from hubsplice.edits.strength import StatedMaximum, Strength
 from hubsplice.edits.units import activation_units, stream_units
-from hubsplice.errors import UnsupportedError
+from hubsplice.errors import UnsupportedError, within
 from hubsplice.intervention.normalization import Normalization
 from hubsplice.intervention.site import Term
 
@@ -67,7 +67,8 @@ class GatedSteer(DirectedEdit):
 
     def _gate(self, direction: Direction, sources: Sources) -> GateFunction:
         if self.gate is not None:
-            return self.gate.function(sources)
+            with within("gate", Gate.model_fields):
+                return self.gate.function(sources)
         assert direction.feature is not None
         return feature_gate(direction.feature)
 

@@ -32,13 +32,13 @@ def prompts_of(prompts: AnyPath | Sequence[str]) -> list[str]:
                     f"--prompts: {path} has no prompts in it: nothing was asked, or an early "
                     "version of hubsplice wrote it"
                 )
-        elif path.suffix == ".json":
-            raise RecipeError(
-                f"--prompts: {path} ends in '.json', expected '.txt', '.jsonl', or a file that is "
-                f"called {EVALUATION}"
-            )
         else:
-            found = read_lines(path, "--prompts")
+            try:
+                found = read_lines(path, "--prompts")
+            except RecipeError as error:
+                if path.suffix.lower() != ".json" or not path.exists():
+                    raise
+                raise RecipeError(f"{error}, or a file that is called {EVALUATION}") from None
     else:
         found = list(prompts)
     if not found:

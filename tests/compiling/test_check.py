@@ -126,6 +126,11 @@ def test_a_base_without_a_size_is_damaged(folder: Path) -> None:
             ["splices[0].edits[0]: feature: 256 is out of range; SAE", "has features 0 to 255"],
         ),
         (
+            "  - {sae: {path: sae}, edits: "
+            "[{kind: gated_steer, feature: 1, strength: 1, gate: {feature: 256}}]}",
+            ["splices[0].edits[0].gate.feature: 256 is out of range; SAE"],
+        ),
+        (
             "  - {sae: {path: sae}}\n  - {after_layer: 2}",
             ["splices[1]: another splice is after layer 2 already"],
         ),

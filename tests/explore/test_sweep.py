@@ -387,7 +387,6 @@ def test_numbers_of_a_command_line() -> None:
         ({"scores": ["rgex=a"]}, "Did you mean 'regex'"),
         ({"strengths": []}, "--strengths: none"),
         ({"prompts": []}, "--prompts: none"),
-        ({"prompts": "p.json"}, "--prompts: p.json ends in .\\.json., expected"),
         ({"plot": "a.gif"}, "expected '.svg' or '.png'"),
         ({"write": True, "layers": [1]}, "--write: it needs one place"),
     ],
@@ -395,6 +394,13 @@ def test_numbers_of_a_command_line() -> None:
 def test_sweeps_that_can_not_be_run(recipe: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(hubsplice.RecipeError, match=message):
         sweep(recipe, **options)
+
+
+def test_prompts_in_json_are_those_of_an_evaluation(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text("[]", encoding="utf-8")
+    expected = r"--prompts: .*p.json ends in .\.json., expected .*, or a file that is called eval"
+    with pytest.raises(hubsplice.RecipeError, match=expected):
+        sweep(recipe, prompts=tmp_path / "p.json")
 
 
 def test_a_file_of_something_else_is_not_added_to(recipe: Path, tmp_path: Path) -> None:
