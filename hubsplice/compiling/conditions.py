@@ -65,8 +65,7 @@ class LoweredCondition:
         return (
             f"{self.field}: it held on none of the {self.held.scanned_tokens:,} tokens of "
             f"calibration text that were scanned ({what}), so that the edit may never act; give "
-            "text on which it holds as the recipe's `prompts`, or lower the value that is to be "
-            "passed"
+            "text on which it holds as the recipe's `prompts`, or lower its threshold"
         )
 
 

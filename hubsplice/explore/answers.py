@@ -112,7 +112,7 @@ def never_held(prompts: Sequence[Compared]) -> tuple[str, ...]:
         found[holding.label] = found.get(holding.label, 0) + on
     return tuple(
         f"{label}: the condition held on no token of any prompt or answer, so that the edit did "
-        "nothing; ask something on which it holds, or lower the value that is to be passed"
+        "nothing; ask something on which it holds, or lower its threshold"
         for label, on in found.items()
         if not on
     )
