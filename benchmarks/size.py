@@ -180,7 +180,10 @@ def make_base(folder: Path, size: str) -> None:
 
     def shards() -> Iterator[dict[str, Any]]:
         vocabulary = VOCABULARY[size]
-        yield {"model.embed_tokens.weight": 25 * random(vocabulary, d)}
+        embeddings = 25 * random(vocabulary, d)
+        # As in trained models, the token that begins a sequence is an attention sink.
+        embeddings[config.bos_token_id] *= 100
+        yield {"model.embed_tokens.weight": embeddings}
         for i in range(fields["num_hidden_layers"]):
             shapes = {
                 "self_attn.q_proj": (d, d),

@@ -102,7 +102,11 @@ def _work(plan: Plan, shapes: Shapes, dtype: torch.dtype, measure: bool, all_tex
         tokens(recipe.fidelity),
         layers=shapes.num_layers,
         added=shapes.added_layers,
-        plain=any(splice.splice.sinks == "skip" for splice in plan.splices),
+        plain_length=(
+            recipe.fidelity.sequence_length
+            if any(splice.splice.sinks == "skip" for splice in plan.splices)
+            else None
+        ),
     )
     sizes, room = shapes.sizes, room_for_weights()
     # What is held whole is read from the disk once, and never again.

@@ -89,7 +89,7 @@ def compare(
 
     Args:
         reference: what the others are compared with.
-        others: by any name.
+        others: by any name. One of fewer sequences is compared over those, the first ones.
         ids: the tokens, shape [sequences, length], where losses are wanted too.
         progress: told how many tokens are done, and how many there are.
 
@@ -97,7 +97,7 @@ def compare(
         FidelityError: logits are NaN or infinite.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shape = reference.hidden.shape[:2]
+    length = reference.hidden.shape[1]
     states = {name: other.hidden.flatten(end_dim=1) for name, other in others.items()}
     every = (reference, *others.values())
     # One that stays on the disk takes memory in the precision of the states from here on.
@@ -113,16 +113,18 @@ def compare(
     room = torch.empty(
         (4, min(wide_step, tokens), len(reference.head)), dtype=torch.float64, device=device
     )
-    divergences = {name: torch.empty(tokens, dtype=torch.float64) for name in others}
-    tops = {name: torch.empty(tokens, dtype=torch.bool) for name in others}
-    losses = {name: torch.empty(tokens, dtype=torch.float64) for name in (None, *others)}
+    counts = {name: len(of) for name, of in states.items()}
+    divergences = {name: torch.empty(n, dtype=torch.float64) for name, n in counts.items()}
+    tops = {name: torch.empty(n, dtype=torch.bool) for name, n in counts.items()}
+    loss_of_truth = torch.empty(tokens, dtype=torch.float64)
+    losses = {name: torch.empty(n, dtype=torch.float64) for name, n in counts.items()}
     # What follows the last token of a sequence is not known, and its loss is left out below.
     following = None if ids is None else ids.roll(-1, dims=1).flatten()
 
-    def note_loss(name: str | None, found: Tensor, part: slice) -> None:
+    def note_loss(into: Tensor, found: Tensor, part: slice) -> None:
         if following is not None:
             wanted = following[part, None].to(device)
-            losses[name][part] = -found.gather(-1, wanted)[:, 0].cpu()
+            into[part] = -found.gather(-1, wanted)[:, 0].cpu()
 
     def logits(hidden: Tensor, of: Readable) -> Tensor:
         return of.scale(functional.linear(hidden.to(device), heads[id(of.head), of.hidden.dtype]))
@@ -136,33 +138,44 @@ def compare(
             for rows in range(start, start + len(of_truth), wide_step):
                 some = slice(rows, min(rows + wide_step, start + len(of_truth)))
                 inner = slice(some.start - start, some.stop - start)
-                wide, wanted, probabilities, found = room[:, : some.stop - rows]
+                wide, wanted, probabilities, _ = room[:, : some.stop - rows]
                 torch.log_softmax(wide.copy_(of_truth[inner]), -1, out=wanted)
                 torch.exp(wanted, out=probabilities)
                 top = wanted.argmax(dim=-1)
-                note_loss(None, wanted, some)
+                note_loss(loss_of_truth, wanted, some)
                 for name, of_other in of_others.items():
-                    torch.log_softmax(wide.copy_(of_other[inner]), -1, out=found)
-                    tops[name][some] = (found.argmax(dim=-1) == top).cpu()
-                    note_loss(name, found, some)
+                    own = of_other[inner]
+                    if not len(own):
+                        continue
+                    same = slice(rows, rows + len(own))
+                    wide, wanted, probabilities, found = room[:, : len(own)]
+                    torch.log_softmax(wide.copy_(own), -1, out=found)
+                    tops[name][same] = (found.argmax(dim=-1) == top[: len(own)]).cpu()
+                    note_loss(losses[name], found, same)
                     terms = found.neg_().add_(wanted).mul_(probabilities)
                     # Of two distributions that are almost equal it may be a little below zero.
-                    divergences[name][some] = terms.sum(dim=-1).clamp(min=0).cpu()
+                    divergences[name][same] = terms.sum(dim=-1).clamp(min=0).cpu()
     progress(tokens, tokens)
     wrong = {name: int((~of.isfinite()).sum()) for name, of in divergences.items()}
     if any(wrong.values()):
-        which = ", ".join(f"{name} at {count}" for name, count in wrong.items() if count)
-        raise FidelityError(
-            f"fidelity can't be measured: logits are not finite ({which} of {tokens} tokens); "
-            "the base's weights or an edit overflow"
+        which = ", ".join(
+            f"{name} at {count} of {counts[name]} tokens" for name, count in wrong.items() if count
         )
+        raise FidelityError(
+            f"fidelity can't be measured: logits are not finite ({which}); the base's weights or "
+            "an edit overflow"
+        )
+
+    def shaped(values: Tensor) -> Tensor:
+        return values.reshape(-1, length)
 
     def both(name: str) -> tuple[Tensor, Tensor] | None:
         if following is None:
             return None
-        return losses[None].reshape(shape)[:, :-1], losses[name].reshape(shape)[:, :-1]
+        own = loss_of_truth[: counts[name]]
+        return shaped(own)[:, :-1], shaped(losses[name])[:, :-1]
 
     return {
-        name: Comparison(divergences[name].reshape(shape), tops[name].reshape(shape), both(name))
+        name: Comparison(shaped(divergences[name]), shaped(tops[name]), both(name))
         for name in others
     }

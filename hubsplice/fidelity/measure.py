@@ -20,6 +20,7 @@ from hubsplice.fidelity.effect import Continued, edit_effect, scored_sequences
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
 from hubsplice.fidelity.optional import Missing
+from hubsplice.fidelity.passes import plain_sequences
 from hubsplice.fidelity.report import (
     Distribution,
     EditEffect,
@@ -56,6 +57,7 @@ from hubsplice.terminal import Progress
 from hubsplice.text.sequences import TokenSequences
 
 _FLOOR = "the hook at the serving precision"
+_BASE, _PLAIN = "the base", "a hook that edits sinks"
 
 CLIP = 0.05
 """Nats. One chaotic token can carry a mean; the clipped ratio shows what the others do."""
@@ -183,14 +185,16 @@ def measure_fidelity(
     runs[_name(torch.float32)] = splice, None
     others[_name(torch.float32)] = replace(precise.hook, hidden=splice.hidden)
     # At once: the reference's logits are computed once for all of them.
-    step = _step(progress, "comparing the hook with the splice, token by token")
-    errors = compare(precise.hook, others, progress=step)
+    step = _step(progress, "comparing the hook with base and splice, token by token")
+    errors = compare(precise.hook, {**precise.others, **others}, text.ids, step)
+    effect = errors[_BASE]
     precisions = [
         _precision(
             subject,
             splice,
             precise,
             of_hook,
+            effect,
             acting,
             floor=None if of_hook is None else errors[_FLOOR],
             error=errors[name],
@@ -218,15 +222,11 @@ def measure_fidelity(
         ),
         scored_tokens=int(scored.sum()),
         device="cuda" if torch.cuda.is_available() else "cpu",
-        edit_effect=_summary(precise.effect, scored),
+        edit_effect=_summary(effect, scored),
         precisions=tuple(precisions),
-        plain_hook=(
-            PlainHook(divergence=_summary(precise.plain, scored))
-            if any(math.isfinite(site.sink_norm) for site in subject.intervention.sites)
-            else None
-        ),
+        plain_hook=_plain_hook(errors.get(_PLAIN), scored),
         greedy=greedy,
-        effect=precise.words(subject.intervention, text),
+        effect=precise.words(subject.intervention, text, effect),
         curves=curves(found),
         approximations=subject.approximations,
         warnings=tuple(dict.fromkeys(missing.reasons)),
@@ -235,18 +235,17 @@ def measure_fidelity(
 
 @dataclass(frozen=True, eq=False)
 class _Precise:
-    """The float32 base without the hook, with it, and with a hook that edits sinks as well.
+    """The float32 base with the hook, and what it is compared with whatever the splice is.
 
-    `effect` and `plain` are the divergences of the base and of the plain hook from the hook;
-    `entered` are the streams before the first edited layer.
+    `others` are the base without the hook, and with one that edits sinks as well; `entered` are the
+    streams before the first edited layer.
     `scored` are the tokens that count, shape [sequences, length], and `ordinary` those of them that
     are in sequences drawn at random: means over all tokens are over those.
     """
 
     hook: Readable
     streams: Mapping[Place, Tensor]
-    effect: Comparison
-    plain: Comparison
+    others: Mapping[str, Readable]
     entered: Entered
     scored: Tensor
     ordinary: Tensor
@@ -257,37 +256,33 @@ class _Precise:
     @staticmethod
     def of(base: Path, edit: Intervention, text: TokenSequences, progress: Progress) -> _Precise:
         ids = text.ids
-        places = [site.place for site in edit.sites]
         missing = Missing()
+        variants = {
+            _BASE: Variant(),
+            "the hook": Variant(edit, [site.place for site in edit.sites]),
+        }
+        if any(math.isfinite(site.sink_norm) for site in edit.sites):
+            sequences = plain_sequences(ids.shape[1])
+            variants[_PLAIN] = Variant(editing_sinks(edit), sequences=sequences)
         with loaded(base, torch.float32, keep=True) as model:
-            variants = [Variant(), Variant(edit, places)]
-            if any(math.isfinite(site.sink_norm) for site in edit.sites):
-                variants.append(Variant(editing_sinks(edit)))
             step = _step(progress, "measuring base and hook in float32")
-            entered, runs = run_variants(model, ids, variants, step, common=common_layers(edit))
-            # A hook that leaves no sink alone is a plain one.
-            bare, hook, plain = runs[0], runs[1], runs[-1]
+            entered, found = run_variants(
+                model, ids, [*variants.values()], step, common=common_layers(edit)
+            )
             greedy, continued = _generated(model, edit, ids, missing)
             head, scale = head_weight(model), logit_scale(model)
+        runs = dict(zip(variants, found, strict=True))
+        hook = runs.pop("the hook")
         scored = text.is_text
         scored[:, 0] = False
         for site in edit.sites:
             scored &= ~site.is_sink(hook.streams[site.place]).reshape(ids.shape)
-        truth = Readable(hook.hidden, head, scale)
-        others = {"base": bare, "plain": plain}
-        found = compare(
-            truth,
-            {name: Readable(run.hidden, head, scale) for name, run in others.items()},
-            ids,
-            _step(progress, "comparing base and hook, token by token"),
-        )
         ordinary = scored.clone()
         ordinary[text.drawn :] = False
         return _Precise(
-            truth,
+            Readable(hook.hidden, head, scale),
             hook.streams,
-            found["base"],
-            found["plain"],
+            {name: Readable(run.hidden, head, scale) for name, run in runs.items()},
             entered,
             scored,
             ordinary,
@@ -296,7 +291,9 @@ class _Precise:
             tuple(missing.reasons),
         )
 
-    def words(self, edit: Intervention, text: TokenSequences) -> EditEffect | None:
+    def words(
+        self, edit: Intervention, text: TokenSequences, effect: Comparison
+    ) -> EditEffect | None:
         """What the edit does to the text; None where nothing could be continued."""
         if self.continued is None:
             return None
@@ -304,16 +301,11 @@ class _Precise:
         for site in edit.sites:
             changed = site.delta(self.streams[site.place]).norm(dim=-1) > 0
             acted |= changed.reshape(acted.shape)
-        assert self.effect.losses is not None
+        assert effect.losses is not None
         part = scored_sequences(text.ids[: text.drawn])
-        of_hook, of_base = (float(loss[:part].mean()) for loss in self.effect.losses)
+        of_hook, of_base = (float(loss[:part].mean()) for loss in effect.losses)
         return edit_effect(
-            self.continued,
-            of_base,
-            of_hook,
-            self.effect.divergence,
-            acted & self.scored,
-            self.ordinary,
+            self.continued, of_base, of_hook, effect.divergence, acted & self.scored, self.ordinary
         )
 
 
@@ -373,6 +365,7 @@ def _precision(
     splice: Run,
     precise: _Precise,
     served: _Served | None,
+    effect: Comparison,
     acting: ActingText,
     *,
     floor: Comparison | None,
@@ -392,7 +385,7 @@ def _precision(
         splice_error=summary,
         ratio=ratio,
         clipped_ratio=clipped,
-        effect_over_error=_over(precise.effect, summary, ordinary),
+        effect_over_error=_over(effect, summary, ordinary),
         hook_top1_agreement=1.0 if floor is None else _agreement(floor, ordinary),
         splice_top1_agreement=_agreement(error, ordinary),
         sites=tuple(
@@ -409,7 +402,7 @@ def _precision(
             )
         ),
         edits=tuple(
-            _edit(site, evidence, precise, floor, error, acting)
+            _edit(site, evidence, ordinary, effect, floor, error, acting)
             for site, streams in _streams(subject, splice, precise, served)
             for evidence in site_evidence(
                 site,
@@ -441,7 +434,8 @@ def _streams(
 def _edit(
     site: Site,
     evidence: EditEvidence,
-    precise: _Precise,
+    ordinary: Tensor,
+    effect: Comparison,
     floor: Comparison | None,
     error: Comparison,
     acting: ActingText,
@@ -451,7 +445,7 @@ def _edit(
             return None
         return GroupFidelity(
             tokens=int(tokens.sum()),
-            edit_effect=float(precise.effect.divergence[tokens].mean()),
+            edit_effect=float(effect.divergence[tokens].mean()),
             noise_floor=None if floor is None else float(floor.divergence[tokens].mean()),
             splice_error=float(error.divergence[tokens].mean()),
             ratio=(
@@ -473,7 +467,7 @@ def _edit(
         site=evidence.site,
         acted=group(groups.acted),
         behind=group(groups.behind),
-        elsewhere=group(groups.elsewhere & precise.ordinary),
+        elsewhere=group(groups.elsewhere & ordinary),
     )
 
 
@@ -518,6 +512,13 @@ def _greedy(
 def _over(base: Comparison, error: Distribution, scored: Tensor) -> float | None:
     effect = float(base.divergence[scored].mean())
     return effect / error.mean if effect > 0 and error.mean > 0 else None
+
+
+def _plain_hook(found: Comparison | None, scored: Tensor) -> PlainHook | None:
+    counted = scored[: 0 if found is None else len(found.divergence)]
+    if found is None or not counted.any():
+        return None
+    return PlainHook(divergence=_summary(found, counted), tokens=int(counted.sum()))
 
 
 def _summary(found: Comparison, scored: Tensor) -> Distribution:

@@ -10,6 +10,15 @@ from hubsplice.fidelity.runs import MOST_READ, NEW_TOKENS
 from hubsplice.intervention.place import Place
 from hubsplice.streams.passes import Decoding, Pass, TextTokens
 
+PLAIN_TOKENS = 1024
+"""Of the text, from its beginning, what a hook that edits sinks is run over. Nothing is judged by
+it, and over all text it would take as long as the hook itself."""
+
+
+def plain_sequences(length: int) -> int:
+    """How many sequences, the first ones, a hook that edits sinks is run over."""
+    return max(1, PLAIN_TOKENS // length)
+
 
 def measuring_passes(
     places: Sequence[Place],
@@ -18,7 +27,7 @@ def measuring_passes(
     *,
     layers: int,
     added: int,
-    plain: bool,
+    plain_length: int | None,
 ) -> Iterator[Pass]:
     """The passes of `held_out_text` and `measure_fidelity`.
 
@@ -28,7 +37,7 @@ def measuring_passes(
         text: the held-out text.
         layers: how many the base has.
         added: how many are inserted.
-        plain: whether a hook that edits sinks is measured too.
+        plain_length: of a sequence, in tokens, where a hook that edits sinks is measured too.
     """
     known = text.drawn + text.prompts
     if places and (text.scanned or text.prompts):
@@ -40,12 +49,13 @@ def measuring_passes(
     yield Pass(torch.float32, tokens, common)
     yield Pass(torch.float32, tokens, behind, read=1)  # the base
     yield Pass(torch.float32, tokens, behind, read=1)  # the hook
-    yield Pass(torch.float32, tokens, behind if plain else 0, read=1)  # a plain hook
+    if plain_length is not None:
+        plain = min(tokens, plain_sequences(plain_length) * plain_length)
+        yield Pass(torch.float32, plain, behind, read=1)  # a plain hook
     if dtype is not torch.float32:
         yield Pass(dtype, tokens, layers, read=1)  # the hook
         yield Pass(dtype, tokens, behind + added, read=1)  # the splice
-    # The splice, and once more what all are compared with.
-    yield Pass(torch.float32, tokens, behind + added, read=2)
+    yield Pass(torch.float32, tokens, behind + added, read=1)  # the splice
 
 
 def generations(dtype: torch.dtype, read: Mapping[torch.dtype, int]) -> Iterator[Decoding]:

@@ -265,6 +265,11 @@ class PlainHook(Record):
     """How far a hook that also edits attention sinks would be from this edit."""
 
     divergence: Distribution = Field(description="KL(hook ‖ plain hook), float32.")
+    tokens: int | None = Field(
+        default=None,
+        description="How many of the scored tokens that is over, the first ones; null in older "
+        "reports, where it is all of them.",
+    )
 
 
 class TextRecord(Record):
@@ -335,7 +340,9 @@ class FidelityReport(Rendered, Record):
     device: str
     edit_effect: Distribution
     precisions: tuple[PrecisionFidelity, ...]
-    plain_hook: PlainHook | None = Field(description="Null where no site leaves sinks alone.")
+    plain_hook: PlainHook | None = Field(
+        description="Null where no site leaves sinks alone, or nothing of that text counts."
+    )
     greedy: Greedy | None
     effect: EditEffect | None = Field(
         None, description="What the edit does, in words; it doesn't change the verdict."

@@ -81,16 +81,19 @@ class Variant:
         edit: the hook.
         places: where the stream is kept.
         inserted: the inserted layers that are watched.
+        sequences: how many sequences pass it, the first ones; None for all of them.
     """
 
     edit: Intervention = NO_EDIT
     places: Sequence[Place] = ()
     inserted: Sequence[InsertedAt] = ()
+    sequences: int | None = None
 
     @property
     def is_bare(self) -> bool:
-        """Whether it is the model as it is, and nothing is seen on the way."""
-        return not (self.edit.sites or self.places or self.inserted)
+        """Whether it is the model as it is over all text, and nothing is seen on the way."""
+        seen = self.edit.sites or self.places or self.inserted
+        return not seen and self.sequences is None
 
 
 def common_layers(edit: Intervention) -> int:
@@ -148,7 +151,9 @@ def run_variants(
         entered = step.reach(common, told(0, common))
     recorders = {id(v): _Recorder(model, v, step.aside) for v in variants}
     hooks = [recorders[id(v)].on for v in passing]
-    passed = step.through(entered, step.layers, hooks, told(before, behind))
+    passed = step.through(
+        entered, step.layers, hooks, told(before, behind), [v.sequences for v in passing]
+    )
     ends = {id(v): end for v, end in zip(passing, passed, strict=True)}
     for variant in variants:
         if variant.is_bare and bare is None:

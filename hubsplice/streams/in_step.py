@@ -123,6 +123,7 @@ class InStep:
         end: int,
         variants: Sequence[Hooks] = (nullcontext,),
         progress: Callable[[float], None] = lambda _: None,
+        sequences: Sequence[int | None] | None = None,
     ) -> tuple[Entered, ...]:
         """Pass the layers before `end`, one variant after another in each.
 
@@ -131,26 +132,28 @@ class InStep:
             end: the layer that is not passed any more.
             variants: what is on the model for each.
             progress: told which part of the way is done.
+            sequences: by variant, how many sequences pass, the first ones; None for all of them.
 
         Returns:
             By variant, the streams before `end`; where a hook raises `StopEarly` in the last
             layer, those before that layer.
         """
         device = self._model.device
-        streams = [list(entered.hidden) for _ in variants]
+        streams = [
+            list(_first(entered.hidden, count)) for count in sequences or [None] * len(variants)
+        ]
         # What they begin with is not theirs to write over.
-        own: list[list[Tensor | None]] = [[None] * len(entered.hidden) for _ in variants]
-        steps, done = max(1, (end - entered.layer) * len(variants) * len(self._batches)), 0
+        own: list[list[Tensor | None]] = [[None] * len(hidden) for hidden in streams]
+        steps, done = max(1, (end - entered.layer) * sum(map(len, streams))), 0
         with torch.inference_mode():
             for index in range(entered.layer, end if variants else entered.layer):
-                calls = [self._calls_of(ids)[index] for ids in self._batches]
                 with held(decoder_layers(self._model)[index]):
                     for hooks, hidden, mine in zip(variants, streams, own, strict=True):
                         with hooks():
-                            for i, call in enumerate(calls):
+                            for i, h in enumerate(hidden):
                                 progress(done / steps)
                                 with suppress(StopEarly):
-                                    left = call(hidden[i].to(device))
+                                    left = self._calls_of(h.shape[:2])[index](h.to(device))
                                     hidden[i] = mine[i] = self.aside.put(left, mine[i])
                                 done += 1
         return tuple(Entered(end, tuple(hidden)) for hidden in streams)
@@ -159,18 +162,28 @@ class InStep:
         """The last hidden states, shape [sequences, length, d], on the CPU, of what has passed."""
         found = []
         with torch.inference_mode():
-            for ids, h in zip(self._batches, entered.hidden, strict=True):
+            # Of a variant that only the first sequences pass, there are fewer.
+            for ids, h in zip(self._batches, entered.hidden, strict=False):
                 device = self._model.device
-                last = _passed(self._model, ids.to(device), h.to(device))[2]
+                last = _passed(self._model, ids[: len(h)].to(device), h.to(device))[2]
                 found.append(self.aside.put(last))
         return self.aside.joined(found)
 
-    def _calls_of(self, ids: Tensor) -> tuple[LayerCall, ...]:
+    def _calls_of(self, shape: Sequence[int]) -> tuple[LayerCall, ...]:
         # They depend on the positions of tokens, and not on the tokens.
-        shape = tuple(ids.shape)
-        if shape not in self._calls:
-            self._calls[shape] = layer_calls(self._model, ids)
-        return self._calls[shape]
+        key = tuple(shape)
+        if key not in self._calls:
+            self._calls[key] = layer_calls(self._model, torch.zeros(key, dtype=torch.long))
+        return self._calls[key]
+
+
+def _first(hidden: Sequence[Tensor], count: int | None) -> Iterator[Tensor]:
+    """The first sequences of some batches; all of them where `count` is None."""
+    left = sum(map(len, hidden)) if count is None else count
+    for h in hidden:
+        if left > 0:
+            yield h[:left]
+        left -= len(h)
 
 
 def layer_calls(model: Model, ids: Tensor) -> tuple[LayerCall, ...]:

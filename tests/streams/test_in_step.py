@@ -24,7 +24,7 @@ from hubsplice.streams import kept as kept_module
 from hubsplice.streams.calibration import stream_at
 from hubsplice.streams.in_step import layer_calls
 from hubsplice.streams.kept import FOLDER, LIMIT, Kept, clear_kept, kept_files
-from hubsplice.streams.model import Model, decoder_layers, hooked, loaded
+from hubsplice.streams.model import Model, decoder_layers, hooked, in_batches, loaded
 from hubsplice.streams.on_disk import bytes_on_disk
 from hubsplice.streams.room import MEMORY
 from tests.families.logits import same_bits
@@ -117,6 +117,22 @@ def test_variants_in_step_are_those_that_go_alone(
             model, ids(), [Variant(hook)], quiet, common=common, entered=entered
         )
         assert same_bits(again.hidden, edited)
+
+
+@pytest.mark.parametrize("count", [1, 50, 51, 52, 200])
+def test_a_variant_passes_only_as_many_sequences_as_it_is_asked_to(
+    count: int, tiny_llama: Make
+) -> None:
+    # Two batches.
+    hook, text = edit(Place(1)), ids(60)
+    with loaded(tiny_llama(), torch.float32) as model:
+        assert len(in_batches(model, text)) == 2
+        variants = [Variant(), Variant(hook, sequences=count), Variant(hook)]
+        _, (bare, part, edited) = run_variants(model, text, variants, quiet, common=1)
+    assert bare.hidden.shape == edited.hidden.shape == (60, LENGTH, 64)
+    assert part.hidden.shape == (min(count, 60), LENGTH, 64)
+    torch.testing.assert_close(part.hidden, edited.hidden[:count], rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(part.hidden, bare.hidden[:count], rtol=1e-2, atol=1e-2)
 
 
 def test_common_layers_are_passed_once(tiny_llama: Make) -> None:
