@@ -15,10 +15,9 @@ from hubsplice.edits.base import Edit
 from hubsplice.explore.contexts import one_line
 from hubsplice.explore.passes import encoded
 from hubsplice.features.sae import LoadedSae
-from hubsplice.fidelity.runs import NO_EDIT
-from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.intervention import NO_EDIT, Intervention
 from hubsplice.intervention.place import Place
-from hubsplice.streams.model import Model, collect_streams, hooked
+from hubsplice.streams.model import Model, collect_streams
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +90,7 @@ def read(
         return ()
     made = edit or NO_EDIT
     places = sorted({gauge.place for gauge in of})
-    with torch.inference_mode(), hooked(model, made):
-        streams = collect_streams(model, torch.tensor([list(ids)]), places)
+    streams = collect_streams(model, torch.tensor([list(ids)]), places, edit=made)
     sites = {site.place: site for site in made.sites}
     norms, behind = {}, {}
     for place in places:

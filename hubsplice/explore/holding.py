@@ -10,7 +10,7 @@ from torch import Tensor
 from hubsplice.compiling.lowering import LoweredSplice
 from hubsplice.explore.answers import Holding
 from hubsplice.explore.quick import Hook
-from hubsplice.streams.model import Model, collect_streams, hooked
+from hubsplice.streams.model import Model, collect_streams
 
 
 def held(
@@ -29,8 +29,7 @@ def held(
     if not splices:
         return ()
     places = sorted({splice.site.place for splice in splices})
-    with torch.inference_mode(), hooked(model, hook.intervention):
-        streams = collect_streams(model, torch.tensor([list(ids)]), places)
+    streams = collect_streams(model, torch.tensor([list(ids)]), places, edit=hook.intervention)
     return tuple(
         holding
         for splice in splices

@@ -25,10 +25,9 @@ from hubsplice.explore.scorers.base import Scorer
 from hubsplice.explore.swept import Point, SideEffect, Sweep, Want, judged
 from hubsplice.fidelity.divergence import Readable
 from hubsplice.fidelity.effect import text_loss
-from hubsplice.fidelity.runs import NO_EDIT
 from hubsplice.files.digest import digest_file
 from hubsplice.files.plain import is_plain
-from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.intervention import NO_EDIT, Intervention
 from hubsplice.recipe.local_paths import local_paths
 from hubsplice.recipe.models import Recipe
 from hubsplice.recipe.strengths import Knob, knob, with_strength

@@ -22,7 +22,7 @@ from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.acting import EditKey
-from hubsplice.streams.model import Model, collect_streams, hooked, loaded, seeing
+from hubsplice.streams.model import Model, collect_streams, loaded, seeing
 from hubsplice.terminal import Progress
 from hubsplice.text.ends import end_tokens
 
@@ -263,8 +263,7 @@ def _effects(model: Model, edit: Intervention, prompts: Sequence[Asked]) -> list
 def acting_at(model: Model, edit: Intervention, ids: Tensor) -> dict[EditKey, Tensor]:
     """Where each edit acts on one sequence of ids [length]; shape [length] each."""
     places = [site.place for site in edit.sites]
-    with hooked(model, edit):
-        streams = collect_streams(model, ids[None], places)
+    streams = collect_streams(model, ids[None], places, edit=edit)
     floats = {place: h.float() for place, h in streams.items()}
     return {key: here[0] for key, here in _acting(edit, floats).items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ from hubsplice.fidelity.runs import (
     Run,
     Variant,
     beginnings,
-    common_layers,
+    first_difference,
     greedy_tokens,
     head_weight,
     in_step,
@@ -117,12 +117,24 @@ class References:
         text: TokenSequences,
         dtype: torch.dtype,
         progress: Progress,
+        *,
+        in_biases: Container[Place] = (),
     ) -> References:
-        """Run base and hook over a text."""
-        precise = _Precise.of(base, intervention, text, progress)
+        """Run base and hook over a text.
+
+        Args:
+            base: the base's folder.
+            intervention: the hook.
+            text: the text.
+            dtype: the serving precision.
+            progress: told of every step.
+            in_biases: the places whose edit a splice has in a bias.
+        """
+        differ = first_difference(intervention, in_biases)
+        precise = _Precise.of(base, intervention, text, differ, progress)
         if dtype is torch.float32:
             return References(precise, None)
-        served = _Served.of(base, intervention, text.ids, dtype, progress)
+        served = _Served.of(base, intervention, text.ids, differ, dtype, progress)
         return References(precise, served)
 
 
@@ -146,13 +158,19 @@ def measure_fidelity(
     text = acting.sequences
     if references is None:
         references = References.of(
-            subject.base, subject.intervention, text, subject.dtype, progress
+            subject.base,
+            subject.intervention,
+            text,
+            subject.dtype,
+            progress,
+            in_biases=subject.in_biases,
         )
     precise, served = references.precise, references.served
     scored = precise.ordinary
-    common = common_layers(subject.intervention)
     # What an adapter changes is in no file of the checkpoint.
-    alike = subject.adapted is None and begins_alike(subject.base, subject.spliced, common)
+    alike = subject.adapted is None and begins_alike(
+        subject.base, subject.spliced, precise.entered.layer
+    )
     greedy = None
     missing = Missing([*precise.missing, *(served.missing if served else ())])
     found: dict[str, tuple[Response, ...]] = {}
@@ -254,7 +272,13 @@ class _Precise:
     missing: tuple[str, ...]
 
     @staticmethod
-    def of(base: Path, edit: Intervention, text: TokenSequences, progress: Progress) -> _Precise:
+    def of(
+        base: Path,
+        edit: Intervention,
+        text: TokenSequences,
+        differ: Place | None,
+        progress: Progress,
+    ) -> _Precise:
         ids = text.ids
         missing = Missing()
         variants = {
@@ -266,9 +290,7 @@ class _Precise:
             variants[_PLAIN] = Variant(editing_sinks(edit), sequences=sequences)
         with loaded(base, torch.float32, keep=True) as model:
             step = _step(progress, "measuring base and hook in float32")
-            entered, found = run_variants(
-                model, ids, [*variants.values()], step, common=common_layers(edit)
-            )
+            entered, found = run_variants(model, ids, [*variants.values()], step, differ=differ)
             greedy, continued = _generated(model, edit, ids, missing)
             head, scale = head_weight(model), logit_scale(model)
         runs = dict(zip(variants, found, strict=True))
@@ -324,6 +346,7 @@ class _Served:
         base: Path,
         edit: Intervention,
         ids: Tensor,
+        differ: Place | None,
         dtype: torch.dtype,
         progress: Progress,
     ) -> _Served:
@@ -332,8 +355,7 @@ class _Served:
         with loaded(base, dtype, keep=True) as model, hooked(model, edit):
             step = _step(progress, f"measuring the hook in {_name(dtype)}")
             variant = Variant(places=places)
-            common = common_layers(edit)
-            entered, (hook,) = run_variants(model, ids, [variant], step, common=common)
+            entered, (hook,) = run_variants(model, ids, [variant], step, differ=differ)
             greedy = _continuations(model, ids, missing)
         return _Served(hook.hidden, hook.streams, entered, greedy, tuple(missing.reasons))
 
@@ -352,8 +374,7 @@ def _run_splice(
         step = _step(progress, f"measuring the splice in {_name(dtype)}")
         places = [Place(index) for index in subject.in_biases.values()]
         variant = Variant(places=places, inserted=subject.inserted)
-        common = common_layers(subject.intervention)
-        _, (run,) = run_variants(model, ids, [variant], step, common=common, entered=entered)
+        _, (run,) = run_variants(model, ids, [variant], step, entered=entered)
         continued = None if missing is None else _continuations(model, ids, missing)
         sites, streams = subject.sites_of_layers, precise.streams
         found = responses(model, sites, subject.inserted, streams, precise.scored, ids)

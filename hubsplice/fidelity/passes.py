@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from hubsplice.fidelity.runs import MOST_READ, NEW_TOKENS
-from hubsplice.intervention.place import Place
+from hubsplice.intervention.place import Block, Place
 from hubsplice.streams.passes import Decoding, Pass, TextTokens
 
 PLAIN_TOKENS = 1024
@@ -44,7 +44,7 @@ def measuring_passes(
         yield Pass(torch.float32, known + text.scanned, places[-1].layer + 1)
     tokens = known + text.kept
     # What all variants of a precision have in common is passed once.
-    common = max(0, places[0].layer) if places else 0
+    common = min(p.layer + (p.block is Block.MLP) for p in places) if places else 0
     behind = layers - common
     yield Pass(torch.float32, tokens, common)
     yield Pass(torch.float32, tokens, behind, read=1)  # the base

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,8 +15,8 @@ from hubsplice.errors import UnsupportedError
 from hubsplice.fidelity.divergence import LogitScale
 from hubsplice.fidelity.inserted import InsertedAt, watching
 from hubsplice.files.space import readable_size
-from hubsplice.intervention.intervention import Intervention
-from hubsplice.intervention.place import Place
+from hubsplice.intervention.intervention import NO_EDIT, Intervention
+from hubsplice.intervention.place import Block, Place
 from hubsplice.streams.aside import Aside
 from hubsplice.streams.in_step import Entered, InStep
 from hubsplice.streams.model import (
@@ -24,6 +24,7 @@ from hubsplice.streams.model import (
     decoder_layers,
     hooked,
     in_batches,
+    layers_before,
     removed_afterwards,
     seeing,
 )
@@ -70,9 +71,6 @@ class Run:
     streams: Mapping[Place, Tensor]
 
 
-NO_EDIT = Intervention(())
-
-
 @dataclass(frozen=True, eq=False)
 class Variant:
     """What is on a model in one of several passes that go in step.
@@ -96,9 +94,19 @@ class Variant:
         return not seen and self.sequences is None
 
 
-def common_layers(edit: Intervention) -> int:
-    """How many layers, the first ones, are the base's whatever the edit does behind them."""
-    return max(0, min((site.place.layer for site in edit.sites), default=0))
+def first_difference(edit: Intervention, in_biases: Container[Place] = ()) -> Place | None:
+    """The first place at which base, hook and splice may differ; None where nothing is edited.
+
+    Args:
+        edit: the hook.
+        in_biases: the places whose edit is in a bias of the layer before it.
+    """
+
+    def differs(place: Place) -> Place:
+        # From where that layer is entered.
+        return Place(place.layer, Block.ATTENTION) if place in in_biases else place
+
+    return min((differs(site.place) for site in edit.sites), default=None)
 
 
 def run_model(
@@ -119,7 +127,7 @@ def run_variants(
     variants: Sequence[Variant],
     progress: Callable[[int, int], None],
     *,
-    common: int = 0,
+    differ: Place | None = None,
     entered: Entered | None = None,
 ) -> tuple[Entered, tuple[Run, ...]]:
     """Run variants of a model over token ids, in step.
@@ -129,18 +137,19 @@ def run_variants(
         ids: shape [sequences, length].
         variants: what is on it for each.
         progress: told how many sequences are done, and how many there are.
-        common: how many layers, the first ones, are the same for all variants, which see nothing
-            there. They are passed once.
-        entered: the streams behind those, where they are known; the variants begin there.
+        differ: the first place at which variants differ, or see anything. What is before it is
+            passed once. None has each of them pass everything.
+        entered: the streams there, where they are known; the variants begin with them.
 
     Returns:
-        The streams behind the common layers, and what was kept of each variant.
+        The streams that they began with, and what was kept of each variant.
     """
     step = InStep(model, in_batches(model, ids))
     bare = step.known(step.layers) if any(v.is_bare for v in variants) else None
     passing = [v for v in variants if bare is None or not v.is_bare]
-    behind = (step.layers - common) * len(passing)
-    before = common if entered is None else 0
+    common = 0 if differ is None else layers_before(model, differ)
+    before, first = (common, common) if entered is None else (0, entered.layer)
+    behind = (step.layers - first) * len(passing)
 
     def told(start: int, of: int) -> Callable[[float], None]:
         every = max(1, before + behind)

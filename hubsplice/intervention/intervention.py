@@ -33,3 +33,6 @@ class Intervention(Rendered):
             for term in site.terms
         )
         return [Table.of_text(("after layer", "edit", "attention sinks"), rows, "Exact hook")]
+
+
+NO_EDIT = Intervention(())

@@ -19,7 +19,7 @@ from hubsplice.intervention.edits import acting, labels
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
 from hubsplice.streams.in_step import InStep
-from hubsplice.streams.model import Model, StopEarly, batch_size, hooked, seeing
+from hubsplice.streams.model import Model, batch_size, pass_by
 from hubsplice.text.rows import Row, own_tokens, padded
 from hubsplice.text.sequences import Text, TokenSequences
 
@@ -210,21 +210,13 @@ class _Scan:
         ids, lengths = padded(rows, max(len(row.ids) for row in rows))
         is_text = own_tokens(lengths, ids.shape[1])
         streams: dict[Place, Tensor] = {}
-        last = max(self._sites)
 
         def see(place: Place, h: Tensor) -> None:
             # The edit may be written into h where it stands.
             streams[place] = h.clone()
             if observe is not None:
                 observe(place, h[is_text.to(h.device)])
-            if place == last:
-                raise StopEarly
 
         step = InStep(self._model, [ids])
-        entered = step.reach(max(0, min(self._sites).layer))
-        with (
-            hooked(self._model, self._intervention),
-            seeing(self._model, list(self._sites), see),
-        ):
-            step.through(entered, max(0, last.layer) + 1)
+        pass_by(self._model, step, self._intervention, list(self._sites), see)
         return self.count(streams, is_text)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hubsplice.intervention.intervention import Intervention
 from hubsplice.intervention.place import Place
-from hubsplice.streams.model import Model, collect_streams, hooked
+from hubsplice.streams.model import Model, collect_streams
 
 # Ten times what bfloat16 does to the stream of a deep model.
 _PARTED = 0.1
@@ -62,9 +62,7 @@ def stream_at(
     Returns:
         By place, shape [tokens, d], in the model's dtype, on the CPU.
     """
-    first = min(place.layer for place in (*places, *(site.place for site in earlier.sites)))
-    with hooked(model, earlier):
-        streams = collect_streams(model, ids, places, progress, common=max(0, first))
+    streams = collect_streams(model, ids, places, progress, earlier)
     return {place: h.flatten(end_dim=1) for place, h in streams.items()}
 
 

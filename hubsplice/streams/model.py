@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from hubsplice.checkpoint.views import model_view
 from hubsplice.errors import CheckpointError, blamed_on
-from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.intervention import NO_EDIT, Intervention
 from hubsplice.intervention.place import Block, Place
 from hubsplice.intervention.site import Site
 from hubsplice.streams.in_step import InStep
@@ -96,6 +96,16 @@ def _reader(layer: nn.Module) -> nn.Module:
     return layer.get_submodule(next(name for name in names if hasattr(layer, name)))
 
 
+def is_entry(model: Model, place: Place) -> bool:
+    """Whether hooks at a place act as a layer is entered: it is after one layer, before another."""
+    return place.block is Block.MLP and place.layer + 1 < len(decoder_layers(model))
+
+
+def layers_before(model: Model, place: Place) -> int:
+    """How many layers, the first ones, are passed before any hook at a place acts."""
+    return place.layer + 1 if is_entry(model, place) else place.layer
+
+
 def _at(
     model: Model,
     place: Place,
@@ -113,15 +123,18 @@ def _at(
     """
     layers = decoder_layers(model)
     see = own_hook(see)
-    if place.layer < 0:
+    if is_entry(model, place):
 
         def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
-            changed = see(args[0])
+            changed = see(args[0] if args else kwargs["hidden_states"])
             if changed is None:
                 return None
-            return (changed, *args[1:]), kwargs
+            if args:
+                return (changed, *args[1:]), kwargs
+            return args, {**kwargs, "hidden_states": changed}
 
-        return layers[0].register_forward_pre_hook(before, prepend=first, with_kwargs=True)
+        entered = layers[place.layer + 1]
+        return entered.register_forward_pre_hook(before, prepend=first, with_kwargs=True)
 
     layer = layers[place.layer]
     if place.block is Block.MLP:
@@ -216,42 +229,71 @@ def collect_streams(
     ids: Tensor,
     places: Sequence[Place],
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-    *,
-    common: int = 0,
+    edit: Intervention = NO_EDIT,
 ) -> dict[Place, Tensor]:
-    """The residual stream at some places, before the hooks on the model edit it there.
+    """The residual stream at some places, before an edit takes effect there.
 
     Args:
-        model: the model, with hooks or without; hooks at earlier places show.
+        model: the model, without hooks.
         ids: token ids, shape [sequences, length].
         places: where to look; the forward pass stops at the last of them.
         progress: told how many sequences are done, and how many there are.
-        common: how many layers, the first ones, no hook and no place is in.
+        edit: what is done to the stream; at earlier places it shows.
 
     Returns:
         By place, shape [sequences, length, d], on the CPU, in the model's dtype.
     """
     found: dict[Place, list[Tensor]] = {place: [] for place in places}
-    last = max(places)
-
     step = InStep(model, in_batches(model, ids))
 
     def keep(place: Place, h: Tensor) -> None:
         found[place].append(step.aside.put(h.detach(), copy=True))
+
+    progress(0, len(ids))
+    pass_by(model, step, edit, places, keep, lambda part: progress(int(part * len(ids)), len(ids)))
+    progress(len(ids), len(ids))
+    return {place: step.aside.joined(parts) for place, parts in found.items()}
+
+
+def pass_by(
+    model: Model,
+    step: InStep,
+    edit: Intervention,
+    places: Sequence[Place],
+    see: Callable[[Place, Tensor], None],
+    progress: Callable[[float], None] = lambda _: None,
+) -> None:
+    """Pass a model as far as the last of some places, and show the stream at each of them.
+
+    Args:
+        model: the model, without hooks.
+        step: the model and its text.
+        edit: what is done to the stream.
+        places: where to look.
+        see: gets the place and the stream of a batch, before the edit takes effect there.
+        progress: told which part of the way is done.
+    """
+    last = max(places)
+    first = min(*places, *(site.place for site in edit.sites), last)
+    common, end = layers_before(model, first), last.layer + 1
+    # What enters a layer is seen without that layer.
+    is_end = is_entry(model, last)
+    share = common / max(1, end)
+
+    def shown(place: Place, h: Tensor) -> None:
+        see(place, h)
         if place == last:
             raise StopEarly
 
-    progress(0, len(ids))
-    end = max(0, last.layer) + 1
-
-    def told(before: int, of: int) -> Callable[[float], None]:
-        return lambda part: progress(int((before + part * of) / end * len(ids)), len(ids))
-
-    entered = step.reach(common, told(0, common))
-    with seeing(model, places, keep):
-        step.through(entered, end, progress=told(common, end - common))
-    progress(len(ids), len(ids))
-    return {place: step.aside.joined(parts) for place, parts in found.items()}
+    entered = step.reach(common, lambda part: progress(share * part))
+    on_the_way = [place for place in places if not (is_end and place == last)]
+    with hooked(model, edit), seeing(model, on_the_way, shown):
+        (left,) = step.through(
+            entered, end, progress=lambda part: progress(share + (1 - share) * part)
+        )
+    if is_end:
+        for h in left.hidden:
+            see(last, h.to(model.device))
 
 
 def batch_size(model: Model, length: int) -> int:

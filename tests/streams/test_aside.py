@@ -54,7 +54,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def passed(base: Path) -> tuple[tuple[Run, ...], dict[Place, Tensor]]:
     with loaded(base, torch.float32) as model:
         variants = [Variant(), Variant(edit(), PLACES), Variant(places=PLACES)]
-        _, runs = run_variants(model, IDS, variants, quiet, common=1)
+        _, runs = run_variants(model, IDS, variants, quiet, differ=min(PLACES))
         return runs, stream_at(model, IDS, PLACES, edit(), quiet)
 
 
