@@ -29,6 +29,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from hubsplice.fidelity.passes import plain_sequences
 from hubsplice.streams.room import free_memory
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ LENGTH = 128
 SECOND = ", another strength afterwards"
 
 # How often held-out text is turned to logits: base, hook, plain hook and splice; hook and splice.
+# Rows say it themselves since a plain hook is run over a part of the text.
 READ = {"float32": 4, "bfloat16": 2}
 
 SIZES: dict[str, dict[str, int]] = {
@@ -242,13 +244,18 @@ def child(
     return figures
 
 
+def plain_tokens(tokens: int) -> int:
+    """How many of so many tokens the hook that edits sinks is run over."""
+    return min(tokens, plain_sequences(LENGTH) * LENGTH)
+
+
 def least(layers: int, layer: int, tokens: int) -> dict[str, int]:
     """The token-layers of text that calibration and measurement can't do without, by precision."""
     before, after = layer + 1, layers - layer - 1
     # The base and the hook behind the site, a plain hook, and the splice with its layer.
-    precise = 2 * before + 3 * after + after + 1
+    precise = (2 * before + 2 * after + after + 1) * tokens + after * plain_tokens(tokens)
     served = 2 * before + after + after + 1
-    return {"float32": precise * tokens, "bfloat16": served * tokens}
+    return {"float32": precise, "bfloat16": served * tokens}
 
 
 def main() -> None:
@@ -287,6 +294,7 @@ def main() -> None:
             "threads": options.threads,
             "processor": platform.processor() or platform.machine(),
             "least": least(layers, layer, options.tokens),
+            "read": {"float32": 3 + plain_tokens(options.tokens) / options.tokens, "bfloat16": 2},
         }
         for run in runs(options, weights):
             line = shared | {"run": run.name} | child(run, base, folder, layer, options)
@@ -381,8 +389,8 @@ start, the text and compiling take about as long at every size.
 
 AMONG_SECONDS = """
 A build of the same recipe with another strength, right after the first. What comes before the edit
-is kept work. What comes behind it has to be passed again for the hook, a plain hook and the splice:
-that share of the first build's token-layers is the limit.
+is kept work, and so are the base's last states. What comes behind the edit has to be passed again
+for the hook, a plain hook and the splice: that share of the token-layers is the limit.
 """
 
 
@@ -462,7 +470,7 @@ def _needed(line: dict[str, Any], plain: list[dict[str, Any]], end: str) -> floa
             return None
         scale = line["tokens"] / one["tokens"]
         total += scale * one[f"pass{end}"] * token_layers / (line["layers"] * line["tokens"])
-        total += scale * one.get(f"logits{end}", 0) * READ[dtype]
+        total += scale * one.get(f"logits{end}", 0) * line.get("read", READ)[dtype]
     return total
 
 
