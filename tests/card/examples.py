@@ -185,7 +185,7 @@ def report(**fields: Any) -> FidelityReport:
                 "sites": [site(overall_residual_error=0.0301)],
             },
         ],
-        "plain_hook": {"divergence": distribution(0.031)},
+        "plain_hook": {"divergence": distribution(0.031), "tokens": 1016},
         "greedy": {
             "dtype": "bfloat16",
             "prompts": 16,

@@ -68,7 +68,8 @@ def card(label: str) -> str:
                         kind=label,
                         formula="h − f·d",
                         edit={"kind": "scale", "factor": label},
-                        source={"release": f"x{label}"},
+                        # A letter and a colon would be a path, which manifests refuse.
+                        source={"release": f"of {label}"},
                     )
                 ],
             }
