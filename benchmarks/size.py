@@ -246,7 +246,7 @@ def child(
 
 def plain_tokens(tokens: int) -> int:
     """How many of so many tokens the hook that edits sinks is run over."""
-    return min(tokens, plain_sequences(LENGTH) * LENGTH)
+    return plain_sequences(tokens // LENGTH, LENGTH) * LENGTH
 
 
 def least(layers: int, layer: int, tokens: int) -> dict[str, int]:

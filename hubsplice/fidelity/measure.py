@@ -286,7 +286,7 @@ class _Precise:
             "the hook": Variant(edit, [site.place for site in edit.sites]),
         }
         if any(math.isfinite(site.sink_norm) for site in edit.sites):
-            sequences = plain_sequences(ids.shape[1])
+            sequences = plain_sequences(*ids.shape)
             variants[_PLAIN] = Variant(editing_sinks(edit), sequences=sequences)
         with loaded(base, torch.float32, keep=True) as model:
             step = _step(progress, "measuring base and hook in float32")

@@ -10,14 +10,20 @@ from hubsplice.fidelity.runs import MOST_READ, NEW_TOKENS
 from hubsplice.intervention.place import Block, Place
 from hubsplice.streams.passes import Decoding, Pass, TextTokens
 
-PLAIN_TOKENS = 1024
-"""Of the text, from its beginning, what a hook that edits sinks is run over. Nothing is judged by
-it, and over all text it would take as long as the hook itself."""
+PLAIN_SHARE, PLAIN_TOKENS = 8, 512
+"""What a hook that edits sinks is run over: one part in so many of the text, and so many tokens at
+the least. Nothing is judged by it, and over all text it would take as long as the hook itself."""
 
 
-def plain_sequences(length: int) -> int:
-    """How many sequences, the first ones, a hook that edits sinks is run over."""
-    return max(1, PLAIN_TOKENS // length)
+def plain_sequences(sequences: int, length: int) -> int:
+    """How many sequences, the first ones, a hook that edits sinks is run over.
+
+    Args:
+        sequences: of the text.
+        length: of each, in tokens.
+    """
+    wanted = max(-(-sequences // PLAIN_SHARE), -(-PLAIN_TOKENS // length))
+    return min(sequences, wanted)
 
 
 def measuring_passes(
@@ -50,7 +56,7 @@ def measuring_passes(
     yield Pass(torch.float32, tokens, behind, read=1)  # the base
     yield Pass(torch.float32, tokens, behind, read=1)  # the hook
     if plain_length is not None:
-        plain = min(tokens, plain_sequences(plain_length) * plain_length)
+        plain = plain_sequences(-(-tokens // plain_length), plain_length) * plain_length
         yield Pass(torch.float32, plain, behind, read=1)  # a plain hook
     if dtype is not torch.float32:
         yield Pass(dtype, tokens, layers, read=1)  # the hook

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from hubsplice.building.build import build
-from hubsplice.fidelity.passes import PLAIN_TOKENS
+from hubsplice.fidelity.passes import PLAIN_SHARE, PLAIN_TOKENS, plain_sequences
 from hubsplice.fidelity.report import FidelityReport
 from hubsplice.intervention.saved import INTERVENTION, load_intervention
 from hubsplice.intervention.site import Site
@@ -107,6 +107,7 @@ def test_it_is_how_far_transformers_is_with_a_hook_on_every_token(
         recipe.fidelity, load_tokenizer(base), seed=report.text.seed, part="held-out"
     )
     ids = text.ids[: PLAIN_TOKENS // LENGTH]
+    assert plain_sequences(*text.ids.shape) == len(ids) > len(text.ids) // PLAIN_SHARE
     assert len(ids) < len(text.ids) == report.text.sequences
     (site,) = load_intervention(tmp_path / "spliced" / INTERVENTION).sites
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
@@ -120,6 +121,16 @@ def test_it_is_how_far_transformers_is_with_a_hook_on_every_token(
     assert found.divergence.mean > 1e-8
     assert found.divergence.mean == pytest.approx(float(wanted.mean()), rel=0.01)
     assert found.divergence.max == pytest.approx(float(wanted.max()), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "length", "wanted"),
+    [(1, 128, 1), (3, 128, 3), (16, 128, 4), (157, 128, 20), (160, 128, 20), (40, 1024, 5)],
+)
+def test_it_is_run_over_an_eighth_of_the_text_and_a_few_sequences_at_least(
+    sequences: int, length: int, wanted: int
+) -> None:
+    assert plain_sequences(sequences, length) == wanted
 
 
 def test_a_hook_that_meets_no_sink_is_not_told_apart(tiny_llama: Make, tmp_path: Path) -> None:
