@@ -459,10 +459,12 @@ def _text_passed(line: dict[str, Any]) -> int:
 def _needed(line: dict[str, Any], plain: list[dict[str, Any]], end: str) -> float | None:
     """The time of the plain passes that a build can't do without; None where they weren't run.
 
-    Those of fewer tokens stand in for as many as they are.
+    Those of fewer tokens stand in for as many as they are, and those of another day where there are
+    none of the same day.
     """
     alike = [p for p in plain if all(p[k] == line[k] for k in ("weights_mb", "layers"))]
-    found = {p["run"]: p for p in sorted(alike, key=lambda p: p["tokens"])}
+    alike.sort(key=lambda p: (p["tokens"], p["date"] == line["date"]))
+    found = {p["run"]: p for p in alike}
     total = 0.0
     for dtype, token_layers in line["least"].items():
         one = found.get(f"plain {dtype}, memory 0")
