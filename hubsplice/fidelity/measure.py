@@ -352,11 +352,12 @@ class _Served:
     ) -> _Served:
         places = [site.place for site in edit.sites]
         missing = Missing()
-        with loaded(base, dtype, keep=True) as model, hooked(model, edit):
+        with loaded(base, dtype, keep=True) as model:
             step = _step(progress, f"measuring the hook in {_name(dtype)}")
-            variant = Variant(places=places)
+            variant = Variant(edit, places)
             entered, (hook,) = run_variants(model, ids, [variant], step, differ=differ)
-            greedy = _continuations(model, ids, missing)
+            with hooked(model, edit):
+                greedy = _continuations(model, ids, missing)
         return _Served(hook.hidden, hook.streams, entered, greedy, tuple(missing.reasons))
 
 

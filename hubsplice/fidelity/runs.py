@@ -133,7 +133,7 @@ def run_variants(
     """Run variants of a model over token ids, in step.
 
     Args:
-        model: the model, with hooks or without.
+        model: the model, without hooks.
         ids: shape [sequences, length].
         variants: what is on it for each.
         progress: told how many sequences are done, and how many there are.
@@ -283,8 +283,9 @@ class _Recorder:
     def on(self) -> Iterator[None]:
         """Have everything on the model while the context lasts."""
         with ExitStack() as stack:
-            stack.enter_context(hooked(self._model, self._variant.edit))
-            stack.enter_context(seeing(self._model, self._variant.places, self._keep))
+            variant = self._variant
+            stack.enter_context(hooked(self._model, variant.edit, entering=True))
+            stack.enter_context(seeing(self._model, variant.places, self._keep, entering=True))
             for layer in self._layers:
                 stack.enter_context(layer.on())
             yield

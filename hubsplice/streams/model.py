@@ -97,12 +97,12 @@ def _reader(layer: nn.Module) -> nn.Module:
 
 
 def is_entry(model: Model, place: Place) -> bool:
-    """Whether hooks at a place act as a layer is entered: it is after one layer, before another."""
+    """Whether a layer is entered at a place: it is after one layer, or none, and before another."""
     return place.block is Block.MLP and place.layer + 1 < len(decoder_layers(model))
 
 
 def layers_before(model: Model, place: Place) -> int:
-    """How many layers, the first ones, are passed before any hook at a place acts."""
+    """How many layers, the first ones, are passed before a stream gets to a place."""
     return place.layer + 1 if is_entry(model, place) else place.layer
 
 
@@ -112,6 +112,7 @@ def _at(
     see: Callable[[Tensor], Tensor | None],
     *,
     first: bool = False,
+    entering: bool = False,
 ) -> RemovableHandle:
     """Show the stream at a place to `see`, and go on with what it returns, if that is not None.
 
@@ -120,10 +121,12 @@ def _at(
         place: in its layers.
         see: gets the stream, shape [..., d].
         first: whether it comes before what sees the place already.
+        entering: whether a place after a layer is seen as the next one is entered. The layer itself
+            need not be passed then, and whoever else looks at its output sees no edit.
     """
     layers = decoder_layers(model)
     see = own_hook(see)
-    if is_entry(model, place):
+    if place.layer < 0 or (entering and is_entry(model, place)):
 
         def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
             changed = see(args[0] if args else kwargs["hidden_states"])
@@ -166,12 +169,20 @@ def removed_afterwards(handles: Sequence[RemovableHandle]) -> Iterator[None]:
 
 
 @contextmanager
-def hooked(model: Model, intervention: Intervention) -> Iterator[None]:
+def hooked(model: Model, intervention: Intervention, *, entering: bool = False) -> Iterator[None]:
     """Apply the reference hook of every site while the context lasts.
 
     Between attention and MLP, it writes into the stream in place, as only inference allows.
+
+    Args:
+        model: the model.
+        intervention: the edits.
+        entering: whether an edit after a layer is made as the next one is entered, for streams that
+            begin there.
     """
-    with removed_afterwards([_at(model, site.place, site.edit) for site in intervention.sites]):
+    with removed_afterwards(
+        [_at(model, site.place, site.edit, entering=entering) for site in intervention.sites]
+    ):
         yield
 
 
@@ -207,7 +218,11 @@ def hooked_rows(model: Model, interventions: Sequence[Intervention | None]) -> I
 
 @contextmanager
 def seeing(
-    model: Model, places: Sequence[Place], see: Callable[[Place, Tensor], None]
+    model: Model,
+    places: Sequence[Place],
+    see: Callable[[Place, Tensor], None],
+    *,
+    entering: bool = False,
 ) -> Iterator[None]:
     """Show the stream at some places, before the hooks on the model edit it there.
 
@@ -215,12 +230,15 @@ def seeing(
         model: the model, with hooks or without.
         places: where to look.
         see: gets the place and the stream, shape [..., d], at every pass.
+        entering: as in `hooked`.
     """
 
     def at(place: Place) -> Callable[[Tensor], None]:
         return lambda h: see(place, h)
 
-    with removed_afterwards([_at(model, place, at(place), first=True) for place in places]):
+    with removed_afterwards(
+        [_at(model, place, at(place), first=True, entering=entering) for place in places]
+    ):
         yield
 
 
@@ -287,7 +305,7 @@ def pass_by(
 
     entered = step.reach(common, lambda part: progress(share * part))
     on_the_way = [place for place in places if not (is_end and place == last)]
-    with hooked(model, edit), seeing(model, on_the_way, shown):
+    with hooked(model, edit, entering=True), seeing(model, on_the_way, shown, entering=True):
         (left,) = step.through(
             entered, end, progress=lambda part: progress(share + (1 - share) * part)
         )

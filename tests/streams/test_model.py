@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -95,6 +96,26 @@ def test_hooks_edit_the_stream_and_later_ones_see_earlier_edits(model: Model) ->
     assert (edited - plain).abs().max() > 0.1
     assert not torch.allclose(edited, streams(model, {2: BY_HAND[2]})[-1], atol=0.05)
     assert torch.equal(model(ids()).logits, plain)
+
+
+def test_others_who_look_at_an_edited_layer_see_the_edit(model: Model) -> None:
+    seen: list[Tensor] = []
+
+    def look(_module: Any, _inputs: Any, output: Any) -> None:
+        seen.append(output[0] if isinstance(output, tuple) else output)
+
+    layer = decoder_layers(model)[1]
+    with torch.no_grad():
+        handle = layer.register_forward_hook(look)
+        model(ids())
+        handle.remove()
+        with hooked(model, EDIT):
+            layer.register_forward_hook(look)
+            model(ids())
+    before, after = seen
+    wanted = change(before, 1)
+    assert wanted.norm() > 1.0
+    torch.testing.assert_close(after - before, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_a_hook_that_fails_is_taken_off_again(model: Model) -> None:
