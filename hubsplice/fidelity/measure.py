@@ -256,7 +256,7 @@ class _Precise:
     """The float32 base with the hook, and what it is compared with whatever the splice is.
 
     `others` are the base without the hook, and with one that edits sinks as well; `entered` are the
-    streams before the first edited layer.
+    streams as far as all of these have them in common.
     `scored` are the tokens that count, shape [sequences, length], and `ordinary` those of them that
     are in sequences drawn at random: means over all tokens are over those.
     """
