@@ -368,15 +368,16 @@ def write_page() -> None:
 
 TOP = """
 Llamas of random bfloat16 weights, built and measured with one splice half way up, on one thread of
-a shared x86-64 machine with AMX, {dates}. Memory is the peak of the whole process, libraries
-included; wall time has other work of the machine in it, CPU time has not. "On the disk" is
-HUBSPLICE_MEMORY=0. Each row is a run of `python -m benchmarks.size FOLDER`, with `--size`,
-`--layers`, `--tokens`, `--old` and `--silent`. Nothing of this was run on a GPU.
+a shared x86-64 machine with AMX, {dates}. Memory is the peak of the whole
+process, libraries included; wall time has other work of the machine in it, CPU time has not. "On
+the disk" is HUBSPLICE_MEMORY=0. Each row is a run of `python -m benchmarks.size FOLDER`, with
+`--size`, `--layers`, `--tokens`, `--old` and `--silent`. Nothing of this was run on a GPU.
 """
 
 AMONG_PASSES = """
 One forward pass over sequences of 128 tokens, without loading. The last hidden states of a base,
-text and precision are the same bits in all of its rows; their SHA-256 is in `size.jsonl`.
+text and precision are the same bits in all of its rows; their SHA-256 is in `size.jsonl`. Bases
+that were made before 2026-11-30 have no attention sinks, and so other states.
 """
 
 AMONG_BUILDS = """
@@ -399,7 +400,9 @@ def _paragraph(text: str, **fields: str) -> list[str]:
 
 
 def _base(line: dict[str, Any]) -> str:
-    return f"{line['weights_mb'] / 2e3:.2g} B, {line['layers']} layers"
+    # Rows say how often text is read since bases have attention sinks.
+    sinks = ", with sinks" if "read" in line else ""
+    return f"{line['weights_mb'] / 2e3:.2g} B, {line['layers']} layers{sinks}"
 
 
 def _pass_row(line: dict[str, Any]) -> str:
@@ -463,7 +466,7 @@ def _needed(line: dict[str, Any], plain: list[dict[str, Any]], end: str) -> floa
     none of the same day.
     """
     alike = [p for p in plain if all(p[k] == line[k] for k in ("weights_mb", "layers"))]
-    alike.sort(key=lambda p: (p["tokens"], p["date"] == line["date"]))
+    alike.sort(key=lambda p: (p["date"] == line["date"], p["tokens"]))
     found = {p["run"]: p for p in alike}
     total = 0.0
     for dtype, token_layers in line["least"].items():

@@ -98,6 +98,7 @@ def _work(plan: Plan, shapes: Shapes, dtype: torch.dtype, measure: bool, all_tex
         return Work(tuple(passes))
     passes += measuring_passes(
         places,
+        {splice.place for splice in plan.splices if splice.in_bias},
         dtype,
         tokens(recipe.fidelity),
         layers=shapes.num_layers,

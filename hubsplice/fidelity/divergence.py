@@ -75,6 +75,28 @@ class Comparison:
     losses: tuple[Tensor, Tensor] | None = None
 
 
+def require_finite(found: Mapping[str, Tensor]) -> None:
+    """Refuse what is NaN or infinite.
+
+    Args:
+        found: by the name of a model, numbers of shape [..., n] for each token.
+
+    Raises:
+        FidelityError: with the models, and at how many tokens.
+    """
+    finite = {name: values.isfinite().all(dim=-1) for name, values in found.items()}
+    which = ", ".join(
+        f"{name} at {int((~tokens).sum()):,} of {tokens.numel():,} tokens"
+        for name, tokens in finite.items()
+        if not tokens.all()
+    )
+    if which:
+        raise FidelityError(
+            f"fidelity can't be measured: logits are not finite ({which}); the base's weights or "
+            "an edit overflow"
+        )
+
+
 def compare(
     reference: Readable,
     others: Mapping[str, Readable],
@@ -89,7 +111,7 @@ def compare(
 
     Args:
         reference: what the others are compared with.
-        others: by any name. One of fewer sequences is compared over those, the first ones.
+        others: by any name. One may have been run over the first sequences alone.
         ids: the tokens, shape [sequences, length], where losses are wanted too.
         progress: told how many tokens are done, and how many there are.
 
@@ -156,15 +178,7 @@ def compare(
                     # Of two distributions that are almost equal it may be a little below zero.
                     divergences[name][same] = terms.sum(dim=-1).clamp(min=0).cpu()
     progress(tokens, tokens)
-    wrong = {name: int((~of.isfinite()).sum()) for name, of in divergences.items()}
-    if any(wrong.values()):
-        which = ", ".join(
-            f"{name} at {count} of {counts[name]} tokens" for name, count in wrong.items() if count
-        )
-        raise FidelityError(
-            f"fidelity can't be measured: logits are not finite ({which}); the base's weights or "
-            "an edit overflow"
-        )
+    require_finite({name: of[:, None] for name, of in divergences.items()})
 
     def shaped(values: Tensor) -> Tensor:
         return values.reshape(-1, length)

@@ -15,7 +15,7 @@ from torch import Tensor
 from hubsplice.fidelity.acting import TokenGroups
 from hubsplice.fidelity.beginning import begins_alike
 from hubsplice.fidelity.curve import Response, curves, responses, with_figures
-from hubsplice.fidelity.divergence import Comparison, Readable, compare
+from hubsplice.fidelity.divergence import Comparison, Readable, compare, require_finite
 from hubsplice.fidelity.effect import Continued, edit_effect, scored_sequences
 from hubsplice.fidelity.evidence import EditEvidence, SiteStreams, site_evidence
 from hubsplice.fidelity.inserted import InsertedAt
@@ -130,7 +130,7 @@ class References:
             progress: told of every step.
             in_biases: the places whose edit a splice has in a bias.
         """
-        differ = first_difference(intervention, in_biases)
+        differ = first_difference((site.place for site in intervention.sites), in_biases)
         precise = _Precise.of(base, intervention, text, differ, progress)
         if dtype is torch.float32:
             return References(precise, None)
@@ -294,6 +294,8 @@ class _Precise:
             greedy, continued = _generated(model, edit, ids, missing)
             head, scale = head_weight(model), logit_scale(model)
         runs = dict(zip(variants, found, strict=True))
+        # What is lost already need not be compared with anything later on.
+        require_finite({name: run.hidden for name, run in runs.items()})
         hook = runs.pop("the hook")
         scored = text.is_text
         scored[:, 0] = False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import torch
 
-from hubsplice.fidelity.runs import MOST_READ, NEW_TOKENS
-from hubsplice.intervention.place import Block, Place
+from hubsplice.fidelity.runs import MOST_READ, NEW_TOKENS, first_difference
+from hubsplice.intervention.place import Place
 from hubsplice.streams.passes import Decoding, Pass, TextTokens
 
 PLAIN_SHARE, PLAIN_TOKENS = 8, 512
@@ -28,6 +28,7 @@ def plain_sequences(sequences: int, length: int) -> int:
 
 def measuring_passes(
     places: Sequence[Place],
+    in_biases: Container[Place],
     dtype: torch.dtype,
     text: TextTokens,
     *,
@@ -39,6 +40,7 @@ def measuring_passes(
 
     Args:
         places: of the splices, in order.
+        in_biases: those whose edit is in a bias of the base.
         dtype: the serving precision.
         text: the held-out text.
         layers: how many the base has.
@@ -50,7 +52,8 @@ def measuring_passes(
         yield Pass(torch.float32, known + text.scanned, places[-1].layer + 1)
     tokens = known + text.kept
     # What all variants of a precision have in common is passed once.
-    common = min(p.layer + (p.block is Block.MLP) for p in places) if places else 0
+    differ = first_difference(places, in_biases)
+    common = 0 if differ is None else differ.layers_before(layers)
     behind = layers - common
     yield Pass(torch.float32, tokens, common)
     yield Pass(torch.float32, tokens, behind, read=1)  # the base

@@ -341,7 +341,7 @@ class FidelityReport(Rendered, Record):
     edit_effect: Distribution
     precisions: tuple[PrecisionFidelity, ...]
     plain_hook: PlainHook | None = Field(
-        description="Null where no site leaves sinks alone, or nothing of that text counts."
+        description="Null where no site leaves sinks alone, or none of its tokens counts."
     )
     greedy: Greedy | None
     effect: EditEffect | None = Field(

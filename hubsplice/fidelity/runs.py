@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +24,6 @@ from hubsplice.streams.model import (
     decoder_layers,
     hooked,
     in_batches,
-    layers_before,
     removed_afterwards,
     seeing,
 )
@@ -94,19 +93,19 @@ class Variant:
         return not seen and self.sequences is None
 
 
-def first_difference(edit: Intervention, in_biases: Container[Place] = ()) -> Place | None:
+def first_difference(places: Iterable[Place], in_biases: Container[Place] = ()) -> Place | None:
     """The first place at which base, hook and splice may differ; None where nothing is edited.
 
     Args:
-        edit: the hook.
-        in_biases: the places whose edit is in a bias of the layer before it.
+        places: of the edits.
+        in_biases: those whose edit is in a bias of the layer before it.
     """
 
     def differs(place: Place) -> Place:
         # From where that layer is entered.
         return Place(place.layer, Block.ATTENTION) if place in in_biases else place
 
-    return min((differs(site.place) for site in edit.sites), default=None)
+    return min(map(differs, places), default=None)
 
 
 def run_model(
@@ -133,13 +132,15 @@ def run_variants(
     """Run variants of a model over token ids, in step.
 
     Args:
-        model: the model, without hooks.
+        model: the model. Hooks that are on it already act in all variants, and need `differ` to
+            be None.
         ids: shape [sequences, length].
         variants: what is on it for each.
         progress: told how many sequences are done, and how many there are.
         differ: the first place at which variants differ, or see anything. What is before it is
-            passed once. None has each of them pass everything.
-        entered: the streams there, where they are known; the variants begin with them.
+            passed once. None where they may differ from the beginning.
+        entered: the streams that all variants begin with, where they are known; `differ` is of no
+            use then.
 
     Returns:
         The streams that they began with, and what was kept of each variant.
@@ -147,7 +148,7 @@ def run_variants(
     step = InStep(model, in_batches(model, ids))
     bare = step.known(step.layers) if any(v.is_bare for v in variants) else None
     passing = [v for v in variants if bare is None or not v.is_bare]
-    common = 0 if differ is None else layers_before(model, differ)
+    common = 0 if differ is None else differ.layers_before(step.layers)
     before, first = (common, common) if entered is None else (0, entered.layer)
     behind = (step.layers - first) * len(passing)
 

@@ -132,7 +132,7 @@ def divergences(report: FidelityReport) -> Table:
             rows.append((f"{NOISE_FLOOR}, {precision.dtype}", *_spread(precision.noise_floor)))
         rows.append((f"{SPLICE_ERROR}, {precision.dtype}", *_spread(precision.splice_error)))
     if (plain := report.plain_hook) is not None:
-        over = "" if plain.tokens is None else f", {plain.tokens:,} tokens"
+        over = "" if plain.tokens is None else f", over {plain.tokens:,} tokens"
         rows.append((f"{PLAIN_HOOK}{over}", *_spread(plain.divergence)))
     return Table(
         ("nats per token", "mean", "without top 0.1%", "median", "p99", "max"), tuple(rows)

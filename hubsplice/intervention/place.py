@@ -36,6 +36,14 @@ class Place:
         """The layer whose output it is; None for a place within a layer."""
         return self.layer if self.block is Block.MLP else None
 
+    def layers_before(self, layers: int) -> int:
+        """How many layers, of a model of so many, a stream passes before what is done here.
+
+        What is done after a layer can wait until the next one is entered. After the last layer
+        there is none to wait for, and so that layer does not count.
+        """
+        return self.layer if self.block is Block.ATTENTION else min(self.layer + 1, layers - 1)
+
     def __str__(self) -> str:
         """What can follow the words "after layer"."""
         return f"{self.layer}" if self.block is Block.MLP else f"{self.layer}'s attention"

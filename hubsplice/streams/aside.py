@@ -1,9 +1,9 @@
 """Where streams of a text are put while others are computed: memory, or a file if they outgrow it.
 
-A build holds a dozen copies of a text's streams. Where those would take most of the memory that is
-free, each is a memory-mapped file in the folder of kept work: the system writes it out and reads it
-again as it needs the memory. The files have no names, so that nothing is left of them at the end,
-whatever the end is.
+A build holds some fourteen copies of a text's streams. Where those would take most of the memory
+that is free, each is a memory-mapped file in the folder of kept work: the system writes it out and
+reads it again as it needs the memory. The files have no names, so that nothing is left of them at
+the end, whatever the end is.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hubsplice.files.space import full_disk
 from hubsplice.streams.kept import FOLDER, kept_folder
 from hubsplice.streams.room import free_main_memory
 
-COPIES = 12
+COPIES = 14
 """How many copies of a text's streams a build holds, the temporary ones with them."""
 
 _SHARE_OF_FREE = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,9 @@ def _reader(layer: nn.Module) -> nn.Module:
     return layer.get_submodule(next(name for name in names if hasattr(layer, name)))
 
 
-def is_entry(model: Model, place: Place) -> bool:
+def _is_entry(model: Model, place: Place) -> bool:
     """Whether a layer is entered at a place: it is after one layer, or none, and before another."""
     return place.block is Block.MLP and place.layer + 1 < len(decoder_layers(model))
-
-
-def layers_before(model: Model, place: Place) -> int:
-    """How many layers, the first ones, are passed before a stream gets to a place."""
-    return place.layer + 1 if is_entry(model, place) else place.layer
 
 
 def _at(
@@ -126,7 +121,7 @@ def _at(
     """
     layers = decoder_layers(model)
     see = own_hook(see)
-    if place.layer < 0 or (entering and is_entry(model, place)):
+    if place.layer < 0 or (entering and _is_entry(model, place)):
 
         def before(_module: nn.Module, args: Any, kwargs: Any) -> Any:
             changed = see(args[0] if args else kwargs["hidden_states"])
@@ -178,12 +173,24 @@ def hooked(model: Model, intervention: Intervention, *, entering: bool = False) 
         model: the model.
         intervention: the edits.
         entering: whether an edit after a layer is made as the next one is entered, for streams that
-            begin there.
+            begin there. Without that, no work is kept meanwhile: the model's passes aren't bare.
     """
-    with removed_afterwards(
-        [_at(model, site.place, site.edit, entering=entering) for site in intervention.sites]
-    ):
+    handles = [_at(model, site.place, site.edit, entering=entering) for site in intervention.sites]
+    with removed_afterwards(handles), nullcontext() if entering else _keeping_nothing(model):
         yield
+
+
+@contextmanager
+def _keeping_nothing(model: Model) -> Iterator[None]:
+    kept = getattr(model, "kept", None)
+    if kept is None:
+        yield
+        return
+    model.kept = None
+    try:
+        yield
+    finally:
+        model.kept = kept
 
 
 @contextmanager
@@ -293,9 +300,9 @@ def pass_by(
     """
     last = max(places)
     first = min(*places, *(site.place for site in edit.sites), last)
-    common, end = layers_before(model, first), last.layer + 1
+    common, end = first.layers_before(step.layers), last.layer + 1
     # What enters a layer is seen without that layer.
-    is_end = is_entry(model, last)
+    is_end = _is_entry(model, last)
     share = common / max(1, end)
 
     def shown(place: Place, h: Tensor) -> None:

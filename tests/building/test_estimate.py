@@ -48,7 +48,18 @@ class Counter:
             self.token_layers += sequences * length if length == LENGTH else 0
 
 
-@pytest.mark.parametrize(("base", "splices"), [("llama", STEER), ("bfloat16", TWO)])
+LAST = """
+  - {after_layer: 3, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 3}]}
+"""
+BETWEEN = """
+  - {after_attention: 2, edits: [{kind: steer, vector: {path: v.safetensors}, strength: 3}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("base", "splices"),
+    [("llama", STEER), ("bfloat16", TWO), ("llama", LAST), ("bfloat16", BETWEEN)],
+)
 def test_the_passes_are_those_that_building_makes(
     workshop: Workshop, make: Build, tmp_path: Path, base: str, splices: str
 ) -> None:

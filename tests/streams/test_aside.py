@@ -84,8 +84,8 @@ def test_streams_in_files_are_those_in_memory(
     assert all(same_bits(streams[place], wanted[place]) for place in PLACES)
 
 
-def test_a_dozen_copies_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside_module, "free_main_memory", lambda: 2400)
+def test_fourteen_copies_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside_module, "free_main_memory", lambda: 2800)
     assert [Aside.of(size).in_files for size in (100, 101)] == [False, True]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,7 +17,7 @@ from hubsplice.errors import CheckpointError, UnsupportedError
 from hubsplice.fidelity import runs
 from hubsplice.fidelity.beginning import begins_alike
 from hubsplice.fidelity.runs import Variant, greedy_tokens, run_model, run_variants
-from hubsplice.intervention.intervention import Intervention
+from hubsplice.intervention.intervention import NO_EDIT, Intervention
 from hubsplice.intervention.piecewise_linear import PiecewiseLinear
 from hubsplice.intervention.place import Block, Place
 from hubsplice.intervention.site import Site, Term
@@ -172,6 +173,36 @@ def test_a_splice_begins_as_its_base_does_or_not(tiny_llama: Make) -> None:
     assert not begins_alike(base, tiny_llama(name="third", rms_norm_eps=1e-4), 2)
 
 
+SLIDING, FULL = "sliding_attention", "full_attention"
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "same", "other"),
+    [
+        ("layer_types", [SLIDING, FULL, FULL], [SLIDING, FULL, SLIDING, FULL], [FULL, SLIDING]),
+        ("no_rope_layers", [1, 0, 1], [1, 0, 0, 1], [0, 1, 1, 1]),
+        ("mlp_only_layers", [1, 2], [2, 1, 3], [2]),
+        ("max_window_layers", 3, 4, 1),
+    ],
+)
+def test_a_splice_whose_first_layers_are_of_other_kinds_does_not_begin_as_its_base(
+    name: str, ours: Any, same: Any, other: Any, tiny_llama: Make
+) -> None:
+    base, spliced = tiny_llama(name="base"), tiny_llama(name="other")
+
+    def said(folder: Path, value: Any) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+
+    said(base, ours)
+    # Only one of the two says it.
+    assert begins_alike(base, spliced, 2)
+    said(spliced, same)
+    assert begins_alike(base, spliced, 2)
+    said(spliced, other)
+    assert not begins_alike(base, spliced, 2)
+
+
 def test_nothing_is_generated_that_would_take_hours(
     tiny_llama: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +256,37 @@ def test_a_kept_stream_is_used_for_the_same_and_nothing_else(
     assert layers_passed(base, ids()) == [0, 1, 2]
     assert clear_kept() > 0
     assert layers_passed(base, ids()) == [0, 1, 2]
+
+
+def test_what_an_edit_changes_is_never_kept_as_the_bases(tiny_llama: Make, keeping: Path) -> None:
+    base, places = tiny_llama(), [Place(1), Place(2), Place(3)]
+    hook = edit(Place(1))
+
+    def looked(edit: Intervention, *, keep: bool) -> dict[Place, Tensor]:
+        with loaded(base, torch.float32, keep=keep) as model:
+            return stream_at(model, ids(), places, edit, quiet)
+
+    def passed(*, keep: bool) -> tuple[Tensor, ...]:
+        """The last states of the base, of a variant with the hook, and of a model with it."""
+        with loaded(base, torch.float32, keep=keep) as model:
+            variants = [Variant(), Variant(hook)]
+            _, (bare, variant) = run_variants(model, ids(), variants, quiet, differ=Place(1))
+            with hooked(model, hook):
+                edited = run_model(model, ids(), (), quiet)
+            again = run_model(model, ids(), (), quiet)
+        return bare.hidden, variant.hidden, edited.hidden, again.hidden
+
+    wanted = {id(of): looked(of, keep=False) for of in (NO_EDIT, hook)}
+    states = passed(keep=False)
+    assert not kept_files()
+    assert not torch.equal(wanted[id(NO_EDIT)][Place(2)], wanted[id(hook)][Place(2)])
+    for of in (hook, NO_EDIT, hook, NO_EDIT):
+        found = looked(of, keep=True)
+        assert all(same_bits(found[place], wanted[id(of)][place]) for place in places)
+        assert all(map(same_bits, passed(keep=True), states))
+    assert same_bits(states[0], states[3])
+    assert same_bits(states[1], states[2])
+    assert kept_files()
 
 
 def test_nothing_is_kept_of_a_base_that_changes_meanwhile(
