@@ -52,7 +52,12 @@ def builtin_corpus() -> Corpus:
     that a part of the text is as varied as all of it.
     """
     revision = f"hubsplice {__version__}, python {platform.python_version()}"
-    return Corpus(BUILTIN, revision, iter(_documents()))
+    return Corpus(BUILTIN, revision, _read())
+
+
+def _read() -> Iterator[Document]:
+    """All documents. Reading begins with the first: a text is often only looked for."""
+    yield from _documents()
 
 
 @cache
