@@ -281,22 +281,20 @@ class _Precise:
     ) -> _Precise:
         ids = text.ids
         missing = Missing()
-        variants = {
-            _BASE: Variant(),
-            "the hook": Variant(edit, [site.place for site in edit.sites]),
-        }
+        with_edit = Variant(edit, [site.place for site in edit.sites])
+        others = {_BASE: Variant()}
         if any(math.isfinite(site.sink_norm) for site in edit.sites):
             sequences = plain_sequences(*ids.shape)
-            variants[_PLAIN] = Variant(editing_sinks(edit), sequences=sequences)
+            others[_PLAIN] = Variant(editing_sinks(edit), sequences=sequences)
         with loaded(base, torch.float32, keep=True) as model:
             step = _step(progress, "measuring base and hook in float32")
-            entered, found = run_variants(model, ids, [*variants.values()], step, differ=differ)
+            variants = [with_edit, *others.values()]
+            entered, (hook, *found) = run_variants(model, ids, variants, step, differ=differ)
             greedy, continued = _generated(model, edit, ids, missing)
             head, scale = head_weight(model), logit_scale(model)
-        runs = dict(zip(variants, found, strict=True))
+        runs = dict(zip(others, found, strict=True))
         # What is lost already need not be compared with anything later on.
-        require_finite({name: run.hidden for name, run in runs.items()})
-        hook = runs.pop("the hook")
+        require_finite({"the hook": hook.hidden, **{n: run.hidden for n, run in runs.items()}})
         scored = text.is_text
         scored[:, 0] = False
         for site in edit.sites:
@@ -539,8 +537,10 @@ def _over(base: Comparison, error: Distribution, scored: Tensor) -> float | None
 
 
 def _plain_hook(found: Comparison | None, scored: Tensor) -> PlainHook | None:
-    counted = scored[: 0 if found is None else len(found.divergence)]
-    if found is None or not counted.any():
+    if found is None:
+        return None
+    counted = scored[: len(found.divergence)]
+    if not counted.any():
         return None
     return PlainHook(divergence=_summary(found, counted), tokens=int(counted.sum()))
 

@@ -299,7 +299,7 @@ def pass_by(
         progress: told which part of the way is done.
     """
     last = max(places)
-    first = min(*places, *(site.place for site in edit.sites), last)
+    first = min([*places, *(site.place for site in edit.sites)])
     common, end = first.layers_before(step.layers), last.layer + 1
     # What enters a layer is seen without that layer.
     is_end = _is_entry(model, last)
