@@ -139,6 +139,12 @@ def test_the_stream_at_a_site_is_the_one_before_its_own_edit(model: Model) -> No
     assert not torch.allclose(found[Place(2)], streams(model, {})[2].flatten(end_dim=1), atol=0.05)
 
 
+def test_an_edit_before_all_places_that_are_looked_at_shows(model: Model) -> None:
+    found = stream_at(model, ids(), [Place(2)], EDIT, quiet)[Place(2)]
+    wanted = streams(model, BY_HAND)[2].flatten(end_dim=1)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
 def test_the_pass_stops_after_the_last_layer_asked_for(model: Model) -> None:
     later: list[int] = []
     decoder_layers(model)[3].register_forward_hook(lambda *_: later.append(3))
